@@ -1,12 +1,31 @@
-"""Rules for text columns: when a category is rare, and when the text is really numbers."""
+"""Rules for text columns: whether text is numbers or dates, and which categories are useful."""
 
 from __future__ import annotations
 
-from datetime import datetime
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
 
 FEW = 50  # A text column with at most this many distinct values may consist of numbers.
 MANY = 0.9  # A text column with a larger fraction of numbers or distinct values is not categorical.
 _MIN_ROWS, _ROWS_A_CATEGORY = 5, 100
+_MIN_DISTINCT = 10  # In fewer rows, categories may all differ by chance.
+_SHOWN = 40  # The maximum length of text in a message.
+
+NAMES = {"na", "n/a", "null", "none"}  # These texts mean a missing value or name a class.
+MISSING = {"", "#n/a", "<na>", "nan", "nat", "?"} | NAMES
+WORDS = {"true": 1.0, "yes": 1.0, "1": 1.0, "false": 0.0, "no": 0.0, "0": 0.0, "": math.nan}
+
+# A number that people write: currency, sign, thousands, fraction, unit.
+_NUMBER = re.compile(
+    r"[-+]?(?:[$€£¥]|CHF|EUR|GBP|USD)?\s*[-+]?(?=[.,]?\d)"
+    r"(?:\d{1,3}(?:[\s'\u2019]\d{3})+|\d{1,3}(?:,\d{3})+|\d{1,3}(?:\.\d{3})+|\d*)"
+    r"(?:[.,]\d+)?(?:e[-+]?\d+)?\s*([^\s\d.,+-]{0,7})",
+    re.IGNORECASE,
+)
 
 
 def least_rows(n_rows: int) -> int:
@@ -14,19 +33,154 @@ def least_rows(n_rows: int) -> int:
     return max(1, min(_MIN_ROWS, -(-n_rows // _ROWS_A_CATEGORY)))
 
 
-def is_date(text: str) -> bool:
-    """Whether text is a date such as 2026-01-31, with or without a time."""
+def parse_date(text: str) -> datetime | None:
+    """Return an ISO 8601 date, with or without a time, in UTC; None if the text is no date."""
+    if text[4:5] != "-":
+        return None
     try:
-        datetime.fromisoformat(text if text[4:8:3] == "--" else "")
+        date = datetime.fromisoformat(text)
     except ValueError:
-        return False
-    return True
+        return None
+    if date.tzinfo is None:
+        return date
+    try:
+        return date.astimezone(UTC).replace(tzinfo=None)
+    except OverflowError:  # In UTC, the year would be 0 or 10,000.
+        return date.replace(tzinfo=None)
 
 
 def is_number(text: str | bytes) -> bool:
-    """Whether text is a number."""
+    """Whether text is a number, perhaps infinite or NaN."""
     try:
         float(text)
     except ValueError:
         return False
     return True
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a value, or its text, is a finite number."""
+    try:
+        return math.isfinite(float(value))
+    except ValueError:
+        return False
+
+
+def means_missing(text: str) -> bool:
+    """Whether text means a missing value."""
+    return text.strip().lower() in MISSING
+
+
+class WrongText(NamedTuple):
+    """Text that prevents a column from being read as numbers or dates.
+
+    ``form`` is "text" or "date" (other text among numbers or dates), "plain" (text of numbers
+    only), "large" (too large for float64), "comma", or "unit" (also signs and spaces). ``commas``
+    is "decimal", "thousands", "unknown", or "" if there are none. ``is_certain`` is false if the
+    column may also be categorical.
+    """
+
+    form: str
+    example: str
+    commas: str
+    is_certain: bool
+
+    @property
+    def reason(self) -> str:
+        """The part of an error after the column's name."""
+        shown = repr(self.example if len(self.example) <= _SHOWN else f"{self.example[:_SHOWN]}...")
+        if self.form == "plain":
+            return f"has numbers stored as text, e.g. {shown}"
+        if self.form == "large":
+            return f"has {shown}, a number of {len(self.example)} digits, too large for float64"
+        return f"has {shown} among its {'dates' if self.form == 'date' else 'numbers'}"
+
+
+def find_wrong_text(counts: Mapping[str, int]) -> WrongText | None:
+    """Return the text to correct if nearly all of a column's text is numbers or dates, or None.
+
+    Parameters
+    ----------
+    counts : mapping
+        The number of rows of each text, without missing values.
+    """
+    n_rows = sum(counts.values())
+    is_certain = len(counts) > FEW or differ_in_nearly_each_row(len(counts), n_rows)
+    units = {text: _unit(text) for text in counts}
+    usual, _ = next(iter(Counter(filter(None, units.values())).most_common(1)), ("", 0))
+    numbers = [text for text, unit in units.items() if unit in ("", usual)]
+    if _are_nearly_all(numbers, counts, n_rows):
+        others = [text for text, unit in units.items() if unit not in ("", usual)]
+        unusual = [text for text in numbers if not is_finite(text)]
+        large = [text for text in unusual if text.lstrip("+-").isdecimal()]
+        form = "text" if others else "large" if large else _form(unusual)
+        example = [*others, *large, *unusual, *numbers][0]
+        return WrongText(form, example, _commas(unusual), is_certain)
+    dates = {text for text in counts if parse_date(text)}
+    if len(dates) < len(counts) and _are_nearly_all(dates, counts, n_rows):
+        example = next(text for text in counts if text not in dates)
+        return WrongText("date", example, "", is_certain)
+    return None
+
+
+def _form(unusual: list[str]) -> str:
+    """Return the form of numbers, some of which are written in an unusual way."""
+    has_digits_only = all(is_finite(text.replace(",", "").replace(".", "")) for text in unusual)
+    return "plain" if not unusual else "comma" if has_digits_only else "unit"
+
+
+def _are_nearly_all(texts: Iterable[str], counts: Mapping[str, int], n_rows: int) -> bool:
+    return n_rows - sum(counts[text] for text in texts) < (1 - MANY) * n_rows
+
+
+def _unit(text: str) -> str | None:
+    """Return the unit of a number, "" if it has none, or None if the text is no number."""
+    found = _NUMBER.fullmatch(text.strip())
+    return found[1] if found else "" if is_finite(text) else None
+
+
+def _commas(numbers: Iterable[str]) -> str:
+    """Return what commas in numbers are: "decimal", "thousands", "unknown", or "" for none."""
+    with_commas = [text for text in numbers if "," in text]
+    if any(0 <= text.find(".") < text.find(",") for text in with_commas):
+        return "decimal"
+    if any(text.find(",") < text.find(".") for text in with_commas):
+        return "thousands"
+    return "unknown" if with_commas else ""
+
+
+def differ_in_nearly_each_row(n_values: int, n_rows: int) -> bool:
+    """Whether a text column is not categorical, since nearly all rows have different values."""
+    return n_values > max(_MIN_DISTINCT, MANY * n_rows)
+
+
+def judge_categories(
+    counts: Mapping[Any, int], n_rows: int, everywhere: Mapping[Any, int] | None = None
+) -> tuple[bool, str]:
+    """Return whether a text column is left out, and the reason or a note for the user, or "".
+
+    Parameters
+    ----------
+    counts : mapping
+        The number of training rows of each text, without missing values.
+    n_rows : int
+        The number of training rows.
+    everywhere : mapping, optional
+        The number of rows of each text, also in the test set; by default `counts`.
+    """
+    everywhere = counts if everywhere is None else everywhere
+    n_values, n_filled = len(everywhere), sum(everywhere.values())
+    has_missing = sum(counts.values()) < n_rows
+    least = least_rows(n_rows)
+    n_used = sum(count >= least for count in counts.values())
+    has_rare = n_used < len(counts)
+    if len(counts) == 1 and not has_missing:
+        return True, f"it is {str(next(iter(counts)))[:_SHOWN]!r} in each row"
+    is_unique = differ_in_nearly_each_row(n_values, n_filled)
+    if is_unique or has_missing + has_rare + n_used < 2:
+        return True, f"text, with {n_values:,} values in {n_filled:,} rows"
+    if n_used == n_values:
+        return False, ""
+    if n_used == 0:
+        return False, "all values are rare, so the only input is whether one is missing"
+    return False, f"{n_used} of {n_values:,} values are inputs; the others are too rare"

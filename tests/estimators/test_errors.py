@@ -303,6 +303,9 @@ def test_text_in_x_is_encoded_as_the_error_says():
     with pytest.raises(TypeError, match="X has dates, but MLPClassifier requires") as caught:
         small(batch_size=2).fit(dates, [0, 1, 0, 1])
     follow(str(caught.value), dates)
+    names = dates[["hp"]].assign(**{"3": 1.0}).rename(columns={"3": 3})
+    with pytest.raises(TypeError, match=r"^Feature names are only supported .* X.columns.astype"):
+        small(batch_size=2).fit(names, [0, 1, 0, 1])
     for array in (X := gaps[["hp"]], X.to_numpy()):
         with pytest.raises(ValueError, match="contains NaN: set missing_values='impute'") as caught:
             small(batch_size=2).fit(array, [0, 1, 0, 1])

@@ -191,7 +191,7 @@ def _check_by_sklearn(estimator: Any, X: Any, *, reset: bool) -> Any:
             raise _nan_error() from None
         raise
     except TypeError as error:
-        if re.search("date|timestamp", str(error), re.IGNORECASE):
+        if re.search(r"\b(date|timestamp)", str(error), re.IGNORECASE):
             raise TypeError(
                 f"X has dates, but {name} requires numbers: set categorical_features='from_dtype', "
                 "which converts them to year, day of year, weekday and second of day."

@@ -11,9 +11,18 @@ import numpy as np
 from mlp_xp._utils.signals.forks import cached_property
 from mlp_xp.backends import to_numpy
 from mlp_xp.estimators.checks.range import check_range
-from mlp_xp.estimators.checks.text_advice import IMPUTE
-from mlp_xp.estimators.tables.kinds import KINDS, CategoryColumn, Column, check_finite, numbers_of
-from mlp_xp.estimators.tables.reading import RawColumn, read_table
+from mlp_xp.estimators.tables import frames
+from mlp_xp.estimators.tables.kinds import (
+    KINDS,
+    CategoryColumn,
+    Column,
+    EmptyColumn,
+    check_finite,
+    check_no_gaps,
+    numbers_of,
+)
+from mlp_xp.estimators.tables.problems import Problems
+from mlp_xp.estimators.tables.reading import RawColumn, read_named, read_table
 from mlp_xp.estimators.tables.scaling import Affine, Quantile
 from mlp_xp.nn.blocks import TableInputs
 
@@ -150,9 +159,15 @@ class TableColumns:
         Parameters
         ----------
         X : frame or array-like of shape (samples, features)
-            A table with the columns of the fit, in the same order.
+            A table with the columns of the fit, in any order if they have names.
         """
-        return self.encode(read_table(X), imputes=True)
+        has_names = frames.has_names(X) and self.names != [f"x{i}" for i in range(len(self.names))]
+        return self.encode(self.read_named(X) if has_names else read_table(X), imputes=True)
+
+    def read_named(self, X: Any) -> list[RawColumn]:
+        """Return the columns of a frame, matched by name; columns without inputs may be missing."""
+        used = {column.name for column in self.columns if not isinstance(column, EmptyColumn)}
+        return read_named(X, self.names, used)
 
     def encode(self, raws: Sequence[RawColumn], *, imputes: bool) -> np.ndarray:
         """Return the matrix ``(rows, inputs)`` of a table.
@@ -169,9 +184,12 @@ class TableColumns:
             If a column has values of a different kind than in the fit, infinite values, or missing
             values that the settings do not allow.
         """
-        pairs = list(zip(self.columns, raws, strict=True))
-        for column, raw in pairs:
-            column.check(raw)
+        pairs: list[tuple[Column, RawColumn]] = []
+        problems = Problems()
+        for column, raw in zip(self.columns, raws, strict=True):
+            with problems.collect():
+                pairs.append((column, column.read(raw)))
+        problems.raise_error()
         matrix = np.empty((len(raws[0].values), len(self.input_names)), self.dtype)
         self._write_numbers(pairs, matrix, imputes=imputes)
         place = len(self.medians) + len(self._gaps)
@@ -202,9 +220,7 @@ class TableColumns:
             is_gap = np.isnan(block)
             if np.any(is_gap):
                 if not imputes:
-                    place = int(np.argmax(np.any(is_gap, axis=0)))
-                    row = start + int(np.argmax(is_gap[:, place]))
-                    raise ValueError(f"{labels[place]} is missing (NaN) in row {row}: {IMPUTE}.")
+                    check_no_gaps(labels, numbers)
                 np.copyto(block, self.medians, where=is_gap)
             if not np.all(np.isfinite(block)):
                 check_finite(labels, numbers)

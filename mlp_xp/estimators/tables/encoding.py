@@ -10,9 +10,11 @@ import numpy as np
 from scipy import sparse
 from sklearn.utils.validation import validate_data
 
-from mlp_xp._utils.categories import least_rows
+from mlp_xp._utils.categories import judge_categories
+from mlp_xp._utils.sklearn_compat import warn_caller
 from mlp_xp.estimators.checks.text_advice import IMPUTE
 from mlp_xp.estimators.tables.columns import TableColumns
+from mlp_xp.estimators.tables.frames import has_names
 from mlp_xp.estimators.tables.kinds import (
     CategoryColumn,
     Column,
@@ -22,62 +24,45 @@ from mlp_xp.estimators.tables.kinds import (
     check_finite,
     numbers_of,
 )
+from mlp_xp.estimators.tables.problems import ColumnError, Problems
 from mlp_xp.estimators.tables.reading import RawColumn, join_columns, read_table
 from mlp_xp.estimators.tables.scaling import learn_scaling
+from mlp_xp.estimators.tables.text import count_text, parse_text
 from mlp_xp.recipes.parameters import TABLE_SCALINGS
 
 _MOST_ROWS = 200_000  # The maximum total number of rows, on all processes, to learn columns from.
-_NAMED = 5  # The maximum number of columns that an error names.
+_NAMED = 20  # The maximum number of columns that an error names.
 
 
 def learn_columns(estimator: Any, raws: Sequence[RawColumn]) -> TableColumns:
     """Return the columns of the training data, according to an estimator's parameters.
 
-    Raise ValueError if a column cannot be used as input.
+    Warn about columns that are left out. Raise ValueError if columns cannot be used as inputs.
     """
     names = getattr(estimator, "feature_names_in_", [f"x{i}" for i in range(len(raws))])
     names = [str(name) for name in names]
+    learned: list[tuple[Column, RawColumn]] = []
+    left_out: list[str] = []
+    problems = Problems()
+    are_named = _named(estimator.categorical_features, len(raws), names)
+    for raw, name, is_named in zip(raws, names, are_named, strict=True):
+        with problems.collect():
+            raw.raise_error()
+            is_text = raw.kind == "category" and not raw.is_declared and not is_named
+            parsed = parse_text(raw) if is_text else raw
+            column = _learn(estimator, name, parsed, is_named=is_named)
+            if isinstance(column, CategoryColumn):
+                is_useless, reason = judge_categories(count_text(raw), len(raw.values))
+                has_inputs = bool(column.values) or column.has_missing
+                if is_useless and (is_text or not has_inputs):
+                    left_out.append(f"{raw.label} ({reason})")
+                    column = EmptyColumn(name, True)
+            learned.append((column, parsed))
+    problems.raise_error()
+    _check_inputs(learned, left_out)
+    columns = tuple(column for column, _ in learned)
     categorical, max_one_hot = estimator.categorical_features, estimator.max_one_hot
-    are_categories = _categorical(categorical, raws, names)
-    is_named = not isinstance(categorical, str)
-    if all(raw.is_empty for raw in raws):
-        raise ValueError("X has no value in any column: check how it was loaded.")
-    columns: list[Column] = []
-    useless: dict[str, str] = {}  # The labels of columns from which nothing can be learned.
-    for raw, name, is_category in zip(raws, names, are_categories, strict=True):
-        if raw.is_empty:  # Accept empty columns, since cross-validation folds may have them.
-            if raw.kind == "number" and estimator.missing_values == "error":
-                raise ValueError(f"{raw.label} is missing (NaN) in row 0: {IMPUTE}.")
-            columns.append(EmptyColumn(name, True))
-        elif is_category and raw.kind == "date":
-            raise ValueError(
-                f"{raw.label} has dates: leave it out of categorical_features, since dates become "
-                "year, day of year and weekday."
-            )
-        elif is_category:
-            column = CategoryColumn.learn(name, raw, max_one_hot, is_named=is_named)
-            columns.append(column)
-            if not column.values and not column.has_missing:
-                useless[name] = raw.label
-        elif raw.kind == "date":
-            columns.append(DateColumn.learn(name, raw))
-        elif raw.kind == "category":
-            raise ValueError(
-                f"{raw.label} has categories: set categorical_features='from_dtype', or name the "
-                f"column, categorical_features=[{name!r}, ...]."
-            )
-        else:
-            columns.append(NumberColumn.learn(name, raw))
-    if useless:
-        cure = f"X.drop(columns={[*useless]}), or X.drop({[*useless]}) in polars"
-        if not hasattr(estimator, "feature_names_in_"):
-            cure = f"numpy.delete(X, {[names.index(name) for name in useless]}, axis=1)"
-        raise ValueError(
-            f"{next(iter(useless.values()))} has no category shared by "
-            f"{least_rows(len(raws[0].values))} rows, so nothing can be learned from it: drop it, "
-            f"e.g. {cure}."
-        )
-    labels, parts = numbers_of(zip(columns, raws, strict=True))
+    labels, parts = numbers_of(learned)
     check_finite(labels, parts)
     there = [values[~np.isnan(values)].astype(np.float64) for values in parts]
     medians = np.asarray([np.median(values) for values in there])
@@ -90,7 +75,7 @@ def learn_columns(estimator: Any, raws: Sequence[RawColumn]) -> TableColumns:
         "max_one_hot": max_one_hot,
     }
     return TableColumns(
-        tuple(columns),
+        columns,
         medians,
         learn_scaling(scaling if scaling in TABLE_SCALINGS else None, there, medians, labels),
         "float32" if is_single else "float64",
@@ -98,17 +83,47 @@ def learn_columns(estimator: Any, raws: Sequence[RawColumn]) -> TableColumns:
     )
 
 
-def _categorical(given: Any, raws: Sequence[RawColumn], names: Sequence[str]) -> list[bool]:
-    """Return, for each column, whether it is categorical."""
-    if given is None:
-        return [False] * len(raws)
-    if isinstance(given, str):
-        return [raw.kind in ("category", "bool") for raw in raws]
+def _learn(estimator: Any, name: str, raw: RawColumn, *, is_named: bool) -> Column:
+    """Return a column of the training data; raise ColumnError if it cannot be an input."""
+    if raw.is_empty:  # Accept empty columns, since cross-validation folds may have them.
+        if raw.kind == "number" and estimator.missing_values == "error":
+            raise ColumnError(raw.label, "is missing (NaN) in row 0", IMPUTE)
+        return EmptyColumn(name, True)
+    if raw.kind == "date":
+        if is_named:
+            parts = "since dates become year, day of year and weekday"
+            cure = f"leave it out of categorical_features, {parts}"
+            raise ColumnError(raw.label, "has dates", cure)
+        return DateColumn.learn(name, raw)
+    is_automatic = isinstance(estimator.categorical_features, str)
+    if is_named or (is_automatic and raw.kind in ("category", "bool")):
+        return CategoryColumn.learn(name, raw, estimator.max_one_hot)
+    if raw.kind == "category":
+        cure = "set categorical_features='from_dtype', or name the columns in categorical_features"
+        raise ColumnError(raw.label, "has categories", cure)
+    return NumberColumn.learn(name, raw)
+
+
+def _check_inputs(learned: Sequence[tuple[Column, RawColumn]], left_out: Sequence[str]) -> None:
+    """Raise ValueError if no column is an input; otherwise, warn about text that is left out."""
+    reasons = "; ".join([*left_out[:_NAMED], *(["..."] if len(left_out) > _NAMED else [])])
+    if all(isinstance(column, EmptyColumn) for column, _ in learned):
+        if not left_out:
+            raise ValueError("X has no value in any column: check how it was loaded.")
+        raise ValueError(f"X has no column that can be an input. Left out: {reasons}.")
+    if left_out:
+        warn_caller(f"Left out as inputs: {reasons}. To use text, name it in categorical_features.")
+
+
+def _named(given: Any, n_columns: int, names: Sequence[str]) -> list[bool]:
+    """Return, for each column, whether the user chose it as categorical."""
+    if given is None or isinstance(given, str):
+        return [False] * n_columns
     chosen = np.asarray(given)
     if chosen.dtype.kind == "b":
-        if chosen.shape != (len(raws),):
+        if chosen.shape != (n_columns,):
             raise ValueError(
-                f"categorical_features is a mask of shape {chosen.shape}, but X has {len(raws)} "
+                f"categorical_features is a mask of shape {chosen.shape}, but X has {n_columns} "
                 "columns: pass a mask with one entry per column."
             )
         return [bool(one) for one in chosen]
@@ -116,15 +131,15 @@ def _categorical(given: Any, raws: Sequence[RawColumn], names: Sequence[str]) ->
     for entry in given if isinstance(given, list | tuple) else chosen.tolist():
         if isinstance(entry, str) and entry in names:
             positions.add(list(names).index(entry))
-        elif isinstance(entry, int | np.integer) and -len(raws) <= entry < len(raws):
-            positions.add(int(entry) % len(raws))
+        elif isinstance(entry, int | np.integer) and -n_columns <= entry < n_columns:
+            positions.add(int(entry) % n_columns)
         else:
             shown = ", ".join(map(repr, names[:_NAMED]))
             raise ValueError(
-                f"categorical_features has {entry!r}, but X has {len(raws)} columns: "
+                f"categorical_features has {entry!r}, but X has {n_columns} columns: "
                 f"{shown}{', ...' if len(names) > _NAMED else ''}. Pass their names or positions."
             )
-    return [i in positions for i in range(len(raws))]
+    return [i in positions for i in range(n_columns)]
 
 
 def encode_table(
@@ -141,7 +156,8 @@ def encode_table(
             "X is sparse, but categories, missing numbers, and input_scaling='robust' or "
             "'quantile' require a dense table: pass X.toarray(), or leave these settings out."
         )
-    raws = read_table(X)
+    is_matched = not reset and hasattr(estimator, "feature_names_in_") and has_names(X)
+    raws = estimator.columns_.read_named(X) if is_matched else read_table(X)
     is_empty = not raws or not len(raws[0].values)
     if is_empty and (not raws or exchange is None):
         n, what = (0, "sample") if raws else (len(X), "feature")
@@ -149,7 +165,8 @@ def encode_table(
             f"Found array with 0 {what}(s) (shape=({n}, {len(raws)})) while a minimum of 1 is "
             "required."
         )
-    validate_data(estimator, X, reset=reset, skip_check_array=True)
+    if not is_matched:
+        validate_data(estimator, X, reset=reset, skip_check_array=True)
     if reset:
         joined = raws if exchange is None else _joined(raws, exchange)
         estimator.columns_, setting = learn_columns(estimator, joined), estimator.input_scaling

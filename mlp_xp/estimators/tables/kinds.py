@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from mlp_xp._utils.categories import FEW, MANY, is_date, is_number, least_rows
+from mlp_xp._utils.categories import least_rows
 from mlp_xp._utils.signals.forks import cached_property
+from mlp_xp.estimators.checks.text_advice import IMPUTE
+from mlp_xp.estimators.tables.problems import ColumnError, Problems
 from mlp_xp.estimators.tables.reading import Category, RawColumn, text_and_numbers
+from mlp_xp.estimators.tables.text import (
+    changed,
+    parse_dates,
+    parse_numbers,
+    parse_words,
+    words_of,
+)
 
 _SHOWN = 40
+_NO_INFINITY = "replace it, e.g. by NaN with missing_values='impute'"
 _DAY, _SECOND = np.timedelta64(1, "D"), np.timedelta64(1, "s")
 
 
@@ -25,10 +35,12 @@ class Column:
 
     kind: ClassVar[str]
 
-    def check(self, raw: RawColumn) -> None:
-        """Raise ValueError for values of a different kind than in the fit."""
+    def read(self, raw: RawColumn) -> RawColumn:
+        """Return a column of new data as the kind of the fit; raise ColumnError if impossible."""
+        raw.raise_error()
         if raw.kind != self.kind and not raw.is_empty:
-            raise _changed(raw.label, _PLURALS[raw.kind], _PLURALS[self.kind])
+            raise changed(raw.label, _PLURALS[raw.kind], _PLURALS[self.kind])
+        return raw
 
     @property
     def number_names(self) -> tuple[str, ...]:
@@ -55,8 +67,9 @@ class EmptyColumn(Column):
 
     kind = "empty"
 
-    def check(self, raw: RawColumn) -> None:
+    def read(self, raw: RawColumn) -> RawColumn:
         """Ignore the values, which are not an input."""
+        return raw
 
 
 @dataclass(frozen=True)
@@ -70,10 +83,11 @@ class NumberColumn(Column):
         """Create the column from the training data."""
         return cls(name, bool(np.any(np.isnan(_as_numbers(raw)))))
 
-    def check(self, raw: RawColumn) -> None:
-        """Raise ValueError for dates and categories."""
-        if raw.kind != "bool":
-            super().check(raw)
+    def read(self, raw: RawColumn) -> RawColumn:
+        """Return the column; text must be numbers."""
+        if raw.kind == "category" and raw.error is None:
+            return parse_numbers(raw)
+        return raw if raw.kind == "bool" else super().read(raw)
 
     @property
     def number_names(self) -> tuple[str, ...]:
@@ -99,6 +113,11 @@ class DateColumn(Column):
         there = raw.values[~np.isnat(raw.values)]
         has_time = bool(np.any(there != there.astype("datetime64[D]")))
         return cls(name, len(there) < len(raw.values), has_time)
+
+    def read(self, raw: RawColumn) -> RawColumn:
+        """Return the column; text must be ISO 8601 dates."""
+        is_text = raw.kind == "category" and raw.error is None
+        return parse_dates(raw) if is_text else super().read(raw)
 
     @property
     def number_names(self) -> tuple[str, ...]:
@@ -136,14 +155,14 @@ class CategoryColumn(Column):
     kind = "category"
 
     @classmethod
-    def learn(cls, name: str, raw: RawColumn, max_one_hot: float, *, is_named: bool) -> Self:
+    def learn(cls, name: str, raw: RawColumn, max_one_hot: float) -> Self:
         """Create the column from the training data.
 
-        A column with more than ``max_one_hot`` categories is embedded. If the user named the
-        column, its text may be numbers or dates, such as ZIP codes.
+        A column with more than ``max_one_hot`` categories is embedded.
         """
         codes, found = raw.factors
-        _check_text(raw.label, found, is_named)
+        if len({isinstance(value, str) for value in found}) > 1:
+            raise text_and_numbers(raw.label)
         known = codes[codes >= 0]
         counts = np.bincount(known, minlength=len(found))
         is_common = counts >= least_rows(len(codes))
@@ -151,11 +170,26 @@ class CategoryColumn(Column):
         has_missing, has_rare = len(known) < len(codes), len(kept) < len(found)
         return cls(name, has_missing, kept, has_rare, len(kept) > max_one_hot)
 
-    def check(self, raw: RawColumn) -> None:
-        """Raise ValueError for dates, and for numbers if the categories were text."""
-        is_other = raw.kind == "number" and self.values and self.is_text and not raw.is_empty
-        if raw.kind == "date" or is_other:
-            super().check(raw)
+    def read(self, raw: RawColumn) -> RawColumn:
+        """Return the column; dates must not appear, nor numbers if the categories were text.
+
+        Text such as yes and no is the same as bools; other text is then an unknown category.
+        """
+        raw.raise_error()
+        if raw.kind == "date":
+            return super().read(raw)
+        codes, found = raw.factors
+        are_text = {isinstance(value, str) for value in found}
+        if not self.values or are_text <= {self.is_text}:
+            return raw
+        if not self.is_text and {*self.values} <= {0.0, 1.0}:
+            return parse_words(raw)
+        if raw.kind == "bool" and (words := words_of(self.values)):
+            return replace(raw, values=np.asarray([*map(words.get, found), None])[codes])
+        if len(are_text) > 1:
+            raise text_and_numbers(raw.label)
+        kinds = ("numbers", "categories") if self.is_text else ("text", "numbers")
+        raise changed(raw.label, *kinds)
 
     @property
     def is_text(self) -> bool:
@@ -201,9 +235,6 @@ class CategoryColumn(Column):
         """
         codes, found = raw.factors
         known = {value: code for code, value in enumerate(self.values, 1)}
-        if self.values and found and isinstance(found[0], str) != self.is_text:
-            kinds = ("text", "numbers") if isinstance(found[0], str) else ("numbers", "text")
-            raise _changed(raw.label, *kinds)
         numbers = [known.get(value, 0) for value in found]
         return np.asarray([*numbers, len(self.values) + 1])[codes]
 
@@ -215,50 +246,28 @@ def numbers_of(pairs: Iterable[tuple[Column, RawColumn]]) -> tuple[list[str], li
 
 
 def check_finite(labels: Sequence[str], numbers: Sequence[np.ndarray]) -> None:
-    """Raise ValueError for the first column with an infinite number."""
-    for label, values in zip(labels, numbers, strict=True):
-        if np.any(is_infinite := np.isinf(values)):
-            raise ValueError(
-                f"{label} has infinity in row {int(np.argmax(is_infinite))}: replace it, e.g. by "
-                "NaN with missing_values='impute'."
-            )
+    """Raise ValueError if there are infinite numbers."""
+    _check(labels, numbers, np.isinf, "has infinity", _NO_INFINITY)
 
 
-def _changed(label: str, now: str, earlier: str) -> ValueError:
-    return ValueError(
-        f"{label} has {now}, but had {earlier} in the fit: convert it, or fit again on such data."
-    )
+def check_no_gaps(labels: Sequence[str], numbers: Sequence[np.ndarray]) -> None:
+    """Raise ValueError if numbers are missing."""
+    _check(labels, numbers, np.isnan, "is missing (NaN)", IMPUTE)
 
 
-def _check_text(label: str, found: Sequence[Category], is_named: bool) -> None:
-    """Raise ValueError for a mix of numbers and text, even if the numbers are stored as text."""
-    texts = [value for value in found if isinstance(value, str)]
-    if texts and len(texts) < len(found):
-        raise text_and_numbers(label)
-    if is_named or len(texts) <= FEW:
-        return
-    how = "errors='coerce'"
-    to_number = f"to_numeric(column, {how})"
-    if any("," in text and _is_number_with_commas(text) for text in texts):
-        to_number = (
-            "to_numeric(column.str.replace(',', '.')) if commas are decimal points, by "
-            "pandas.to_numeric(column.str.replace(',', '')) if they separate thousands"
-        )
-    number = "numbers", _is_number_with_commas, to_number
-    date = "dates", is_date, f"to_datetime(column, format='ISO8601', utc=True, {how})"
-    for what, accepts, cure in (number, date):
-        others = [text for text in texts if not accepts(text)]
-        if len(others) < (1.0 - MANY) * len(texts):
-            seen = f" and other text, e.g. {_shown(others[0])}" if others else ""
-            raise ValueError(
-                f"{label} has {what} stored as text{seen}: convert them, e.g. by pandas.{cure}, "
-                "or name the column in categorical_features."
-            )
-
-
-def _is_number_with_commas(text: str) -> bool:
-    """Whether a text is a number, possibly with decimal commas or commas between thousands."""
-    return is_number(text.replace(",", ""))
+def _check(
+    labels: Sequence[str],
+    numbers: Sequence[np.ndarray],
+    is_wrong: Callable[[np.ndarray], np.ndarray],
+    what: str,
+    cure: str,
+) -> None:
+    problems = Problems()
+    for label, values in dict(zip(labels, numbers, strict=True)).items():
+        if np.any(wrong := is_wrong(values)):
+            with problems.collect():
+                raise ColumnError(label, f"{what} in row {int(np.argmax(wrong))}", cure)
+    problems.raise_error()
 
 
 def _shown(value: Category) -> str:

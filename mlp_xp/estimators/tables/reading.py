@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from numbers import Number
 from typing import Any
 
@@ -13,6 +15,8 @@ import numpy as np
 from narwhals.stable import v2 as narwhals
 
 from mlp_xp._utils.signals.forks import cached_property
+from mlp_xp.estimators.tables.frames import as_frame, match_names
+from mlp_xp.estimators.tables.problems import ColumnError
 
 Category = str | float
 
@@ -29,12 +33,20 @@ class RawColumn:
 
     ``label`` is the column's name in errors. ``values``, of shape ``(rows,)``, holds numbers (NaN
     if missing) or ``datetime64`` (NaT if missing). For the kinds "bool" and "category", it holds
-    any values, and None, NaN and pandas' NA mean missing.
+    any values, and None, NaN and pandas' NA mean missing. ``is_declared`` is true if the frame
+    declares the column categorical. A column with an ``error`` cannot be used.
     """
 
     label: str
     kind: str
     values: np.ndarray
+    is_declared: bool = False
+    error: ColumnError | None = None
+
+    def raise_error(self) -> None:
+        """Raise the error of a column that cannot be used."""
+        if self.error is not None:
+            raise self.error
 
     @property
     def is_empty(self) -> bool:
@@ -80,13 +92,7 @@ def read_table(X: Any) -> list[RawColumn]:
     Raise ValueError for other X, or if a column has cells such as lists.
     """
     if narwhals.dependencies.is_into_dataframe(X):
-        if not getattr(getattr(X, "columns", None), "is_unique", True):
-            raise ValueError(
-                f"X has duplicate columns, {sorted({*X.columns[X.columns.duplicated()]})}: drop "
-                "or rename them, e.g. X = X.loc[:, ~X.columns.duplicated()]."
-            )
-        frame = narwhals.from_native(X, eager_only=True)
-        return [_of_series(f"X[{one.name!r}]", one) for one in frame.iter_columns()]
+        return [_read_series(column) for column in as_frame(X).iter_columns()]
     if type(X).__name__ == "LazyFrame":
         raise ValueError("X is a LazyFrame, which has no rows yet: pass X.collect().")
     matrix = X if isinstance(X, np.ndarray) else _as_matrix(X)
@@ -100,7 +106,36 @@ def read_table(X: Any) -> list[RawColumn]:
             f"Expected 2D array, got {matrix.ndim}D array instead: shape {matrix.shape}. Reshape "
             f"your data using {cure}."
         )
-    return [_of_values(f"X[:, {i}]", matrix[:, i]) for i in range(matrix.shape[1])]
+    return [
+        _read(f"X[:, {i}]", len(matrix), partial(_of_values, values=matrix[:, i]))
+        for i in range(matrix.shape[1])
+    ]
+
+
+def read_named(X: Any, names: Sequence[str], used: Collection[str]) -> list[RawColumn]:
+    """Return the columns of a frame in the order of the fit, matched by name.
+
+    Columns that are not ``used`` are not read. Warn about other columns than ``names``. Raise
+    ValueError if a used column is missing.
+    """
+    frame = match_names(X, names, used)
+    gaps = np.broadcast_to(np.nan, len(frame))
+    return [
+        _read_series(frame[name]) if name in used else RawColumn(name, "number", gaps)
+        for name in names
+    ]
+
+
+def _read_series(series: Any) -> RawColumn:
+    return _read(f"X[{series.name!r}]", len(series), partial(_of_series, series=series))
+
+
+def _read(label: str, n_rows: int, read: Callable[[str], RawColumn]) -> RawColumn:
+    """Return a column, perhaps with the error that it raises."""
+    try:
+        return read(label)
+    except ColumnError as error:
+        return RawColumn(label, "category", np.zeros(n_rows), error=error)
 
 
 def _as_matrix(X: Any) -> np.ndarray:
@@ -120,7 +155,8 @@ def _of_series(label: str, series: Any) -> RawColumn:
         return RawColumn(label, "date", series.dt.replace_time_zone(None).to_numpy())
     # Convert to a list first, since arrays from pyarrow would lose nulls.
     if isinstance(dtype, narwhals.Categorical | narwhals.Enum):
-        return RawColumn(label, "category", np.fromiter(series.to_list(), object, len(series)))
+        values = np.fromiter(series.to_list(), object, len(series))
+        return RawColumn(label, "category", values, is_declared=True)
     if dtype.is_nested():
         raise _no_values(label, series.to_list()[0])
     is_wide = isinstance(dtype, narwhals.Int128 | narwhals.UInt128)  # NumPy lacks these integers.
@@ -146,7 +182,6 @@ def _of_values(label: str, values: np.ndarray) -> RawColumn:
         return RawColumn(label, "bool" if kind == "b" else "category", values)
     types = {type(value) for value in values}
     types = {one for one in types if one.__name__ not in _MISSING}
-    is_text = any(issubclass(one, str | bytes) for one in types)
     others = [one for one in types if one is not float]  # NaN always counts as missing.
     if others and all(issubclass(one, str | bytes) for one in others):
         return RawColumn(label, "category", values)
@@ -154,7 +189,13 @@ def _of_values(label: str, values: np.ndarray) -> RawColumn:
         return RawColumn(label, "bool", values)
     if all(issubclass(one, Number | Decimal) for one in types):
         given = [np.nan if type(v).__name__ in _MISSING else v for v in values]
-        return RawColumn(label, "number", np.asarray(given, dtype=np.float64))
+        try:
+            return RawColumn(label, "number", np.asarray(given, dtype=np.float64))
+        except OverflowError:
+            sizes = [v.bit_length() if isinstance(v, int) else 0 for v in given]
+            reason = f"has an integer of {max(sizes) * math.log10(2):,.0f} digits"
+            reason += f" in row {int(np.argmax(sizes))}, too large for float64"
+            raise ColumnError(label, reason, "correct it, or convert the column to text") from None
     if all(issubclass(one, _DATES) or hasattr(one, "start_time") for one in others):
         gap = np.datetime64("NaT", "us")
         dates = [gap if is_missing(v) else _as_date(v) for v in values]
@@ -163,13 +204,13 @@ def _of_values(label: str, values: np.ndarray) -> RawColumn:
         if all(issubclass(one, type_) for one in others):
             numbers = [np.nan if is_missing(v) else seconds(v) for v in values]
             return RawColumn(label, "number", np.asarray(numbers))
-    if is_text and any(issubclass(one, Number) for one in others):
-        raise text_and_numbers(label)
     return RawColumn(label, "category", values)
 
 
 def join_columns(parts: Sequence[RawColumn]) -> RawColumn:
     """Join a column's rows from all processes; raise ValueError if their kinds differ."""
+    if wrong := next((part for part in parts if part.error is not None), None):
+        return wrong
     kinds = {part.kind for part in parts if not part.is_empty} or {parts[0].kind}
     if len(kinds) > 1:
         raise ValueError(
@@ -183,7 +224,8 @@ def join_columns(parts: Sequence[RawColumn]) -> RawColumn:
         np.full(len(part.values), missing, dtype) if part.is_empty else part.values.astype(dtype)
         for part in parts
     ]
-    return RawColumn(parts[0].label, kind, np.concatenate(values))
+    is_declared = any(part.is_declared for part in parts)
+    return RawColumn(parts[0].label, kind, np.concatenate(values), is_declared)
 
 
 def is_missing(value: Any) -> bool:
@@ -209,28 +251,22 @@ _SECONDS_OF: dict[type, Any] = {
 }
 
 
-def text_and_numbers(label: str) -> ValueError:
+def text_and_numbers(label: str) -> ColumnError:
     """Return the error for a column that mixes text and numbers."""
-    return ValueError(
-        f"{label} has text and numbers: convert it to one of them, e.g. by "
-        "pandas.to_numeric(column, errors='coerce') or column.astype(str)."
-    )
+    cure = "convert it to one of them, e.g. by pandas.to_numeric(column, errors='coerce') or "
+    return ColumnError(label, "has text and numbers", f"{cure}column.astype(str)")
 
 
-def _no_values(label: str, value: Any) -> ValueError:
-    return ValueError(
-        f"{label} has cells that are not values, e.g. {value!r}: drop the column, or convert it to "
-        "numbers or text."
-    )
+def _no_values(label: str, value: Any) -> ColumnError:
+    reason = f"has cells that are not values, e.g. {value!r}"
+    return ColumnError(label, reason, "drop the column, or convert it to numbers or text")
 
 
 def _plain(label: str, value: Any) -> Category:
     if isinstance(value, bytes):
         return value.decode(errors="replace")
     if isinstance(value, int) and abs(value) > _LARGEST:
-        raise ValueError(
-            f"{label} has the category {value}, but integers above 2**53 are not exact: convert it "
-            "to text, e.g. by column.astype(str)."
-        )
+        reason = f"has the category {value}, but integers above 2**53 are not exact"
+        raise ColumnError(label, reason, "convert it to text, e.g. by column.astype(str)")
     is_number = isinstance(value, Number | np.bool_ | Decimal)
     return float(value) if is_number else str(value)

@@ -1,0 +1,128 @@
+"""Text in a table: dates, numbers, and text that prevents a column from being read as either."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from mlp_xp._utils.categories import (
+    WORDS,
+    WrongText,
+    find_wrong_text,
+    is_finite,
+    means_missing,
+    parse_date,
+)
+from mlp_xp.estimators.tables.problems import ColumnError
+from mlp_xp.estimators.tables.reading import Category, RawColumn, text_and_numbers
+
+_STRIP = r"str.replace(r'[^\d.,-]', '', regex=True)"
+_COMMAS = {  # How to remove commas from text, by what they are.
+    "": [""],
+    "decimal": [".str.replace('.', '').str.replace(',', '.')"],
+    "thousands": [".str.replace(',', '')"],
+    "unknown": [".str.replace(',', '.')", ".str.replace(',', '')"],
+}
+
+
+def count_text(raw: RawColumn) -> dict[Category, int]:
+    """Return the number of rows of each category of a column, without missing values."""
+    codes, found = raw.factors
+    counts = np.bincount(codes[codes >= 0], minlength=len(found)).tolist()
+    return dict(zip(found, counts, strict=True))
+
+
+def parse_text(raw: RawColumn) -> RawColumn:
+    """Return a text column as dates if all of its text is ISO 8601 dates, otherwise unchanged.
+
+    Text of numbers becomes numbers if it also has text that means a missing value, such as "?":
+    otherwise, `pandas.read_csv` would have read numbers, so the user wants text. Raise ColumnError
+    if the text is mostly numbers or dates.
+    """
+    counts = count_text(raw)
+    is_text = {value: isinstance(value, str) for value in counts}
+    texts = {str(v): n for v, n in counts.items() if is_text[v] and not means_missing(str(v))}
+    has_numbers, has_gaps = not all(is_text.values()), len(texts) < len(counts)
+    if all(map(is_finite, texts)) and (has_numbers or (texts and has_gaps)):
+        return parse_numbers(raw)
+    if has_numbers:
+        raise text_and_numbers(raw.label)
+    if texts and all(parse_date(text.strip()) for text in texts):
+        return parse_dates(raw)
+    wrong = find_wrong_text(texts)
+    if wrong is not None and wrong.is_certain:
+        cure = f"{_cure(wrong)}, or name the column in categorical_features"
+        raise ColumnError(raw.label, wrong.reason, cure)
+    return raw
+
+
+def parse_dates(raw: RawColumn) -> RawColumn:
+    """Return a text column as dates; raise ColumnError if other text is in it."""
+    gap = np.datetime64("NaT", "us")
+    values = _parse(raw, "dates", lambda value: parse_date(str(value).strip()), gap)
+    return replace(raw, kind="date", values=values.astype("datetime64[us]"))
+
+
+def parse_numbers(raw: RawColumn) -> RawColumn:
+    """Return a text column as numbers; raise ColumnError if other text is in it."""
+    values = _parse(raw, "numbers", lambda v: float(v) if is_finite(v) else None, math.nan)
+    return replace(raw, kind="number", values=values)
+
+
+def parse_words(raw: RawColumn) -> RawColumn:
+    """Return a text column as 1 and 0 for words such as yes and no, and -1 for other text."""
+
+    def parse(value: Category) -> float:
+        return WORDS.get(value.strip().lower(), -1.0) if isinstance(value, str) else value
+
+    return replace(raw, values=_parse(raw, "bools", parse, math.nan))
+
+
+def words_of(values: Iterable[Category]) -> dict[Category, str]:
+    """Return the categories that mean 1 and 0, such as yes and no, by these numbers."""
+    words = {WORDS.get(str(value).lower()): str(value) for value in values}
+    return {number: words[number] for number in (0.0, 1.0) if number in words}
+
+
+def _parse(
+    raw: RawColumn, plural: str, parse: Callable[[Category], Any], missing: Any
+) -> np.ndarray[Any, Any]:
+    """Return the values of a text column, each distinct text parsed once."""
+    codes, found = raw.factors
+    values = []
+    for given in found:
+        value = missing if isinstance(given, str) and means_missing(given) else parse(given)
+        if value is None:
+            raise changed(raw.label, "categories", plural, str(given))
+        values.append(value)
+    return np.asarray([*values, missing])[codes]
+
+
+def changed(label: str, now: str, earlier: str, text: str = "") -> ColumnError:
+    """Return the error for a column of another kind than in the fit."""
+    what = f"text such as {text[:40]!r}" if text else "it"
+    cure = f"convert {what}, or fit again on such data"
+    return ColumnError(label, f"has {now}, but had {earlier} in the fit", cure)
+
+
+def _cure(wrong: WrongText) -> str:
+    """Return how to convert a column with pandas."""
+    if wrong.form == "large":
+        return "correct it"
+    if wrong.form == "date":
+        how = "format='ISO8601', utc=True, errors='coerce'"
+        return f"convert them, e.g. by pandas.to_datetime(column, {how})"
+    if wrong.form not in ("comma", "unit"):
+        return "convert them, e.g. by pandas.to_numeric(column, errors='coerce')"
+    column = "column" if wrong.form == "comma" else f"column.{_STRIP}"
+    conversions = [f"pandas.to_numeric({column}{end})" for end in _COMMAS[wrong.commas]]
+    if len(conversions) == 1:
+        return f"convert them by {conversions[0]}"
+    return (
+        f"convert them by {conversions[0]} if commas are decimal points, or by {conversions[1]} if "
+        "they separate thousands"
+    )

@@ -1,0 +1,146 @@
+"""Frames as `pandas.read_csv` returns them: dates and numbers as text, columns in any order."""
+
+import io
+import re
+import warnings
+
+import numpy as np
+import pandas
+import pytest
+from helpers import case, pickled_and_saved
+from test_tables import tabular
+
+N = 120
+RNG = np.random.default_rng(0)
+
+
+def read(**columns):
+    """Return a frame as read from a CSV file."""
+    text = pandas.DataFrame(columns).to_csv(index=False)
+    return pandas.read_csv(io.StringIO(text))
+
+
+AGE = np.where(RNG.random(N) < 0.1, np.nan, RNG.integers(18, 80, N))
+y = np.where(np.nan_to_num(AGE) > 50, "old", "young")
+DAYS = pandas.Series(pandas.date_range("2024-01-30", periods=N))
+X = read(
+    id=[f"n{i}" for i in range(N)],
+    age=AGE,
+    joined=DAYS.where(DAYS.dt.day < 28),
+    paid=[*map(str, range(N - 1)), "?"],
+    smokes=RNG.choice(["yes", "no"], N),
+    member=RNG.choice([True, False], N),
+)
+KINDS = ["empty", "number", "date", "number", "category", "category"]
+
+
+def fitted(X=X, **settings):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Left out as inputs")
+        return tabular(**settings).fit(X, y)
+
+
+def test_a_csv_file_is_fitted_as_the_command_line_does(tmp_path):
+    told = r"Left out as inputs: X\['id'\] \(text, with 120 values in 120 rows\)\. To use"
+    with pytest.warns(UserWarning, match=told):
+        model = tabular().fit(X, y)
+    assert [column.kind for column in model.columns_.columns] == KINDS
+    parsed = X.assign(
+        joined=pandas.to_datetime(X["joined"]), paid=pandas.to_numeric(X["paid"], errors="coerce")
+    )
+    np.testing.assert_array_equal(model.predict_proba(parsed), model.predict_proba(X))
+    same = fitted(parsed.drop(columns="id"))
+    np.testing.assert_array_equal(same.predict_proba(parsed[[*parsed][1:]]), model.predict_proba(X))
+    zones = X.assign(joined=X["joined"] + "T02:00+02:00", age=X["age"].astype(str))
+    np.testing.assert_array_equal(model.predict_proba(zones), model.predict_proba(X))
+    for other in pickled_and_saved(model, tmp_path):
+        np.testing.assert_array_equal(other.predict_proba(X), model.predict_proba(X))
+
+
+def test_columns_are_matched_by_name():
+    model = fitted()
+    expected = model.predict_proba(X)
+    for same in (X[[*X][::-1]], X.drop(columns="id"), X.assign(id=[["a list"]] * N)):
+        np.testing.assert_array_equal(model.predict_proba(same), expected)
+        np.testing.assert_array_equal(model.columns_.transform(same), model.columns_.transform(X))
+    with pytest.warns(UserWarning, match=r"did not have, ignored: 'zip', 'town'\.$"):
+        found = model.predict_proba(X.assign(town="Bern", zip=[[3]] * N)[["zip", *X, "town"]])
+    np.testing.assert_array_equal(found, expected)
+    with pytest.raises(ValueError, match=r"X lacks columns of the fit, '(age|paid)', '(age|paid)'"):
+        model.predict(X.drop(columns=["age", "paid"]))
+    renamed = X.rename(columns={"age": "Age"})
+    with pytest.raises(ValueError, match="lacks columns") as caught:
+        model.predict(renamed)
+    cure = re.search(r"did you mean (X\.rename\(.*\))\?$", str(caught.value))[1]
+    np.testing.assert_array_equal(model.predict_proba(eval(cure, {"X": renamed})), expected)
+    held = tabular().fit(X[["age", "smokes"]], y, X_val=X[["smokes", "age"]], y_val=y)
+    assert held.validation_scores_[-1] == held.score(X[["age", "smokes"]], y)
+    with pytest.warns(UserWarning, match="X does not have valid feature names"):
+        model.predict(X.to_numpy())
+
+
+def test_new_text_in_a_column_of_yes_and_no_is_an_unknown_category():
+    model = fitted()
+    for name, given, expected in (
+        ("smokes", ["yes", "no", "perhaps", None], [1, -1, 0, 0]),
+        ("member", [True, False, "perhaps", None, "True", "no"], [1, -1, 0, 0, 1, -1]),
+        ("member", ["yes", "False", "never", "?", "true", "NO"], [1, -1, 0, 0, 1, -1]),
+    ):
+        frame = X[: len(given)].assign(**{name: pandas.Series(given, dtype=object)})
+        place = [column.split("=")[0] for column in model.columns_.input_names].index(name)
+        alone = [model.columns_.transform(frame.iloc[[i]])[0, place] for i in range(len(given))]
+        assert model.columns_.transform(frame)[:, place].tolist() == alone == expected
+    bools = X.assign(smokes=X["smokes"] == "yes")
+    np.testing.assert_array_equal(model.predict_proba(bools), model.predict_proba(X))
+
+
+def test_a_declared_category_is_a_category():
+    codes = [f"0{i // 2}" for i in range(N)]
+    declared = pandas.DataFrame({"zip": pandas.Categorical(codes), "age": AGE})
+    model = tabular().fit(declared, y)
+    assert model.columns_.columns[0].kind == "category"
+    assert len(model.columns_.columns[0].values) == 60
+    days = pandas.DataFrame({"day": pandas.Categorical(["2026-01-31", "2026-02-28"] * 60)})
+    assert tabular().fit(days, y).columns_.columns[0].kind == "category"
+    with pytest.raises(ValueError, match=r"X\['zip'\] has numbers stored as text, e.g. '00': conv"):
+        tabular().fit(declared.astype({"zip": str}), y)
+
+
+VALUES = RNG.uniform(1e3, 1e5, N).round(2)
+WRITTEN = {  # Numbers as people write them, and what they are.
+    "percent": [f"{value} %" for value in VALUES],
+    "kilograms": [f"{value}kg" for value in VALUES],
+    "euros": [f"€{value}" for value in VALUES],
+    "swiss": [f"CHF {value:,}".replace(",", "\u2019") for value in VALUES],
+    "english": [f"{value:,}" for value in VALUES],
+    "dollars": [f"${value:,}" for value in VALUES],
+    "german": [f"{value:,}".translate(str.maketrans(",.", ".,")) for value in VALUES],
+    "comma": [str(value).replace(".", ",") for value in VALUES],
+}
+
+
+def test_all_numbers_with_units_and_commas_are_named_at_once_with_the_cure():
+    frame = pandas.DataFrame(WRITTEN).assign(age=AGE, mixed=[1, "b"] * 60, ok=["a", "b"] * 60)
+    with pytest.raises(ValueError, match=r"^9 columns of X cannot be used\.\n") as caught:
+        tabular().fit(frame, y)
+    lines = str(caught.value).splitlines()[1:]
+    for name, texts in WRITTEN.items():
+        with case(name):
+            (line,) = (line for line in lines if f"X['{name}'] has '" in line)
+            expression = re.search(r"convert them by (pandas.to_numeric\(.*?\))(, or| if)", line)[1]
+            column = pandas.Series(texts, dtype=str)
+            found = eval(expression, {"pandas": pandas, "column": column})
+            np.testing.assert_allclose(found, VALUES)
+    assert any("X['mixed'] has text and numbers: convert" in line for line in lines)
+    assert not any("age" in line or "'ok'" in line for line in lines)
+    few = pandas.DataFrame({"a": ["10 %", "20 %"] * 60})
+    assert tabular().fit(few, y).columns_.columns[0].kind == "category"
+
+
+def test_text_that_only_resembles_numbers_is_categorical():
+    names = ("044 123 45 67", "12:30", "192.168.0.1", "1.2.3", "A12", "12 Main Street 1", "5-10")
+    for text in names:
+        values = [f"{text}{i % 60 if i % 7 else 'x'}" for i in range(N)]
+        with case(text):
+            columns = tabular().fit(pandas.DataFrame({"a": values}), y).columns_.columns
+            assert columns[0].kind == "category"
