@@ -7,7 +7,5 @@ HOSTS=${1:?a file with one line per machine, such as node1:2}
 RUN=${RUN:-runs/mine}
 RANKS=$(awk -F: '{ ranks += $2 ? $2 : 1 } END { print ranks }' "$HOSTS")
 
-if [ -e "$RUN.partial" ]; then
-    exec mpiexec -f "$HOSTS" -n "$RANKS" mlp-xp train --distributed mpi --resume "$RUN"
-fi
-exec mpiexec -f "$HOSTS" -n "$RANKS" mlp-xp train --distributed mpi ${OPTIONS:---recipe hour} --out "$RUN"
+exec mpiexec -f "$HOSTS" -n "$RANKS" \
+    mlp-xp train --distributed mpi ${OPTIONS:---recipe hour} --out "$RUN" --resume

@@ -2,7 +2,7 @@
 # One training on four machines of a Slurm cluster: `sbatch slurm.sh`. The folder `runs` must be on a
 # disk that all machines can access. Slurm sends SIGTERM a minute before the time limit, or if another
 # job needs the machines. Then rank 0 writes a last checkpoint, all ranks end with status 143, and the
-# job is requeued and resumes.
+# job is requeued and resumes. If the run is complete, the job prints its result and ends.
 #SBATCH --nodes=4 --ntasks-per-node=1 --cpus-per-task=16
 #SBATCH --time=04:00:00 --signal=B:TERM@60 --requeue --open-mode=append
 set -u
@@ -12,11 +12,7 @@ export OMP_NUM_THREADS=${SLURM_CPUS_PER_TASK:-1}
 # mpiexec finds the machines of the job. (`srun --mpi=pmi2` can also start the ranks.)
 train() { exec mpiexec -n "${SLURM_NTASKS:-2}" mlp-xp train --distributed mpi "$@"; }
 
-if [ -e "$RUN.partial" ]; then
-    train --resume "$RUN" &
-else
-    train ${OPTIONS:---recipe hour} --out "$RUN" &
-fi
+train ${OPTIONS:---recipe hour} --out "$RUN" --resume &
 trap 'kill -TERM $!' TERM
 wait $!; status=$?
 if [ $status -gt 128 ]; then wait $!; status=$?; fi

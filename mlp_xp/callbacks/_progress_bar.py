@@ -43,6 +43,7 @@ class ProgressBar(Live):
     """
 
     _label = "epoch "
+    _n_before = 0  # The number of epochs before the fit, which are added to the epochs shown.
 
     def __init__(self, *, curve: bool = False) -> None:
         self.curve = curve
@@ -88,7 +89,7 @@ class ProgressBar(Live):
         if time.perf_counter() >= self._next_curve:
             self._draw_curve()
         total = self._total(model)
-        epoch = f"{self._epoch:{max(len(total) - 1, 0)}}{total}"
+        epoch = f"{self._n_before + self._epoch:{max(len(total) - 1, 0)}}{total}"
         self._line = "  ".join(
             [f"epoch {epoch}", *self._texts, time_left(self._seconds_left(model))]
         )
@@ -118,7 +119,9 @@ class ProgressBar(Live):
     def _draw(self, model: Any, fraction: float | None, texts: list[str], epoch: int) -> None:
         if self._live is not None:
             left = None if fraction is None else self._seconds_left(model)
-            self._live.update(f"{self._label}{epoch}{self._total(model)}", fraction, texts, left)
+            self._live.update(
+                f"{self._label}{self._n_before + epoch}{self._total(model)}", fraction, texts, left
+            )
 
     def _fraction(self, model: Any, epochs: float) -> float:
         """Return the completed fraction of the fit, and update the pace."""

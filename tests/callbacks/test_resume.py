@@ -235,6 +235,24 @@ def test_other_settings_and_data_are_refused(tmp_path):
         make().fit(X[:-20], Y[:-20], resume=tmp_path)
 
 
+def test_more_epochs_than_those_of_the_checkpoint_name_warm_start(tmp_path):
+    settings = {"early_stopping": False, "tol": 0.0}
+    make(watch=[Checkpoint(tmp_path)], max_iter=3, **settings).fit(X, Y)
+    model = make(max_iter=8, **settings)
+    said = r"resume with max_iter=3, then type set_params\(warm_start=True, max_iter=5\) and fit"
+    with pytest.raises(SnapshotError, match=said):
+        model.fit(X, Y, resume=tmp_path)
+    with pytest.raises(SnapshotError, match="resume with the same settings and data"):
+        model.set_params(max_iter=2).fit(X, Y, resume=tmp_path)
+    model.set_params(max_iter=3).fit(X, Y, resume=tmp_path)
+    model.set_params(warm_start=True, max_iter=5).fit(X, Y)
+    whole = make(max_iter=8, **settings).fit(X, Y)
+    for mine, theirs in zip(
+        model.coefs_, whole.coefs_, strict=True
+    ):  # The optimizer state is kept.
+        np.testing.assert_array_equal(mine, theirs)
+
+
 def test_logs_of_a_resumed_fit_are_whole(tmp_path):
     def watch(folder):
         return [CSVLog(folder / "log.csv"), Checkpoint(folder / "kept")]

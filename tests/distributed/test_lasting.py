@@ -119,6 +119,12 @@ def test_the_command_resumes_on_another_number_of_ranks(run_ranks, tmp_path):
     assert done.stdout.count("resumed after 3 epochs") == done.stdout.count("saved in") == 1
     assert load_model(run).n_iter_ == 5
     assert_same_fit(load_model(run), load_model(whole), 1e-4)
+    # A complete run is extended, too.
+    more = ["train", "--resume", run, "--epochs", "7", "--distributed", "mpi"]
+    assert main(["train", "--resume", whole, "--epochs", "7"]) == 0
+    assert run_ranks(2, command, *more).stdout.count("epoch 6/7") == 1
+    assert_same_fit(load_model(run), load_model(whole), 1e-4)
+    assert run_ranks(2, command, *more).stdout.count("complete after 7 epochs") == 1
 
 
 @pytest.mark.parametrize("n", [1, 4])

@@ -84,6 +84,8 @@ def test_the_script_of_hosts_trains_a_run(tmp_path):
     printed = run(*script("hosts.sh"), "hosts", cwd=tmp_path, OPTIONS=f"{OPTIONS} --epochs 2")
     assert printed.count("epoch 2/2") == 1
     assert load_model(tmp_path / "runs" / "mine").n_iter_ == 2
+    again = run(*script("hosts.sh"), "hosts", cwd=tmp_path, OPTIONS=f"{OPTIONS} --epochs 2")
+    assert "mine is complete after 2 epochs: nothing to train" in again
 
 
 @in_bash
@@ -103,6 +105,7 @@ def test_the_script_of_slurm_goes_on_after_sigterm(tmp_path):
     assert (tmp_path / "mine.partial").exists()
     assert "resumed after" in run(*command, cwd=tmp_path, **variables)
     assert load_model(tmp_path / "mine").n_iter_ == 200
+    assert "mine is complete after 200 epochs" in run(*command, cwd=tmp_path, **variables)
 
 
 TRAIN = """

@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import shutil
 import time
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mlp_xp._utils.optional import as_typed, check_installed
 from mlp_xp._utils.signals import interrupts
-from mlp_xp.cli.run_folder.config import CHECKPOINTS, REPORT, read_config
+from mlp_xp.cli.run_folder.config import REPORT
 from mlp_xp.cli.run_folder.folder import BeginRun, new_run, resumed_run
 from mlp_xp.cli.terminal.lines import print_note
 from mlp_xp.cli.terminal.output import Output
 from mlp_xp.cli.terminal.process import message_for_user
-from mlp_xp.cli.training.fit import Resume, fit, fit_model, newest_checkpoint
-from mlp_xp.cli.training.prepare import prepare, print_prepared
+from mlp_xp.cli.training.fit import Fitted, fit, fit_model
+from mlp_xp.cli.training.prepare import Prepared, prepare, print_prepared
 from mlp_xp.cli.training.results import describe_run, write_results
+from mlp_xp.cli.training.resume import (
+    Resume,
+    check_unchanged,
+    plan_training,
+    print_complete,
+    remove_checkpoints,
+    resume_point,
+)
 from mlp_xp.cli.training.settings import Settings
+from mlp_xp.cli.training.tasks import result_text
 from mlp_xp.distributed import join_ranks
 from mlp_xp.training.processes import SingleProcess
 
@@ -30,13 +40,17 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = (-1, 1 << 30), (-3, 32 << 20)
 def run(args: argparse.Namespace, output: Output) -> int:
     """Train a new network or resume a run; return the exit status, which all ranks share."""
     _keep_freed_memory()
-    typed, is_new = Settings.typed(**vars(args)), args.resume is None
+    typed = Settings.typed(**vars(args))
     ranks = join_ranks(typed.params.get("distributed"))
     if not ranks.is_first:
         return _follow(ranks)
     # Divergence is reported in one sentence, so NumPy's warnings are redundant.
     with ranks.sharing_errors(), np.errstate(over="ignore", invalid="ignore"):
-        settings = typed.complete() if is_new else typed.resume(args.resume, out=args.out)
+        settings, run, extends = plan_training(typed, args.resume, args.out)
+        if run is not None and run.is_complete and not extends:
+            ranks.first(None)
+            seconds = time.perf_counter() - args.start_time
+            return ranks.first(print_complete(run.final, seconds, output))
         # Fail before training if a package is missing.
         check_installed("matplotlib", "safetensors")
         if settings.tensorboard:
@@ -44,16 +58,22 @@ def run(args: argparse.Namespace, output: Output) -> int:
         try:
             prepared = prepare(settings, output)
         except KeyboardInterrupt:
-            left = "nothing was saved" if is_new else f"{args.resume} is unchanged"
+            left = "nothing was saved" if run is None else f"{args.out or args.resume} is unchanged"
             print_note(f"interrupted before the training began: {left}")
             raise
-        opened = new_run(args.out, settings.folder_name) if is_new else resumed_run(args.resume)
+        arguments = args.argv if run is None else run.config.get("arguments", [])
+        if run is not None and extends:
+            check_unchanged(run, prepared.data)
+            arguments = [*arguments, "--epochs", str(prepared.model.max_iter)]
+        opened = new_run(args.out, settings.folder_name) if run is None else resumed_run(run)
         with opened as folder, interrupts() as pressed:
             print_prepared(prepared, output)
-            command = args.command if is_new else read_config(folder.path).get("command", "")
-            config = describe_run(prepared, command)
-            resume = Resume() if is_new else newest_checkpoint(folder.path, output)
+            config = describe_run(prepared, arguments)
+            resume = Resume()
+            if run is not None:
+                resume = resume_point(folder.path, prepared, extends=extends, output=output)
             ranks.first((settings, resume))
+            prepared = resume.continue_network(prepared)
             begin = BeginRun(folder.path, config)
             fitted = fit(prepared, begin, resume, args.start_time, output, pressed)
             data = prepared.data  # Free the training data before testing and plotting.
@@ -61,38 +81,49 @@ def run(args: argparse.Namespace, output: Output) -> int:
             del data
             result = write_results(prepared, fitted, folder, config, output)
             status = 130 if pressed() else int(bool(fitted.cause))
-        model, task, final = prepared.model, prepared.task, folder.final
-        can_resume = fitted.is_interrupted and model.solver != "lbfgs"
-        if settings.checkpoint is None and not can_resume:
-            shutil.rmtree(final / CHECKPOINTS, ignore_errors=True)
-        name = as_typed(final)
-        output.print(f"saved in {final}")
-        if fitted.has_report:
-            output.print(f"report in {final / REPORT}")
-        if can_resume:
-            output.print(f"to resume the training, type mlp-xp train --resume {name}")
-        seconds, speed = time.perf_counter() - args.start_time, result["images_per_second"]
-        text = f"{task.summary(result)}, {result['seconds']:.1f} s, {speed:,.0f} {output.samples}/s"
-        text += "" if model.max_time is None else f", {seconds:.1f} s in all"
-        outcome = {"diverged": bool(fitted.cause), "seconds_in_all": seconds}
-        output.result(text, {"run": str(final), **result, **outcome})
-        if fitted.cause and is_new:
-            # If an option is repeated, its last value counts.
-            rate = f"{model.learning_rate_init / 10:g}"
-            again = f"{args.command} --learning-rate {rate}"
-            again += "" if args.out is None else f" --out {as_typed(f'{args.out}-{rate}')}"
-            output.suggest({again: "a tenth of the learning rate"})
-        else:
-            is_table = prepared.data.image_shape is None
-            file, samples = ("TABLE", "rows") if is_table else ("IMAGE", "pictures")
-            output.suggest(
-                {
-                    f"mlp-xp evaluate {name}": task.next_evaluate,
-                    f"mlp-xp predict {name} {file}": f"{task.next_predict} {samples}",
-                    f"mlp-xp export {name} --to onnx": "use the network elsewhere",
-                }
-            )
+        _print_end(args, prepared, fitted, folder.final, result, output)
         return ranks.first(status)
+
+
+def _print_end(
+    args: argparse.Namespace,
+    prepared: Prepared,
+    fitted: Fitted,
+    folder: Path,
+    result: dict[str, Any],
+    output: Output,
+) -> None:
+    """Remove the checkpoints that are no longer needed, and print the result and what to type."""
+    settings, _, model, task, _ = prepared
+    can_resume = fitted.is_interrupted and model.solver != "lbfgs"
+    if not can_resume:
+        remove_checkpoints(folder, keeps=settings.checkpoint is not None)
+    name = as_typed(folder)
+    output.print(f"saved in {folder}")
+    if fitted.has_report:
+        output.print(f"report in {folder / REPORT}")
+    if can_resume:
+        output.print(f"to resume the training, type mlp-xp train --resume {name}")
+    seconds = time.perf_counter() - args.start_time
+    text = result_text(task, result, output.samples)
+    text += "" if model.max_time is None else f", {seconds:.1f} s in all"
+    output.result(text, {"run": str(folder), **result, "seconds_in_all": seconds})
+    if fitted.cause and args.resume is None:
+        # If an option is repeated, its last value counts.
+        rate = f"{model.learning_rate_init / 10:g}"
+        again = f"{args.command} --learning-rate {rate}"
+        again += "" if args.out is None else f" --out {as_typed(f'{args.out}-{rate}')}"
+        output.suggest({again: "a tenth of the learning rate"})
+        return
+    is_table = prepared.data.image_shape is None
+    file, samples = ("TABLE", "rows") if is_table else ("IMAGE", "pictures")
+    output.suggest(
+        {
+            f"mlp-xp evaluate {name}": task.next_evaluate,
+            f"mlp-xp predict {name} {file}": f"{task.next_predict} {samples}",
+            f"mlp-xp export {name} --to onnx": "use the network elsewhere",
+        }
+    )
 
 
 def _keep_freed_memory() -> None:
@@ -113,8 +144,12 @@ def _follow(ranks: SingleProcess) -> int:
     try:
         with ranks.sharing_errors():
             # Wait for rank 0, which downloads the data before it sends the settings.
-            settings, resume = ranks.first((Settings(), Resume()))
+            sent = ranks.first((Settings(), Resume()))
+            if sent is None:  # The run is complete.
+                return ranks.first(0)
+            settings, resume = sent
             prepared = prepare(settings, Output(argparse.Namespace(quiet=True)))
+            prepared = resume.continue_network(prepared)
             with interrupts(), np.errstate(over="ignore", invalid="ignore"):
                 fit_model(prepared, [], resume)
             return ranks.first(0)

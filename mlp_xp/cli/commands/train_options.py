@@ -126,8 +126,9 @@ def _column_names(text: str) -> tuple[str, ...]:
 def _add_output(group: Options) -> None:
     add, is_path = partial(add_option, group), {"type": Path, "default": None}
     add("--out DIR", "new run folder (runs/<date>-<time>-<data>)", **is_path)
-    text = "resume the interrupted run in the folder RUN with the settings of the run"
-    add("--resume RUN", text, **is_path)
+    text = "resume the run in the folder RUN with its settings; with --epochs N, train a complete "
+    text += "run up to epoch N; without RUN, start, resume or keep the run that --out names"
+    add("--resume RUN", text, nargs="?", const=True, **is_path)
     text = "save a checkpoint every N epochs; keep the newest ones and, with --validation, the "
     text += "best one (one per minute, removed when the run is complete)"
     add("--checkpoint N", text, type=_COUNT)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mlp_xp._utils.optional import as_typed
 from mlp_xp._utils.storage.durable import locked, make_folder, remove_folder, rename_folder, sweep
@@ -150,17 +150,16 @@ def new_run(out: Path | None, data: str) -> Iterator[RunFolder]:
 
 
 @contextlib.contextmanager
-def resumed_run(name: Path) -> Iterator[RunFolder]:
-    """Open the folder of an interrupted run, which gets its final name at the end of the run.
+def resumed_run(run: FoundRun) -> Iterator[RunFolder]:
+    """Open the folder of an existing run, which gets its final name at the end of the block.
 
     Raise BlockingIOError if the run is still in progress.
     """
-    folder, final = unfinished(name)
-    with locked(folder):
-        sweep(folder)
-        # Keep the files of the interrupted run after an error.
-        with RunFolder(folder, final, is_trained=True).in_progress() as run:
-            yield run
+    with locked(run.folder):
+        sweep(run.folder)
+        # Keep the files of the existing run after an error.
+        with RunFolder(run.folder, run.final, is_trained=True).in_progress() as folder:
+            yield folder
 
 
 def newest_model(run: Path) -> Path | None:
@@ -170,31 +169,57 @@ def newest_model(run: Path) -> Path | None:
     return max(specs, key=lambda path: path.stat().st_mtime_ns).parent if specs else None
 
 
-def unfinished(name: Path) -> tuple[Path, Path]:
-    """Return the current and the final folder of an interrupted run; ``name`` is one of the two.
+class FoundRun(NamedTuple):
+    """An existing run: its folder, its final folder, and the content of its ``config.json``."""
 
-    Raise ValueError if the run does not exist, is complete, or has no settings.
+    folder: Path
+    final: Path
+    config: dict[str, Any]
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """The result of the run; empty if the run has not ended."""
+        result = self.config.get("result")
+        return result if isinstance(result, dict) else {}
+
+    @property
+    def n_epochs(self) -> int:
+        """The number of epochs that were asked for."""
+        n_epochs: int = self.config["settings"]["params"]["max_iter"]
+        return n_epochs
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the run has ended and was not interrupted."""
+        return bool(self.result) and not self.result.get("interrupted")
+
+
+def find_run(name: Path) -> FoundRun | None:
+    """Find a run; ``name`` is its final folder, or the folder of an interrupted run.
+
+    Return None if the run does not exist, or was interrupted before its training began. Raise
+    ValueError if the folder is not a run, or is a run without a checkpoint to resume from.
     """
     partial = name.with_name(f"{name.name}.partial")
     folder = partial if partial.exists() else name
     if not folder.exists():
-        raise ValueError(f"neither {partial} nor {name} exists: {CURE}")
-    if not (folder / CONFIG).exists():
-        raise ValueError(
-            f"{folder} has no {CONFIG}: the run was interrupted before its training began, or this "
-            "is not a run folder; type `mlp-xp train` with the same options again"
-        )
+        return None
     final = folder.with_name(re.sub(r"\.partial(-\d+)?$", "", folder.name))
-    result = read_config(folder).get("result")
-    if folder == final and result is not None:
-        if not (isinstance(result, dict) and result.get("interrupted")):
-            reason = "is complete, so there is nothing to resume"
-        elif not checkpoints(folder / CHECKPOINTS):
-            reason = "was interrupted without a checkpoint to resume from"
-        else:
-            return folder, final
-        raise ValueError(f"{name} {reason}: to test it, type mlp-xp evaluate {as_typed(name)}")
-    return folder, _numbered(final, 2) if folder != final and final.exists() else final
+    if not (folder / CONFIG).exists():
+        if folder != final and folder.is_dir():
+            return None
+        kind = f"has no {CONFIG}" if folder.is_dir() else "is a file"
+        raise ValueError(f"{folder} {kind}, so it is not a run folder: {CURE}")
+    found = FoundRun(folder, final, read_config(folder))
+    if folder == final:
+        is_over = found.result and not found.is_complete
+        if is_over and not checkpoints(folder / CHECKPOINTS):
+            raise ValueError(
+                f"{name} was interrupted without a checkpoint to resume from: to test it, type "
+                f"mlp-xp evaluate {as_typed(name)}"
+            )
+        return found
+    return found._replace(final=_numbered(final, 2)) if final.exists() else found
 
 
 def _numbered(path: Path, first: int) -> Path:
@@ -210,7 +235,9 @@ def _create_folder(out: Path | None, data: str, stack: contextlib.ExitStack) -> 
     while True:
         final = out or Path("runs", stem if attempt == 1 else f"{stem}-{attempt}")
         partial = final.with_name(f"{final.name}.partial")
-        taken = f"{final} already exists, and runs are never overwritten: move or remove it, or"
+        taken = (
+            f"{final} already exists, and runs are never overwritten: add --resume to resume it, or"
+        )
         if not final.exists():
             try:
                 _move_aside(partial)
@@ -234,6 +261,9 @@ def _move_aside(partial: Path) -> None:
     if not partial.exists():
         return
     with locked(partial):
+        sweep(partial)
+        if not (partial / CONFIG).exists() and any(partial.iterdir()):
+            raise ValueError(f"{partial} is not from mlp-xp train: move or remove it")
         if newest_model(partial) is None:
             remove_folder(partial)
             return

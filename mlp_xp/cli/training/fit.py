@@ -5,47 +5,24 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from contextlib import closing
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from mlp_xp.callbacks import Callback
-from mlp_xp.cli.run_folder.config import CHECKPOINTS
 from mlp_xp.cli.run_folder.folder import BeginRun
 from mlp_xp.cli.terminal.lines import print_note
 from mlp_xp.cli.terminal.output import Output
 from mlp_xp.cli.training.deadline import Deadline
 from mlp_xp.cli.training.prepare import Prepared
 from mlp_xp.cli.training.progress import Progress
+from mlp_xp.cli.training.resume import Resume
 from mlp_xp.datasets import Dataset, split_dataset
 from mlp_xp.datasets._own_data.columns import choose_columns, drop_option
 from mlp_xp.estimators.fitting.samples import HeldOutError
-from mlp_xp.training.checkpoints.checkpoints import read_newest
 from mlp_xp.training.data.rows import some_rows
 from mlp_xp.training.divergence.finite import NonFiniteError
-
-
-class Resume(NamedTuple):
-    """The point where training resumes: the checkpoint folder, and the seconds used so far."""
-
-    folder: Path | None = None
-    seconds: float = 0.0
-
-
-def newest_checkpoint(run: Path, output: Output) -> Resume:
-    """Find the newest checkpoint of a run, and print where training resumes."""
-    folder = run / CHECKPOINTS
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # The fit emits these warnings again.
-        snapshot = read_newest(folder)
-    if snapshot is None:
-        output.print("no checkpoint yet: the training starts at its first epoch")
-        return Resume()
-    state = snapshot.metadata
-    output.print(f"resumed after {state['epoch']} epochs and {state['step']} steps")
-    return Resume(folder, state["seconds"])
 
 
 class Fitted(NamedTuple):
@@ -75,8 +52,8 @@ def ending_of(model: Any, *, is_interrupted: bool) -> Fitted:
     scores = [record.validation_score for record in records]
     is_over = model._training is not None and model._training.is_at_plateau
     epochs = kept = len(records)
-    if by_score and model.best_validation_score_ in scores:
-        kept = 1 + scores.index(model.best_validation_score_)
+    if by_score and scores:
+        kept = 1 + int(np.argmax(np.nan_to_num(scores, nan=-np.inf)))
     is_early = is_descent and not is_interrupted and 0 < epochs < model.max_iter and is_over
     text = ""
     if is_interrupted:
@@ -106,7 +83,7 @@ def fit(
     """
     settings, data, model, task, _ = prepared
     end = None if model.max_time is None else start + model.max_time - resume.seconds
-    progress = Progress(output, task, model, len(data.x_train), end)
+    progress = Progress(output, task, model, len(data.x_train), end, settings.n_before)
     deadline = Deadline(end, data.x_train, len(data.x_test), resume.seconds, progress.stage)
     with closing(progress):
         own = settings.callbacks(begin.folder, model)
@@ -125,8 +102,9 @@ def fit_model(
     """Train until the last epoch, Ctrl-C or the deadline; return the error if training diverged."""
     model, data = prepared.model, prepared.data
     x, y, validation_set = _validation_split(data, prepared.settings.validation, model.random_state)
-    max_time = model.max_time
-    model.set_params(callbacks=callbacks)
+    own = {name: getattr(model, name) for name in ("max_iter", "max_time", "warm_start")}
+    model.set_params(callbacks=callbacks, warm_start=resume.network is not None)
+    model.set_params(max_iter=model.max_iter - prepared.settings.n_before)
     try:
         with warnings.catch_warnings():
             # The user chose the number of epochs, so a warning that it is too low is unwanted.
@@ -146,7 +124,7 @@ def fit_model(
             "--validation 0.5, or add samples"
         ) from error
     finally:
-        model.set_params(max_time=max_time)  # Restore the value that `Deadline` has changed.
+        model.set_params(**own)  # Restore what was changed for the fit, also by `Deadline`.
     return None
 
 

@@ -14,19 +14,26 @@ from mlp_xp.training.loop.records import Record, Running
 class Progress(ProgressBar):
     """A callback that displays the progress of a fit, until `close` is called.
 
-    ``end`` is the `time.perf_counter()` value by which the command must end. If ``is_done`` is set,
-    the bar ends at 100 %.
+    ``end`` is the `time.perf_counter()` value by which the command must end. ``n_before`` is the
+    number of epochs before the fit. If ``is_done`` is set, the bar ends at 100 %.
     """
 
     wants_accuracy = True
     _label = ""
 
     def __init__(
-        self, output: Output, task: Task, model: Any, n_samples: int, end: float | None = None
+        self,
+        output: Output,
+        task: Task,
+        model: Any,
+        n_samples: int,
+        end: float | None = None,
+        n_before: int = 0,
     ) -> None:
         super().__init__()
         self.is_done = False
         self._output, self._task, self._n_samples, self._end = output, task, n_samples, end
+        self._n_before, self._n_epochs = n_before, model.max_iter
         self._first: tuple[float, float] | None = None
         self._speed: list[str] = []
         self._open(output.open_bar())
@@ -79,7 +86,7 @@ class Progress(ProgressBar):
         self._speed = [f"{per_second:,.0f} {self._output.samples}/s"]
 
     def _total(self, model: Any) -> str:
-        return "" if self._end is not None else super()._total(model)
+        return "" if self._end is not None else f"/{self._n_epochs}"
 
     def _end_time(self, model: Any) -> float | None:
         return self._end

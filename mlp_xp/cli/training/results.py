@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import platform
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from mlp_xp import __version__
-from mlp_xp._utils.optional import optional
+from mlp_xp._utils.optional import as_typed, optional
 from mlp_xp._utils.signals import postponed
 from mlp_xp.backends import LOW_PRECISIONS
 from mlp_xp.cli.report import Evaluation, write_report
@@ -29,8 +30,11 @@ from mlp_xp.recipes import FILES
 from mlp_xp.saving import encode, write_model
 
 
-def describe_run(prepared: Prepared, command: str) -> dict[str, Any]:
-    """Return the content of a run's ``config.json`` when its training begins."""
+def describe_run(prepared: Prepared, arguments: Sequence[str]) -> dict[str, Any]:
+    """Return the content of a run's ``config.json`` when its training begins.
+
+    ``arguments`` are the words of the command after ``mlp-xp``.
+    """
     settings, data, model, _, backend = prepared
     path = None if settings.data_path is None else str(Path(settings.data_path).resolve())
     target, columns, _ = data.columns or (settings.target, (), ())
@@ -43,7 +47,8 @@ def describe_run(prepared: Prepared, command: str) -> dict[str, Any]:
     del params["callbacks"]
     encoded = {name: encode(name, value, name) for name, value in params.items()}
     return {
-        "command": command,
+        "command": as_typed("mlp-xp", *arguments),
+        "arguments": list(map(str, arguments)),
         "settings": {**asdict(replace(settings, columns=())), "params": encoded},
         "data": asdict(info),
         "backend": {"name": backend.name, **backend.describe()},
@@ -84,6 +89,7 @@ def write_results(
         "kept_epoch": fitted.kept_epoch,
         "interrupted": fitted.is_interrupted,
         "stopped_early": fitted.is_early,
+        "diverged": bool(fitted.cause),
         "seconds": seconds,
         # The time is 0 if "lbfgs" stopped before its first epoch.
         "images_per_second": sum(record.n_samples for record in records) / (seconds or 1.0),

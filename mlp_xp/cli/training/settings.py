@@ -9,13 +9,15 @@ from typing import Any
 
 from sklearn.metrics import get_scorer_names
 
+from mlp_xp._utils.optional import as_typed
 from mlp_xp._utils.signals import postponed
 from mlp_xp.callbacks import Callback, Checkpoint, TensorBoard
+from mlp_xp.cli.commands import parse
 from mlp_xp.cli.commands.parser import suggestion
 from mlp_xp.cli.commands.train_options import solvers_with_decay
 from mlp_xp.cli.loading import DEFAULT, TABLE
-from mlp_xp.cli.run_folder.config import CHECKPOINTS, CONFIG, read_config
-from mlp_xp.cli.run_folder.folder import unfinished
+from mlp_xp.cli.run_folder.config import CHECKPOINTS, CONFIG
+from mlp_xp.cli.run_folder.folder import FoundRun
 from mlp_xp.cli.terminal.lines import print_note
 from mlp_xp.cli.training.tasks import ESTIMATORS
 from mlp_xp.datasets import LOADERS, Dataset
@@ -46,7 +48,8 @@ class Settings:
     """The settings of a run.
 
     ``recipe`` is a name or a file. ``params`` are estimator parameters that override the recipe's.
-    ``columns`` are the columns of the table that a resumed run was trained on.
+    ``columns`` are the columns of the table that a resumed run was trained on. ``n_before`` is the
+    number of epochs of the complete run that is trained for more epochs.
     """
 
     data: str = ""
@@ -61,6 +64,7 @@ class Settings:
     task: str | None = None
     drop: tuple[str, ...] = ()
     columns: tuple[Column, ...] = ()
+    n_before: int = 0
 
     @classmethod
     def typed(cls, **options: Any) -> Settings:
@@ -132,30 +136,66 @@ class Settings:
             )
         return data, path
 
-    def resume(self, run: Path, out: Path | None = None) -> Settings:
-        """Return an interrupted run's settings, updated by those that --resume accepts."""
-        folder, _ = unfinished(run)
+    def unchanged(self, run: FoundRun) -> Settings:
+        """Return only the settings that --resume accepts; the others must be the run's."""
+        arguments = run.config.get("arguments")
+        if not isinstance(arguments, list):
+            raise ValueError(
+                f"{run.folder} does not tell how it was started: type mlp-xp train --resume "
+                f"{as_typed(run.folder)}"
+            )
+        then = Settings.typed(**vars(parse(list(map(str, arguments)))))._options()
+        now = self._options()
+        changed = [name for name in then | now if then.get(name) != now.get(name)]
+        if changed:
+            old, new = (
+                " ".join(_as_option(name, given[name]) for name in changed if name in given)
+                for given in (then, now)
+            )
+            started = f"with {old}, got {new}" if old and new else f"with {old}, got no such option"
+            started = started if old else f"without {new}"
+            cure = f"type the same options, or {as_typed('--out', f'{run.final}-2')}"
+            if changed == ["max_iter"] and run.is_complete and new:
+                again = as_typed("mlp-xp", "train", "--resume", run.final)
+                cure = f"to train for more epochs, type {again} {new}"
+            raise ValueError(f"{run.folder} was started {started}: {cure}")
+        params = {name: value for name, value in self.params.items() if name in _FREE}
+        free = {name: getattr(self, name) for name in _FREE & vars(self).keys()}
+        return Settings(params=params, **free)
+
+    def _options(self) -> dict[str, Any]:
+        """Return the options that must not change when a run is resumed."""
+        given = {name: value for name, value in vars(self).items() if value and name != "params"}
+        if "data" in given and given["data"] not in LOADERS:
+            given["data"] = str(Path(given["data"]).resolve())
+        return {name: v for name, v in (given | self.params).items() if name not in _FREE}
+
+    def resume(self, run: FoundRun) -> Settings:
+        """Return an existing run's settings, updated by those that --resume accepts."""
+        folder = run.folder
         given = {name: value for name, value in vars(self).items() if value}
         params = given.pop("params", {})
+        epochs = params.get("max_iter")
         free = {name: given.pop(name) for name in _FREE if name in given}
-        fixed = given.keys() | {_OPTIONS.get(name, name) for name in params.keys() - _FREE}
-        fixed |= set() if out is None else {"out"}
+        fixed = {*map(_option_name, given.keys() | (params.keys() - _FREE - {"max_iter"}))}
         if fixed:
-            option = f"--{min(fixed).replace('_', '-')}"
             raise ValueError(
-                f"{option} cannot be combined with --resume, which keeps the settings of the run: "
-                "leave it out, or start a new run without --resume"
+                f"{min(fixed)} cannot be combined with --resume, which keeps the settings of the "
+                "run: leave it out, or start a new run without --resume"
             )
         cure = f"{folder} cannot be resumed; start a new run with `mlp-xp train`"
-        stored = read_config(folder, cure)
+        stored = run.config
         try:
             values = {**stored["settings"]}
             saved = {name: decode(value, name) for name, value in values.pop("params").items()}
             data = stored["data"]
             used = {"target": data["target"], "columns": decode_columns(data["columns"])}
             kept = Settings(params=saved, **values | used)
+            n_epochs = saved["max_iter"]
         except (LookupError, TypeError, ValueError) as error:
             raise ValueError(f"{folder / CONFIG} has invalid settings: {error}; {cure}") from error
+        if epochs not in (None, n_epochs):
+            free["n_before"] = _epochs_to_extend(run, n_epochs, epochs)
         return replace(kept, params=saved | {"distributed": None} | params, **free)
 
     @property
@@ -232,6 +272,35 @@ class Settings:
         if self.tensorboard:
             callbacks.append(TensorBoard(folder / "tensorboard"))
         return callbacks
+
+
+def _option_name(name: str) -> str:
+    return f"--{_OPTIONS.get(name, name).replace('_', '-')}"
+
+
+def _as_option(name: str, value: Any) -> str:
+    """Return an option as it is typed."""
+    option = _option_name(name)
+    if isinstance(value, bool):
+        return option if value else option.replace("--", "--no-", 1)
+    return as_typed(option, *(value if isinstance(value, list) else [value]))
+
+
+def _epochs_to_extend(run: FoundRun, n_epochs: int, wanted: int) -> int:
+    """Return the number of epochs of a run that can be trained up to the epoch ``wanted``."""
+    again, done = as_typed("mlp-xp", "train", "--resume", run.final), run.result.get("epochs")
+    if not run.is_complete or type(done) is not int:
+        raise ValueError(
+            f"{run.folder} is not complete after {n_epochs} epochs: type {again} to complete it "
+            "before you add epochs"
+        )
+    if run.result.get("diverged"):
+        raise ValueError(
+            f"the training of {run.folder} diverged: start a new run with a smaller --learning-rate"
+        )
+    if wanted <= done:
+        raise ValueError(f"--epochs must be above the {done} epochs of {run.folder}, got {wanted}")
+    return done
 
 
 def _solver(base: str | Optimizer, name: str | None, decay: float | None) -> str | Optimizer:

@@ -195,6 +195,12 @@ def task_of(class_names: Sequence[str]) -> Task:
     return Classification(class_names) if class_names else Regression()
 
 
+def result_text(task: Task, result: dict[str, Any], samples: str) -> str:
+    """Return the result of a run as one line: the scores, the time and the speed."""
+    seconds, speed = result["seconds"], result["images_per_second"]
+    return f"{task.summary(result)}, {seconds:.1f} s, {speed:,.0f} {samples}/s"
+
+
 def baseline_of(task: Task, data: Dataset) -> dict[str, float]:
     """Return the test scores of a constant prediction, like scikit-learn's dummy estimators."""
     constant = np.full(len(data.y_test), task.constant(data.y_train))

@@ -80,9 +80,13 @@ def restore_snapshot(loop: FitLoop, snapshot: Snapshot) -> None:
         earlier, now = (
             ", ".join(f"{name}={texts.get(name)}" for name in others) for texts in (found, given)
         )
+        cure = "resume with the same settings and data, or start a new fit with checkpoints in "
+        cure += "another folder"
+        if others == ["max_iter"] and (more := int(given["max_iter"]) - int(found["max_iter"])) > 0:
+            cure = f"to train for more epochs, resume with {earlier}, then type set_params("
+            cure += f"warm_start=True, max_iter={more}) and fit again without resume"
         raise SnapshotError(
-            f"the checkpoint is from a fit with {earlier}, but this fit has {now}: resume with the "
-            "same settings and data, or start a new fit with checkpoints in another folder"
+            f"the checkpoint is from a fit with {earlier}, but this fit has {now}: {cure}"
         )
     trainer.want_accuracy(metadata["with_accuracy"])
     state = trainer.state
