@@ -10,6 +10,7 @@ from mlp_xp._utils.sklearn_compat import CallbackSupportMixin, with_callbacks
 from mlp_xp._utils.tree import map_leaves
 from mlp_xp.backends import get_backend, to_numpy
 from mlp_xp.estimators.checks.processes import validating
+from mlp_xp.estimators.checks.target_column import take_target
 from mlp_xp.estimators.checks.validation import Given, asks_for_table
 from mlp_xp.estimators.fitted.device_cache import FittedArrays
 from mlp_xp.estimators.fitted.notebook_repr import NotebookMixin
@@ -126,10 +127,11 @@ class BaseMLP(SklearnNamesMixin, NotebookMixin, RecipeMixin, CallbackSupportMixi
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (samples, features), of any library
+        X : array-like, sparse matrix or data frame of shape (samples, features), of any library
             float32, float64 or integers.
-        y : array-like of shape (samples,) or (samples, outputs)
-            Class labels, or real values for a regressor.
+        y : array-like of shape (samples,) or (samples, outputs), or str
+            Class labels, or real values for a regressor. A text is the name of a column of X, which
+            is then not used as input.
         sample_weight : array-like of shape (samples,), optional
             At least 0.
         X_val, y_val, sample_weight_val : as X, y and sample_weight, optional
@@ -156,7 +158,8 @@ class BaseMLP(SklearnNamesMixin, NotebookMixin, RecipeMixin, CallbackSupportMixi
         from mlp_xp.estimators.fitting.fit import fit_requests
         from mlp_xp.training.loop.answer import answer
 
-        given, held_out = (X, y, sample_weight), (X_val, y_val, sample_weight_val)
+        given = (*take_target(X, y), sample_weight)
+        held_out = (*take_target(X_val, y_val, "y_val"), sample_weight_val)
         requests = fit_requests(self, start, given, held_out, resume=resume)
         if answer(requests):
             warnings.warn("Training interrupted by user.", stacklevel=2)
@@ -166,6 +169,9 @@ class BaseMLP(SklearnNamesMixin, NotebookMixin, RecipeMixin, CallbackSupportMixi
         from mlp_xp.estimators.fitting.fit import partial_fit_requests
         from mlp_xp.training.loop.answer import answer
 
+        (X, y, weights), (X_val, y_val, weights_val) = given, held_out
+        given = (*take_target(X, y), weights)
+        held_out = (*take_target(X_val, y_val, "y_val"), weights_val)
         answer(partial_fit_requests(self, given, held_out, classes))
         return self
 

@@ -11,6 +11,7 @@ from joblib.parallel import get_active_backend
 from sklearn import model_selection
 from sklearn.model_selection import _search_successive_halving as halving
 
+from mlp_xp.estimators.checks.target_column import take_target
 from mlp_xp.model_selection._execution import ManyModels, Unfinished, many_models
 
 
@@ -53,8 +54,8 @@ class _ManyModels:
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (samples, features)
-        y : array-like of shape (samples,) or (samples, outputs)
+        X : array-like, sparse matrix or data frame of shape (samples, features)
+        y : array-like of shape (samples,) or (samples, outputs), or the name of a column of X
         **params
             Arguments for the splitter, the scorer and the estimator's `fit`, e.g.
             ``sample_weight``.
@@ -63,6 +64,7 @@ class _ManyModels:
         -------
         self
         """
+        X, y = take_target(X, y)
         search: Any = self
         estimator = search if getattr(search, "_skl_callbacks", None) else search.estimator
         with many_models(

@@ -9,6 +9,7 @@ from typing import Any
 
 from sklearn import model_selection
 
+from mlp_xp.estimators.checks.target_column import take_target
 from mlp_xp.model_selection._execution import many_models
 
 
@@ -20,6 +21,10 @@ def _at_once(theirs: Callable[..., Any]) -> Callable[[Callable[..., Any]], Calla
         def function(*args: Any, **settings: Any) -> Any:
             estimator = args[0] if args else settings.get("estimator")
             n_jobs, verbose = settings.get("n_jobs"), settings.get("verbose", 0)
+            if isinstance(args[2] if len(args) > 2 else settings.get("y"), str):
+                settings = inspect.signature(theirs).bind(*args, **settings).arguments
+                settings["X"], settings["y"] = take_target(settings["X"], settings["y"])
+                args = ()
             with many_models(estimator, n_jobs=n_jobs, verbose=verbose):
                 return theirs(*args, **settings)
 
@@ -36,8 +41,8 @@ def cross_validate(estimator: Any, X: Any, y: Any = None, **settings: Any) -> An
     Parameters
     ----------
     estimator : estimator
-    X : array-like or sparse matrix of shape (samples, features)
-    y : array-like of shape (samples,) or (samples, outputs)
+    X : array-like, sparse matrix or data frame of shape (samples, features)
+    y : array-like of shape (samples,) or (samples, outputs), or the name of a column of X
     **settings
         As in `sklearn.model_selection.cross_validate`. ``n_jobs`` is the number of threads, chosen
         automatically by default; ``verbose=1`` shows a progress bar.

@@ -53,6 +53,10 @@ def test_a_wrong_setting_is_told_what_to_type():
     for theirs, ours in [("mse", "squared_error"), ("MAE", "absolute_error")]:
         with pytest.raises(InvalidParameterError, match=f"Did you mean '{ours}'"):
             MLPRegressor(loss=theirs).fit(X, y)
+    for layers in (64, (64, 32)):
+        end = re.escape(f"Did you mean hidden_layer_sizes={layers}?")
+        with pytest.raises(InvalidParameterError, match=f"{end}$"):
+            MLPRegressor(layers).fit(X, y)
 
 
 @pytest.mark.parametrize(

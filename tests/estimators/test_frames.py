@@ -10,6 +10,9 @@ import pytest
 from helpers import case, pickled_and_saved
 from test_tables import tabular
 
+from mlp_xp import MLPEnsembleClassifier, MLPRegressor
+from mlp_xp.model_selection import GridSearchCV, cross_val_score
+
 N = 120
 RNG = np.random.default_rng(0)
 
@@ -144,3 +147,47 @@ def test_text_that_only_resembles_numbers_is_categorical():
         with case(text):
             columns = tabular().fit(pandas.DataFrame({"a": values}), y).columns_.columns
             assert columns[0].kind == "category"
+
+
+def test_the_name_of_a_column_is_taken_as_y(tmp_path):
+    frame = X[["age", "smokes"]].assign(group=y)
+    model = tabular(random_state=0).fit(frame, "group", X_val=frame[:30], y_val="group")
+    expected = tabular(random_state=0).fit(
+        frame[["age", "smokes"]], y, X_val=frame[["age", "smokes"]][:30], y_val=y[:30]
+    )
+    inputs = frame.drop(columns="group")
+    np.testing.assert_array_equal(model.predict_proba(inputs), expected.predict_proba(inputs))
+    assert model.score(frame, "group") == expected.score(inputs, y)
+    assert model.evaluate(frame, "group") == expected.evaluate(inputs, y)
+    assert model.input_gradient(frame, "group").shape == (N, 3)
+    model.partial_fit(frame, "group")
+    scores = cross_val_score(tabular(random_state=0), frame, "group", cv=2)
+    assert [*scores] == [*cross_val_score(tabular(random_state=0), inputs, y, cv=2)]
+    search = GridSearchCV(tabular(random_state=0), {"alpha": [0.1]}, cv=2).fit(frame, "group")
+    assert search.score(inputs, y) == search.best_estimator_.score(frame, "group")
+    ensemble = MLPEnsembleClassifier(tabular(), 2).fit(frame, "group")
+    assert ensemble.score(frame, "group") == ensemble.score(inputs, y)
+    plain = MLPRegressor(max_iter=2, learning_rate="cosine")
+    numbers = frame.assign(smokes=1.0, age=frame["age"].fillna(0.0), group=1.0)
+    assert list(plain.fit(numbers, "group").feature_names_in_) == ["age", "smokes"]
+    plain.partial_fit(numbers, "group").calibrate_intervals(numbers, "group")
+
+
+def test_a_wrong_name_of_a_target_is_told_what_to_type():
+    frame = X[["age"]].assign(group=y)
+    for given, name, told in (
+        (
+            frame,
+            "gruop",
+            r"X has no column 'gruop' to use as y: did you mean 'group'\? It has 'age'",
+        ),
+        (
+            frame.to_numpy(),
+            "group",
+            r"y must have a target for each sample, got the text 'group'\.",
+        ),
+    ):
+        with case(told), pytest.raises(ValueError, match=told):
+            tabular().fit(given, name)
+    with pytest.raises(ValueError, match="X has no column 'no' to use as y_val"):
+        tabular().fit(frame, "group", X_val=frame, y_val="no")

@@ -9,6 +9,7 @@ from mlp_xp._utils.sklearn_compat import as_sparse, check_same_namespace
 from mlp_xp._utils.tree import leaves
 from mlp_xp.backends import Backend, get_backend
 from mlp_xp.estimators.checks.range import check_range
+from mlp_xp.estimators.checks.target_column import take_target
 from mlp_xp.estimators.checks.unusable import refuse_path
 from mlp_xp.estimators.checks.validation import check_weights, check_x, check_y
 from mlp_xp.estimators.fitted.device_cache import put_leaves
@@ -235,6 +236,7 @@ class PredictionMixin:
         # Import only if needed.
         from mlp_xp.training.inference.input_gradient import input_gradient
 
+        X, target = take_target(X, target, "target")
         state = fitted_state(self).checked()
         X, caller, backend, dtype = _place(self, X, state, "input_gradient")
         truth = check_y(self, target, X.shape[0], "target")
@@ -275,6 +277,7 @@ class PredictionMixin:
         >>> list(model.evaluate(X, y, metrics=["accuracy", "neg_log_loss"]))
         ['loss', 'accuracy', 'neg_log_loss']
         """
+        X, y = take_target(X, y)
         named = named_metrics(() if metrics is None else metrics)
         here = get_backend("numpy")
         logits: Any = network_outputs(self, X, "evaluate", raw=True, to=here)

@@ -11,6 +11,7 @@ from sklearn.metrics import accuracy_score, get_scorer, get_scorer_names, r2_sco
 from sklearn.utils.metaestimators import available_if
 
 from mlp_xp.backends import get_backend, host
+from mlp_xp.estimators.checks.target_column import take_target
 from mlp_xp.estimators.checks.validation import check_weights
 from mlp_xp.estimators.fitted.calibration import Calibration, calibrated_quantiles
 from mlp_xp.estimators.fitted.state import fitted_state
@@ -88,7 +89,8 @@ class LabelsMixin(ClassifierMixin):  # type: ignore[misc]
         Parameters
         ----------
         X : array-like or sparse matrix of shape (samples, features), of any library
-        y : array-like of shape (samples,), (samples, classes) or (samples, targets)
+        y : array-like of shape (samples,), (samples, classes) or (samples, targets), or str
+            Class labels, or the name of a column of X.
         sample_weight : array-like of shape (samples,), optional
 
         Returns
@@ -115,7 +117,8 @@ class ValuesMixin(RegressorMixin):  # type: ignore[misc]
         Parameters
         ----------
         X : array-like or sparse matrix of shape (samples, features), of any library
-        y : array-like of shape (samples,) or (samples, outputs)
+        y : array-like of shape (samples,) or (samples, outputs), or str
+            Values, or the name of a column of X.
         sample_weight : array-like of shape (samples,), optional
 
         Returns
@@ -186,6 +189,7 @@ def score_on_host(
     metric: Callable[..., float], model: Any, X: Any, y: Any, sample_weight: Any
 ) -> float:
     """Compute a scikit-learn metric of an estimator's predictions, for data of any library."""
+    X, y = take_target(X, y)
     predicted = host(model.predict(X))
     # For integers, this is the accuracy without scikit-learn's checks, which take longer.
     are_plain = type(y) is np.ndarray and y.ndim == 1 and y.shape == predicted.shape

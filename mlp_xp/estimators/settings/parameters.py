@@ -87,6 +87,9 @@ def _hint(name: str, value: Any, constraints: list[Any]) -> str:
         return f" Set the rate itself by learning_rate_init={value!r}."
     if name == "activation" and isinstance(value, Integral):
         return f" Pass the widths of all layers as a tuple: hidden_layer_sizes=(.., {value!r})."
+    is_layers = isinstance(value, Integral | tuple | list)
+    if name == "loss" and is_layers:  # The first parameter of a regressor is `loss`.
+        return f" Did you mean hidden_layer_sizes={value!r}?"
     return " Pass a list, callbacks=[...]." if name == "callbacks" else ""
 
 

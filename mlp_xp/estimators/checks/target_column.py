@@ -1,0 +1,31 @@
+"""Targets that are given as the name of a column of X."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_SHOWN = 20  # The maximum number of columns that an error names.
+
+
+def take_target(X: Any, y: Any, name: str = "y") -> tuple[Any, Any]:
+    """Return X and y; if y names a column of the data frame X, return this column as y."""
+    if not isinstance(y, str):
+        return X, y
+    from narwhals.stable import v2 as narwhals  # Import only for names of columns.
+
+    if not narwhals.dependencies.is_into_dataframe(X):
+        raise ValueError(
+            f"{name} must have a target for each sample, got the text {y!r}. To take a column as "
+            "target, pass a data frame with this column as X."
+        )
+    frame = narwhals.from_native(X, eager_only=True)
+    if y not in frame.columns:
+        from mlp_xp._utils.names import error_end  # Import only for errors.
+
+        end = error_end(y, map(str, frame.columns))
+        more = ", ..." if len(frame.columns) > _SHOWN else ""
+        shown = ", ".join(map(repr, frame.columns[:_SHOWN])) + more
+        raise ValueError(f"X has no column {y!r} to use as {name}{end} It has {shown}.")
+    target = frame[y].to_native()
+    is_pandas = hasattr(target, "iloc")
+    return frame.drop(y).to_native(), target if is_pandas else frame[y].to_numpy()
