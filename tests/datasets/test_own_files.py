@@ -16,8 +16,10 @@ from PIL import Image
 
 from mlp_xp.datasets import load_files
 from mlp_xp.datasets._dataset import Column
+from mlp_xp.datasets._own_data import csv_files
 from mlp_xp.datasets._own_data import parquet as _parquet
 from mlp_xp.datasets._own_data import tables as _tables
+from mlp_xp.datasets._own_data.csv_files import CsvFormat
 from mlp_xp.datasets._own_data.tables import read_table
 
 GOOD = "".join(f"{i},{i * i},{'ab'[i % 2]}\n" for i in range(20))
@@ -189,7 +191,7 @@ WRONG_TABLES = [
     ("i,price\n1,2.5\n2,2.50\n3,2.5\n4,2.5\n", "'price' is 2.5 in every row"),
     ("i,price\n1,2.5\n2,3\n3,3\n", "must have at least 4 rows, got 3"),
     ('i,kind\n"1,a\n2,b\n', "cannot be read"),
-    (b"i,kind\n\xff\xfe,a\n", "cannot be read .*: save it as UTF-8"),
+    (b"i,kind\n\x81,a\n", "cannot be read .*set --encoding to"),
     ("i,kind\n" + "9" * 200_000 + ",a\n", "cannot be read"),
 ]
 
@@ -202,7 +204,7 @@ def test_a_wrong_csv_file_is_an_error_that_says_where():
 def test_a_csv_file_of_one_class_or_a_long_one_is_read_without_waste(monkeypatch):
     write("a.csv", "i,kind\n" + "1,a\n" * 1000)
     with monkeypatch.context() as patch:
-        patch.setattr(_tables.Values, "add", None)  # No feature is parsed.
+        patch.setattr(csv_files.Values, "extend", None)  # No feature is parsed.
         rejects("'kind' is a in every row", load_files, "a.csv")
     text = "i,kind\n" + "1,a\n2,b\n" * 500 + f"3,{'z' * 30_000}\n" * 2
     path = write("a.csv", text)
@@ -388,3 +390,74 @@ def test_a_wrong_folder_is_an_error_that_names_the_file():
         damage()
         rejects(message, load_files, "d")
     rejects(r"ends in \.csv, \.npz, \.parquet", load_files, write("a.txt", "1"))
+
+
+EUROPEAN = "Straße;Größe;Preis\n" + "".join(f"Süd;{i},5;{i % 3}\n" for i in range(12))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+def test_the_encoding_of_a_csv_file_is_recognized(encoding):
+    path = write("a.csv", EUROPEAN.encode(encoding))
+    for given in None, encoding.removesuffix("-sig"):
+        data = load_files(path, decimal=",", encoding=given, drop=["Straße"])
+        assert data.feature_names == ("Größe",)
+        assert sorted([*data.x_train, *data.x_test]) == [[i + 0.5] for i in range(12)]
+        assert data.columns.notes == ()
+
+
+def test_a_file_that_is_not_unicode_is_read_as_western_european_with_a_note():
+    data = load_files(write("a.csv", EUROPEAN.encode("latin-1")), decimal=",")
+    assert data.columns.used == (Column("Größe"),)
+    said = "read as cp1252 (Western European), not UTF-8: to read it as another, set --encoding"
+    assert data.columns.notes[-1] == said
+    last = load_files(
+        write("a.csv", ("i,kind\n" + "1,a\n2,b\n" * 6 + "2,b\n3,é\n3,é").encode("latin-1"))
+    )
+    assert last.class_names == ("a", "b", "é")
+
+
+def test_bytes_of_no_or_another_encoding_are_an_error_with_the_option_to_type():
+    text = EUROPEAN.encode()
+    broken = write("b.csv", text[:-1] + b"\xe9\n")
+    rejects(r"b\.csv, line 13 has the byte 0xe9, .*correct it, or set --enc", load_files, broken)
+    for content, given, message in (
+        (b"i,\x81\n1,2\n", None, r"cannot be read \(.*0x81.*set --encoding to .*, e.g. utf-8"),
+        (text, "utf-16", "cannot be read as utf-16 .*: set --encoding"),
+        (text, "utf-9", "unknown encoding 'utf-9': set --encoding to utf-8"),
+        (text, "hex", "unknown encoding 'hex'"),
+    ):
+        rejects(message, load_files, write("a.csv", content), encoding=given)
+
+
+def test_separator_and_decimal_point_are_read_as_given():
+    write("a.csv", "a b,price\n" + "".join(f"{i},5 {i},25\n" for i in range(12)))
+    data = load_files("a.csv", separator=" ", decimal=",")
+    assert (data.feature_names, data.columns.target) == (("a",), "b,price")
+    assert sorted([*data.y_train, *data.y_test]) == [i + 0.25 for i in range(12)]
+    # Commas cannot separate columns if they are decimal points.
+    write("b.csv", "1,5;2,25;a\n" + "3,5;-1,5e2;b\n2,5;;a\n" * 6)
+    table = read_table(Path("b.csv"), form=CsvFormat(decimal=","))
+    assert table.names == ("1", "2")
+    assert table.x[:2].tolist() == [[1.5, 2.25], [3.5, -150.0]]
+    assert np.isnan(table.x[2, 1])
+    for given, message in (
+        ({"decimal": ";"}, "--decimal must be '.' or ',', got ';'"),
+        ({"separator": ";;"}, r"--separator must be one character, such as ';' or '\\t', got ';;'"),
+        ({"separator": ",", "decimal": ","}, "--separator and --decimal must differ, got ','"),
+        ({"separator": "|"}, "has only the column 'a b,price': .*set --separator"),
+    ):
+        rejects(message, load_files, "a.csv", **given)
+    np.savez("a.npz", X=np.eye(4), y=[0, 1, 0, 1])
+    rejects(
+        "a.npz: leave out --decimal ,, which is for .csv files", load_files, "a.npz", decimal=","
+    )
+
+
+def test_a_target_with_decimal_commas_is_an_error_that_names_the_option():
+    write("a.csv", "i;price\n" + "".join(f"{i};{i % 3},{i % 2}\n" for i in range(12)))
+    said = "'price', the column to predict, has '0,0': if commas are decimal points, type --decimal"
+    rejects(rf"a\.csv: {said} ,; .*; to predict classes, type --task class", load_files, "a.csv")
+    rejects(f"{said} ,; .* remove them$", load_files, "a.csv", task="regression")
+    assert load_files("a.csv", task="classification").class_names[:2] == ("0,0", "0,1")
+    data = load_files("a.csv", decimal=",")
+    assert sorted([*data.y_train, *data.y_test])[:4] == [0.0, 0.0, 0.1, 0.1]

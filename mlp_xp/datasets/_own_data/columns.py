@@ -25,28 +25,47 @@ def first_value(column: NDArray[Any]) -> Any:
     return next((value for value in column if value is not None and value == value), None)
 
 
-def check_columns(path: object, names: Sequence[str], x: NDArray[Any]) -> None:
+def _counts_of(column: NDArray[Any]) -> Counter[Any]:
+    """Return the number of rows with each value that is not missing."""
+    counts = Counter(column.tolist())
+    del counts[None]
+    return counts
+
+
+def check_columns(path: object, names: Sequence[str], columns: Iterable[NDArray[Any]]) -> None:
     """Raise DatasetError if columns cannot be inputs; the error lists them and what to type."""
-    if x.dtype != object and (x.dtype.kind != "f" or not np.any(np.isinf(x))):
-        return
     problems = {}
-    for i, name in enumerate(names):
-        column = x[:, i]
-        first = first_value(column)
-        if not isinstance(first, str | datetime | None):
-            if np.any(infinite := np.isinf(column.astype(np.float64, copy=False))):
-                problems[name] = f"is infinite in row {int(np.argmax(infinite)) + 1}"
-        elif isinstance(first, str) and len(values := {*column} - {None}) > FEW:
-            texts = [text for text in column if text in values and not is_number(text)]
-            others = [text for text in texts if not is_number(_NO_DIGITS.sub("", text))]
-            if len(others) < (1 - MANY) * np.sum(column != None):  # noqa: E711
-                problems[name] = f"has {(others or texts)[0][:40]!r} among its numbers"
+    for name, column in zip(names, columns, strict=True):
+        first = first_value(column) if column.dtype == object else 0.0
+        if isinstance(first, str):
+            if text := _text_among_numbers(_counts_of(column)):
+                problems[name] = f"has {text[:40]!r} among its numbers"
+        elif not isinstance(first, datetime | None) and np.any(
+            infinite := np.isinf(column.astype(np.float64, copy=False))
+        ):
+            problems[name] = f"is infinite in row {int(np.argmax(infinite)) + 1}"
     if problems:
         reasons = "; ".join(f"{name!r} {reason}" for name, reason in problems.items())
         raise DatasetError(
             f"{path} has columns that cannot be used: {reasons}: write plain numbers such as "
             f"1234.5, or type {drop_option(problems)}"
         )
+
+
+def _text_among_numbers(counts: Counter[str]) -> str | None:
+    """Return a text that is not a number if nearly all rows have numbers, else None."""
+    if len(counts) <= FEW:
+        return None
+    limit, texts, others = (1 - MANY) * counts.total(), [], Counter[str]()
+    for text, count in counts.items():
+        if not is_number(text):
+            texts.append(text)
+            if not is_number(_NO_DIGITS.sub("", text)):
+                others[text] = count
+                limit -= count
+                if limit <= 0:
+                    return None
+    return next(iter([*others, *texts]), None)
 
 
 def drop_option(names: Iterable[str]) -> str:
@@ -92,9 +111,9 @@ def choose_columns(
 
 def _text_note(name: str, column: NDArray[Any], train: NDArray[Any]) -> tuple[bool, str]:
     """Return whether a text column is left out, and a note for the user or ""."""
-    n_values, n_filled = len({*column} - {None}), int(np.sum(column != None))  # noqa: E711
-    counts = Counter(train.tolist())
-    has_missing = bool(counts.pop(None, 0))
+    everywhere, counts = _counts_of(column), _counts_of(train)
+    n_values, n_filled = len(everywhere), everywhere.total()
+    has_missing = counts.total() < len(train)
     least = least_rows(len(train))
     n_used = sum(count >= least for count in counts.values())
     has_rare = n_used < len(counts)

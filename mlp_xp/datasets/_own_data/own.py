@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from mlp_xp.datasets._dataset import Column, Columns, Dataset, DatasetError, split_dataset
 from mlp_xp.datasets._own_data.columns import choose_columns, is_number
+from mlp_xp.datasets._own_data.csv_files import CsvFormat, number_with_comma
 from mlp_xp.datasets._own_data.images import read_images
-from mlp_xp.datasets._own_data.tables import TABLES, Table, read_table
+from mlp_xp.datasets._own_data.selection import Table
+from mlp_xp.datasets._own_data.tables import TABLES, read_table
 
 _TEST_FRACTION = 0.2
 _TASKS = ("classification", "regression")
@@ -29,6 +31,9 @@ def load_files(
     task: str | None = None,
     drop: Sequence[str] = (),
     columns: Sequence[Column] | None = None,
+    separator: str | None = None,
+    decimal: str | None = None,
+    encoding: str | None = None,
 ) -> Dataset:
     r"""Load your own data: a folder of images, or a table.
 
@@ -51,6 +56,14 @@ def load_files(
     columns : sequence of Column, optional
         ``data.columns.used`` of the data that a network was trained on. Default: all columns that
         can be inputs.
+    separator : str, optional
+        The character between the columns of a CSV file. Default: the most frequent of semicolon,
+        tab, comma and vertical bar in the first line.
+    decimal : {".", ","}, optional
+        The decimal point of the numbers in a CSV file. Default: ".".
+    encoding : str, optional
+        The encoding of a CSV file, such as "cp1252" or "utf-16". Default: UTF-8, UTF-16 or UTF-32,
+        or cp1252 (Western European) if the file has other bytes, with a note in ``columns``.
 
     Returns
     -------
@@ -66,8 +79,9 @@ def load_files(
     Raises
     ------
     DatasetError
-        If the data are invalid (the message names the file and the line or column), if `target` or
-        `drop` is given for a folder, or `image_size` for a table.
+        If the data are invalid (the message names the file and the line or column), if an option
+        for tables is given for a folder, `image_size` for a table, or an option for CSV files for
+        another file.
     ImportError
         If a library that reads the files is not installed.
 
@@ -83,9 +97,11 @@ def load_files(
     >>> data.x_train.shape, data.feature_names, data.class_names
     ((8, 2), ('legs', 'weight'), ('cat', 'dog'))
     """
-    path = Path(path)
+    path, form = Path(path), CsvFormat(separator, decimal, encoding)
     if task not in (None, *_TASKS):
         raise DatasetError(f"`task` must be {' or '.join(map(repr, _TASKS))}, got {task!r}")
+    if path.suffix.lower() != ".csv" or path.is_dir():
+        form.refuse(path)
     if path.is_dir():
         if task == "regression":
             raise DatasetError(
@@ -121,7 +137,7 @@ def load_files(
         raise DatasetError(
             f"{path} is a table: leave out --image-size, which is for folders of images"
         )
-    table = read_table(path, target, drop=drop, columns=columns)
+    table = read_table(path, target, drop=drop, columns=columns, form=form)
     if table.y is None:
         raise DatasetError(f"{path} has no array y to predict: add y, or set --target to an array")
     values = None if task == "classification" else _numbers(path, table, is_sure=task is not None)
@@ -149,7 +165,8 @@ def _with_inputs(
         used, more = choose_columns(path, table.names, table.x, data.x_train)
         notes = [*more, *notes]
         if len(used) < len(table.names):
-            kept = [table.names.index(column.name) for column in used]
+            places = {name: place for place, name in enumerate(table.names)}
+            kept = [places[column.name] for column in used]
             data = data._replace(x_train=data.x_train[:, kept], x_test=data.x_test[:, kept])
     return data._replace(
         feature_names=tuple(column.name for column in used),
@@ -165,6 +182,12 @@ def _numbers(path: Path, table: Table, *, is_sure: bool) -> NDArray[np.float64] 
         is_finite = np.isfinite(numbers)
     except ValueError:
         is_finite = np.asarray(False)
+    if not np.all(is_finite) and (text := _decimal_comma(table.y)):
+        classes = "" if is_sure else "; to predict classes, type --task classification"
+        raise DatasetError(
+            f"{path}: {table.target!r}, the column to predict, has {text!r}: if commas are decimal "
+            f"points, type --decimal ,; if they separate thousands, remove them{classes}"
+        )
     if is_sure and not np.all(is_finite):
         bad = next(value for value in table.y if not is_number(value))
         raise DatasetError(
@@ -180,6 +203,16 @@ def _numbers(path: Path, table: Table, *, is_sure: bool) -> NDArray[np.float64] 
     is_whole = np.all(numbers == np.round(numbers))
     are_few = n_different <= max(_MOST_CLASSES, len(numbers) // _ROWS_A_CLASS)
     return None if is_whole and are_few else numbers
+
+
+def _decimal_comma(y: NDArray[Any]) -> str | None:
+    """Return the first text with a comma if all texts are numbers with commas, otherwise None."""
+    texts = dict.fromkeys(y.tolist())
+    with suppress(AttributeError, TypeError, ValueError):  # A value is no text, or no number.
+        for text in texts:
+            number_with_comma(text)
+        return next((text for text in texts if "," in text), None)
+    return None
 
 
 def _labels(y: NDArray[Any]) -> NDArray[Any]:
@@ -213,7 +246,10 @@ def _split(
     feature_names: tuple[str, ...] = (),
 ) -> Dataset:
     """Return the samples, with a fifth of each class held out for testing."""
-    names, labels = np.unique(y, return_inverse=True)
+    values = y.tolist()  # np.unique would sort all values.
+    names = sorted({*values})
+    codes = {name: code for code, name in enumerate(names)}
+    labels = np.asarray([codes[value] for value in values])
     counts = np.bincount(labels)
     if len(names) < 2:
         raise DatasetError(f"{path} must have at least 2 classes, got only {str(names[0])!r}")
@@ -231,5 +267,5 @@ def _split(
         is_test[rows[: max(1, round(_TEST_FRACTION * len(rows)))]] = True
     train, test = order[~is_test[order]], order[is_test[order]]
     parts = x[train], labels[train], x[test], labels[test]
-    class_names, max_value = tuple(map(str, names.tolist())), 1 if image_shape is None else 255
+    class_names, max_value = tuple(map(str, names)), 1 if image_shape is None else 255
     return Dataset(*parts, class_names, image_shape, max_value, feature_names)

@@ -1,7 +1,9 @@
 """The values of a text file: numbers, booleans, dates, text and missing values."""
 
 import math
+import re
 from array import array
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -15,67 +17,97 @@ from mlp_xp.datasets._own_data.columns import KINDS
 NUMBERS = {"number", "flag"}  # The kinds of columns that contain numbers.
 NAMES = {"na", "n/a", "null", "none"}  # These texts mean a missing value or name a class.
 MISSING = {"", "#n/a", "<na>", "nan", "nat", "?"} | NAMES
+_LONGEST = max(map(len, MISSING))
+# Texts with other characters are not numbers; the exception of `float` would take longer.
+_MAY_BE_NUMBER = re.compile(r"[\s\d.,+_einfatyEINFATY-]*")
 WORDS = {"true": 1.0, "yes": 1.0, "1": 1.0, "false": 0.0, "no": 0.0, "0": 0.0, "": math.nan}
 
 
 class Values:
     """The values of a column in a text file, stored as numbers until the first text.
 
-    ``column`` is the column that the model expects, if there is a model.
+    Distinct texts are parsed once per block of cells. ``column`` is the column that the model
+    expects, if there is a model.
     """
 
-    def __init__(self, column: Column | None = None) -> None:
+    def __init__(
+        self, column: Column | None = None, number: Callable[[str], float] = float
+    ) -> None:
         self.numbers = array("d")
         kinds = {*KINDS} if column is None else {column.kind}
         self._may_be_words, self._may_be_dates = "flag" in kinds, "date" in kinds
         self.texts: list[str] | None = [] if not kinds & NUMBERS else None
-        self._known: dict[str, str] = {}
+        self._number, self._known = number, _Texts(number)
 
-    def add(self, text: str) -> None:
-        """Parse a text, and append its value."""
+    def extend(self, cells: Sequence[str]) -> None:
+        """Parse a block of cells, and append their values."""
         if self.texts is None:
-            number = parse(text)
-            if isinstance(number, float):
-                self.numbers.append(number)
+            with suppress(ValueError):
+                self.numbers.extend(array("d", map(self._number, cells)))
                 return
-            self.texts = [_as_text(number) for number in self.numbers]
-        if text not in self._known:
-            self._known[text] = _as_text(parse(text))
-        self.texts.append(self._known[text])
+            numbers = {text: parse(text, self._number) for text in {*cells}}
+            with suppress(TypeError):  # A value is text.
+                self.numbers.extend(array("d", map(numbers.__getitem__, cells)))  # type: ignore[arg-type]
+                return
+            distinct, codes = np.unique(self.numbers, return_inverse=True)
+            texts = [_as_text(number) for number in distinct.tolist()]
+            self.texts = [texts[code] for code in codes.tolist()]
+        self.texts.extend(map(self._known.__getitem__, cells))
 
     def array(self) -> NDArray[Any]:
         """Return the values as float64, with 1 and 0 for booleans, or as text or date objects."""
         if self.texts is None:
-            return np.frombuffer(self.numbers, np.float64)
+            return np.asarray(self.numbers)
         different = {*self.texts}
-        if self._may_be_words and {text.lower() for text in different} <= WORDS.keys():
-            return np.asarray([WORDS[text.lower()] for text in self.texts])
-        values: dict[str, Any] = {text: text or None for text in different}
+        if self._may_be_words and all(text.lower() in WORDS for text in different):
+            numbers = {text: WORDS[text.lower()] for text in different}
+            return np.asarray(array("d", map(numbers.__getitem__, self.texts)))
+        column = np.empty(len(self.texts), dtype=object)
         if self._may_be_dates:
             with suppress(ValueError):
-                values = {text: _date(text) for text in different}
-        column = np.empty(len(self.texts), dtype=object)
-        column[:] = [values[text] for text in self.texts]
+                dates = {text: _date(text) for text in different}
+                column[:] = [*map(dates.__getitem__, self.texts)]
+                return column
+        column[:] = [text or None for text in self.texts]
         return column
 
 
-def parse(text: str) -> float | str:
+class _Texts(dict[str, str]):
+    """The parsed texts of a column; equal numbers give equal texts."""
+
+    def __init__(self, number: Callable[[str], float]) -> None:
+        super().__init__()
+        self._number = number
+
+    def __missing__(self, text: str) -> str:
+        """Parse a new text."""
+        parsed = self[text] = _as_text(parse(text, self._number))
+        return parsed
+
+
+def parse(text: str, number: Callable[[str], float] = float) -> float | str:
     """Return the number in a text, NaN for a missing value, or else the text itself."""
-    try:
-        return float(text)
-    except ValueError:
-        text = text.strip()
-        return math.nan if text.lower() in MISSING else text
+    if _MAY_BE_NUMBER.fullmatch(text):
+        try:
+            return number(text)
+        except ValueError:
+            pass
+    text = text.strip()
+    return math.nan if len(text) <= _LONGEST and text.lower() in MISSING else text
 
 
 def _date(text: str) -> datetime | None:
     """Parse an ISO 8601 date as UTC; return None for an empty text, raise ValueError if invalid."""
-    if text and text[4:5] != "-":
+    if not text:
+        return None
+    if text[4:5] != "-":
         raise ValueError(text)
-    date = datetime.fromisoformat(text) if text else None
+    date = datetime.fromisoformat(text)
+    if date.tzinfo is None:
+        return date
     with suppress(OverflowError):  # In UTC, the year would be 0 or 10,000.
-        date = date.astimezone(UTC) if date and date.tzinfo else date
-    return date and date.replace(tzinfo=None)
+        date = date.astimezone(UTC)
+    return date.replace(tzinfo=None)
 
 
 def is_no_date(text: str) -> bool:

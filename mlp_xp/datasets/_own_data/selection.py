@@ -1,0 +1,145 @@
+"""The columns that are read from a table: the features and the target."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlp_xp.datasets._dataset import Column, DatasetError
+from mlp_xp.datasets._own_data.columns import check_columns, first_value
+from mlp_xp.datasets._own_data.values import WORDS, is_no_date, is_no_number
+
+TARGETS = ("target", "label", "class", "y")  # The default names of the column to predict.
+_BYTES = {np.dtype(bool), np.dtype(np.uint8)}
+
+
+class Table(NamedTuple):
+    """The content of a file: the names and values of the features, and the target.
+
+    ``x`` contains numbers, with NaN for missing values, or objects if the file has text or dates,
+    with None for missing values. ``n_left_out`` is the number of rows without a target; ``notes``
+    tell the user about the target.
+    """
+
+    names: tuple[str, ...]
+    x: NDArray[Any]
+    y: NDArray[Any] | None
+    target: str
+    n_left_out: int = 0
+    notes: tuple[str, ...] = ()
+
+
+class Wanted(NamedTuple):
+    """The columns to read; see `read_table`."""
+
+    target: str | None
+    drop: tuple[str, ...]
+    columns: Sequence[Column] | None
+    has_target: bool
+
+    def expected(self, n_columns: int) -> list[Column | None]:
+        """Return the model's column at each position, or None at each position without a model."""
+        return [None] * n_columns if self.columns is None else [*self.columns]
+
+
+class Choice(NamedTuple):
+    """The positions of the features, and of the target if there is one."""
+
+    features: list[int]
+    target: int | None
+
+
+def choose(path: Path, names: list[str], wanted: Wanted) -> Choice:
+    """Return the positions of the features and the target, after checking the names."""
+    repeated = [name for name, count in Counter(names).items() if count > 1 and name]
+    if repeated:
+        raise DatasetError(
+            f"{path} has {names.count(repeated[0])} columns named {repeated[0]!r}: rename all but "
+            "one, or begin the file with a line of names"
+        )
+    from mlp_xp._utils.names import error_end  # Imported here, since difflib is slow to import.
+
+    shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+    if unknown := [name for name in wanted.drop if name not in names]:
+        end = error_end(unknown[0], names)
+        raise DatasetError(f"{path} has no column {unknown[0]!r} to drop{end} It has {shown}")
+    target = wanted.target
+    if wanted.has_target:
+        if target is None:
+            kept = [name for name in names if name not in ("", *wanted.drop)] or names
+            target = next((name for name in kept if name.lower() in TARGETS), kept[-1])
+        elif target not in names:
+            end = error_end(target, names)
+            raise DatasetError(f"{path} has no column {target!r} to predict{end} It has {shown}")
+        if target in wanted.drop:
+            raise DatasetError(f"{target!r} is the column to predict: leave it out of --drop")
+    if wanted.columns is None:
+        features = [name for name in names if name not in (target, "", *wanted.drop)]
+    else:
+        features = [column.name for column in wanted.columns]
+    where = {name: position for position, name in enumerate(names)}
+    if absent := [name for name in features if name not in where]:
+        raise DatasetError(
+            f"{path} has no column {', '.join(map(repr, absent))}, which the network was trained "
+            f"with; it has {shown}"
+        )
+    if not features:
+        more = ", or set --separator" if path.suffix.lower() == ".csv" else ""
+        raise DatasetError(f"{path} has only the column {target!r}: add at least one feature{more}")
+    position = where[str(target)] if wanted.has_target else None
+    return Choice([where[name] for name in features], position)
+
+
+def numbered(n_columns: int) -> list[str]:
+    """Return the names 1, 2, ... for columns without names."""
+    return [str(number + 1) for number in range(n_columns)]
+
+
+def make_table(
+    path: Path,
+    names: list[str],
+    choice: Choice,
+    wanted: Wanted,
+    columns: list[NDArray[Any]] | NDArray[Any],
+    y: NDArray[Any],
+) -> Table:
+    """Check the columns, and return the table without rows that lack a target."""
+    kept = tuple(names[i] for i in choice.features)
+    is_known = np.asarray(y == y, dtype=bool)  # NaN is not equal to itself.
+    if y.dtype == object:
+        is_known &= np.asarray([value is not None for value in y], dtype=bool)
+    if choice.target is not None and not np.all(is_known):
+        is_matrix = isinstance(columns, np.ndarray)
+        columns = columns[is_known] if is_matrix else [column[is_known] for column in columns]
+        y = y[is_known]
+    each = [*columns.T] if isinstance(columns, np.ndarray) else columns
+    if not len(each[0]):
+        raise DatasetError(f"{path} has no rows: add one per sample, with its target")
+    for i, column in enumerate(wanted.columns or ()):
+        if column.kind != "text" and isinstance(first_value(each[i]), str):
+            is_wrong = is_no_date if column.kind == "date" else is_no_number
+            texts = [text for text in each[i] if text and is_wrong(text)]
+            text = next((text for text in texts if text.lower() not in WORDS), texts[0])
+            what = "dates" if column.kind == "date" else "numbers"
+            raise DatasetError(
+                f"{path}: {column.name!r} has {text[:40]!r}, but the network was trained with "
+                f"{what}: correct it, or leave it empty"
+            )
+    check_columns(path, kept, each)
+    x = columns if isinstance(columns, np.ndarray) else _matrix(columns)
+    if choice.target is None:
+        return Table(kept, x, None, "")
+    return Table(kept, x, y, names[choice.target], len(is_known) - len(x))
+
+
+def _matrix(columns: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Return the columns as a matrix of bytes, float64 or objects."""
+    kinds = {column.dtype for column in columns}
+    dtype = object if np.dtype(object) in kinds else np.uint8 if kinds <= _BYTES else np.float64
+    x: NDArray[Any] = np.empty((len(columns[0]), len(columns)), dtype)
+    for i, values in enumerate(columns):
+        x[:, i] = values.astype(np.float64) if values.dtype == bool else values
+    return x
