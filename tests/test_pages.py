@@ -26,8 +26,17 @@ PAGES = [*sorted(ROOT.glob("*.md")), *SOURCES, ROOT / "bench" / "README.md"]
 # Each block of these pages is a complete program; the last test runs them.
 PROGRAMS = {"migrate.md"}
 EXAMPLES = sorted((DOCS / "gallery").glob("plot_*.py"))
-NEEDED = {"device.md": "torch", "export.md": "torch", "gpu-arrays.md": "torch", "tune.md": "optuna"}
-NEEDED |= {"save.md": "skops", "gpu-trouble.md": "torch", "reproduce.md": "torch"}
+# The packages that a page needs beyond the extra `test`.
+NEEDED = {
+    "docs/export.md": ["ndonnx", "onnxruntime", "skl2onnx", "torch"],
+    "docs/how-to/device.md": ["torch"],
+    "docs/how-to/export.md": ["ndonnx", "onnxruntime"],
+    "docs/how-to/gpu-arrays.md": ["torch"],
+    "docs/how-to/gpu-trouble.md": ["torch"],
+    "docs/how-to/reproduce.md": ["torch"],
+    "docs/how-to/save.md": ["skops"],
+    "docs/how-to/tune.md": ["optuna"],
+}
 WITH_CODE = [
     page
     for page in [ROOT / "README.md", *SOURCES]
@@ -77,11 +86,8 @@ def anchors(page: Path) -> set[str]:
 def test_the_examples_of_a_page_print_what_it_shows(page, tmp_path, monkeypatch):
     if page.name == "datasets.md" and locate("cifar10") is None:
         pytest.skip("cifar10 is not in the cache")
-    if page == DOCS / "export.md":
-        for name in ("onnxruntime", "skl2onnx", "ndonnx"):
-            pytest.importorskip(name)
-    if page.name in NEEDED:
-        pytest.importorskip(NEEDED[page.name])
+    for name in NEEDED.get(page.relative_to(ROOT).as_posix(), ()):
+        pytest.importorskip(name)
     monkeypatch.chdir(tmp_path)
     for block, printed in pages.run(page):
         assert not pages.differs(block.shown, printed), f"line {block.line} prints:\n{printed}"

@@ -39,8 +39,9 @@ def to_onnx(
     path : str or path-like, optional
         File to write, e.g. ``"digits.onnx"``; an existing file is replaced as a whole.
     precision : {"float32", "float64"}, optional
-        The dtype of inputs, weights and outputs; by default as in the fit. Runtimes for browsers
-        and phones require float32.
+        The dtype of inputs, weights and outputs. By default, it is the dtype that the estimator
+        computes in: float32 after a fit of float32 or uint8 data, or with ``precision="float32"``
+        or less; otherwise float64. Runtimes for browsers and phones require float32.
 
     Returns
     -------

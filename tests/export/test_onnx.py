@@ -131,6 +131,24 @@ def test_the_file_and_what_it_says_of_itself(tmp_path, onnx):
     check(model, rows, tolerance=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "trained_in", "expected"),
+    [
+        ("float32", "auto", "float32"),
+        ("uint8", "auto", "float32"),
+        ("float64", "auto", "float64"),
+        ("int64", "auto", "float64"),
+        ("float64", "float32", "float32"),
+        ("float32", "float64", "float64"),
+    ],
+)
+def test_the_graph_has_the_precision_of_the_fit(dtype, trained_in, expected):
+    rows = (20 * X).astype(dtype)
+    model = MLPClassifier(4, max_iter=2, precision=trained_in, random_state=0).fit(rows, Y)
+    probabilities = run_onnx(to_onnx(model), rows.astype(expected))["probabilities"]
+    assert probabilities.dtype == expected
+
+
 def test_errors():
     with pytest.raises(NotFittedError):
         to_onnx(MLPClassifier())
