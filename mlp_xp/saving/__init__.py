@@ -40,6 +40,7 @@ from mlp_xp.saving._files import (
 )
 from mlp_xp.saving._json import decode, encode
 from mlp_xp.saving._pipelines import dump_steps, is_steps_name, steps_name, with_steps
+from mlp_xp.saving._skops import skops_types
 from mlp_xp.saving._spec import (
     ESTIMATORS,
     check_digest,
@@ -64,6 +65,7 @@ __all__ = [
     "load_model",
     "read_json",
     "save_model",
+    "skops_types",
     "write_model",
 ]
 

@@ -17,13 +17,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
 from mlp_xp import MLPClassifier, MLPEnsembleClassifier, MLPEnsembleRegressor, MLPRegressor
+from mlp_xp.augmentation import Flip
 from mlp_xp.estimators.fitted.state import fitted_state
 from mlp_xp.nn import losses
 from mlp_xp.nn.blocks import PBLD
 from mlp_xp.nn.hidden import Branch, Project
 from mlp_xp.optimizers import SGD, Adam, AdamW, BetaLasso, ByKind, Lion, Muon, RMSprop
 from mlp_xp.optimizers import schedules as rates
-from mlp_xp.saving import SPEC, load_model, save_model
+from mlp_xp.saving import SPEC, load_model, save_model, skops_types
 from mlp_xp.saving._pipelines import steps_name, with_steps
 from mlp_xp.training.data.input_scaling import Whiten
 
@@ -279,6 +280,44 @@ def test_a_pipeline_is_saved_whole_and_nothing_untrusted_is_loaded(rng, tmp_path
     for bad, why in ((content, "Untrusted types"), (b"", "not a zip"), (bomb, "is compressed")):
         (tmp_path / steps_name(bad)).write_bytes(bad)
         rejects(why, with_steps, tmp_path, steps_name(bad), model[-1])
+
+
+@pytest.mark.matrix
+@pytest.mark.filterwarnings("ignore:lbfgs failed to converge")
+def test_skops_needs_no_types_beyond_the_list():
+    io = pytest.importorskip("skops.io")
+    age = np.where(CODES > 1, np.nan, X[:, 0])
+    born = pd.to_datetime(CODES, unit="D")
+    table = pd.DataFrame(
+        {"age": age, "city": np.asarray(list("abcdefghijkl"))[CODES * 4], "born": born}
+    )
+    columns = {"categorical_features": "from_dtype", "missing_values": "impute", "max_one_hot": 1}
+    quantiles = {"loss": losses.Quantile((0.1, 0.5, 0.9)), "early_stopping": True}
+    with_images = {"augmentation": [Flip((1, 1, 5))], "tta": [Flip((1, 1, 5))]}
+    models = [
+        *(fitted(**params) for params in (TRAINING, NETWORK, with_images, {"n_members": 2})),
+        *(fitted(y) for y in (SEVERAL, np.column_stack([CODES, CODES > 0]))),
+        regressor(**REGRESSION),
+        regressor(target_scaling="standardize", **quantiles).calibrate_intervals(X, VALUES),
+        *(
+            regressor(VALUES[:, 0], **{name: value})
+            for name, all in RULES.items()
+            for value in all
+            if name in ("solver", "learning_rate", "hidden_layer_sizes", "input_scaling")
+        ),
+        *(fitted(X=table, input_scaling=scaling, **columns) for scaling in ("robust", "quantile")),
+        MLPEnsembleClassifier(MLPClassifier(4, max_iter=2), 2).fit(X, CODES),
+        MLPEnsembleRegressor(MLPRegressor(hidden_layer_sizes=4, max_iter=2), 2).fit(X, VALUES),
+    ]
+    trusted = skops_types()
+    assert all(name.startswith("mlp_xp.") for name in trusted)
+    for model in models:
+        with case(repr(model)):
+            content = io.dumps(model)
+            assert {*io.get_untrusted_types(data=content)} <= {*trusted}
+            rows = table if hasattr(model, "columns_") else X
+            loaded = io.loads(content, trusted=trusted)
+            np.testing.assert_array_equal(loaded.predict(rows), model.predict(rows))
 
 
 @pytest.mark.matrix
