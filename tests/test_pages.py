@@ -14,8 +14,9 @@ from pathlib import Path
 import pages
 import pytest
 from helpers import PATIENCE
+from sklearn import neural_network
 
-from mlp_xp import MLP
+from mlp_xp import MLP, MLPRegressor
 from mlp_xp.datasets import locate
 
 ROOT = Path(__file__).parent.parent
@@ -340,6 +341,14 @@ def test_each_difference_from_scikit_learn_has_a_reason():
         assert [name.split()[0] for name in names[1:]] == ["scikit-learn", "mlp_xp", "reason"]
         assert rows
         assert all(len(row) == 4 and all(row) for row in rows), rows
+
+
+def test_the_migration_guide_counts_the_parameters():
+    counts = [
+        len(kind().get_params()) for kind in (neural_network.MLPClassifier, MLP, MLPRegressor)
+    ]
+    row = "| {} entries, for the classifier | {} entries for the classifier, {} for the regressor |"
+    assert row.format(*counts) in PAGE.read_text(encoding="utf-8")
 
 
 @pytest.mark.matrix
