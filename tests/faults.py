@@ -12,6 +12,9 @@ Options after ``--`` are passed to pytest. The faults in the use of CuPy name th
         -- -m "" --grid=values --backends=cupy:cuda:1
 
 The faults in `tests/bench/faults.json` also name their tests. They would waste time on a GPU.
+
+A fault is stale if its line was changed. ``--check`` lists the stale faults of all three files,
+without running tests: change the line in the file of faults too, or remove the fault.
 """
 
 import argparse
@@ -28,6 +31,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FAULTS = Path(__file__).with_suffix(".json")
+FOLDERS = ("mlp_xp", "bench", "tests")  # Faults may be in these.
+TIMEOUT = "the time limit"
 
 
 def copy_checkout(folder: Path) -> None:
@@ -46,7 +51,7 @@ def copy_checkout(folder: Path) -> None:
 
 
 def run(folder: Path, tests: list[str], options: list[str], seconds: float) -> str | None:
-    """Return the first test that fails, or None if all tests pass."""
+    """Return the first test that fails, `TIMEOUT`, or None if all tests pass."""
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider"]
     paths = filter(None, [str(folder), os.environ.get("PYTHONPATH")])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
@@ -58,7 +63,7 @@ def run(folder: Path, tests: list[str], options: list[str], seconds: float) -> s
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, 9)
             process.wait()
-            return None
+            return TIMEOUT
         output.seek(0)
         text = output.read()
     if status == 0:
@@ -67,24 +72,44 @@ def run(folder: Path, tests: list[str], options: list[str], seconds: float) -> s
     return failed[1] if failed else text[-300:]
 
 
+def file_of(fault: dict[str, str], root: Path) -> Path | None:
+    """Return the file with the line of a fault, or None if the fault is stale."""
+    named = root / fault["file"]
+    files = [file for folder in FOLDERS for file in (root / folder).rglob("*.py")]
+    for among in ([named], files):  # The line may have been moved to another file.
+        found = [f for f in among if f.is_file() and f.read_text("utf-8").count(fault["was"]) == 1]
+        if len(found) == 1:
+            return found[0]
+    return None
+
+
 def find(number: int, fault: dict[str, str], args: argparse.Namespace) -> dict[str, object]:
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         copy_checkout(folder)
-        places = [path for path in sorted(folder.glob("*/**/*.py"))
-                  if path.read_text(encoding="utf-8").count(fault["was"]) == 1]  # fmt: skip
-        named = folder / fault["file"]
-        if named not in places and len(places) != 1:  # The code was changed or moved.
-            return {"number": number, "by": None, "stale": True}
-        path = named if named in places else places[0]
-        path.write_text(path.read_text().replace(fault["was"], fault["now"]))
+        path = file_of(fault, folder)
+        if path is None:
+            return {"number": number, "file": fault["file"], "by": None, "stale": True}
+        path.write_text(path.read_text("utf-8").replace(fault["was"], fault["now"]), "utf-8")
         room = fault["file"].split("/")[1]
         tests = [fault["tests"]] if "tests" in fault else [f"tests/{room}", f"mlp_xp/{room}"]
         by = run(folder, tests, args.options, args.seconds)
         if by is None and args.whole:
             by = run(folder, [], args.options, args.seconds)
     return {"number": number, "file": fault["file"], "by": by, "s": round(time.monotonic() - start)}
+
+
+def check() -> int:
+    """Print the stale faults of all lists, and return their number."""
+    count = 0
+    for path in sorted((ROOT / "tests").rglob("faults.json")):
+        for number, fault in enumerate(json.loads(path.read_text("utf-8"))):
+            if file_of(fault, ROOT) is None:
+                count += 1
+                print(f"{path.relative_to(ROOT)}: {number} in {fault['file']}:\n{fault['was']}")
+    print(f"{count} stale")
+    return count
 
 
 def main() -> None:
@@ -95,8 +120,11 @@ def main() -> None:
     parser.add_argument("--whole", action="store_true", help=whole)
     parser.add_argument("--faults", type=Path, default=FAULTS, help="path of the list of faults")
     parser.add_argument("--only", type=int, nargs="*", help="test only these faults, by number")
+    parser.add_argument("--check", action="store_true", help="list stale faults; run no tests")
     parser.add_argument("options", nargs="*", help="options for pytest, after --")
     args = parser.parse_args()
+    if args.check:
+        sys.exit(check() > 0)
     faults = json.loads(args.faults.read_text(encoding="utf-8"))
     numbers = range(len(faults)) if args.only is None else args.only
     found = 0
