@@ -119,10 +119,10 @@ def test_the_loss_of_the_page_takes_large_errors(backend):
     assert slopes.tolist() == [[1], [-1], [1], [-1], [0]]
 
 
-def test_what_is_no_such_object_is_refused():
-    for settings, kind, message in WRONG:
-        with pytest.raises(kind, match=message):
-            small(**settings).fit(*problem())
+@pytest.mark.parametrize(("settings", "kind", "message"), WRONG)
+def test_what_is_no_such_object_is_refused(settings, kind, message):
+    with pytest.raises(kind, match=message):
+        small(**settings).fit(*problem())
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -185,10 +185,10 @@ WRONG_FITS = [
 ]
 
 
-def test_wrong_settings_are_told_what_to_do():
-    for make, message in WRONG_SETTINGS:
-        with pytest.raises(ValueError, match=re.escape(message)):
-            make()
+@pytest.mark.parametrize(("make", "message"), WRONG_SETTINGS)
+def test_wrong_settings_are_told_what_to_do(make, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        make()
 
 
 def test_a_fit_and_a_prediction_refuse_what_does_not_fit():

@@ -180,20 +180,21 @@ def test_a_state_that_is_a_view_of_the_old_one_is_not_overwritten_too_early():
     assert [array.tolist() for array in state] == [[9.0, 9.0], [3.0, 3.0]]
 
 
-def test_what_asks_for_values_is_run_as_it_is():
-    for ask in (float, bool, int, len, np.asarray, lambda x: x[x > 0], lambda x: np.frexp(x)[0]):
+@pytest.mark.parametrize(
+    "ask", [float, bool, int, len, np.asarray, lambda x: x[x > 0], lambda x: np.frexp(x)[0]]
+)
+def test_what_asks_for_values_is_run_as_it_is(ask):
+    def step(state, x):
+        (total,) = state
+        total += 1.0
+        ask(XP.sum(x) if ask in (float, bool, int) else x)
+        return (total,)
 
-        def step(state, x, ask=ask):
-            (total,) = state
-            total += 1.0
-            ask(XP.sum(x) if ask in (float, bool, int) else x)
-            return (total,)
-
-        compiled, state = CompiledStep(step), (np.zeros(2),)
-        for _ in range(3):
-            state = compiled(state, np.ones(2))
-        assert not compiled.is_traceable, ask
-        assert state[0].tolist() == [3.0, 3.0]
+    compiled, state = CompiledStep(step), (np.zeros(2),)
+    for _ in range(3):
+        state = compiled(state, np.ones(2))
+    assert not compiled.is_traceable
+    assert state[0].tolist() == [3.0, 3.0]
 
 
 @pytest.mark.parametrize("rule", [SGD(), SGD(momentum=0.0), Adam()], ids=repr)

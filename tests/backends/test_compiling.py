@@ -73,12 +73,15 @@ def test_a_short_fit_neither_compiles_nor_loads_machine_code():
     assert COMPILES not in err
 
 
-def test_what_computes_follows_from_shapes_and_steps():
+@pytest.mark.parametrize(
+    ("work", "n_steps", "expected"),
+    [(100_000, 200, 0), (100_000, 5_000, 1), (10_000_000_000, 1, 1)],
+)
+def test_what_computes_follows_from_shapes_and_steps(work, n_steps, expected):
     """Whether there is a cache, or a quick compiler, decides nothing."""
     # The first is iris, 200 epochs.
-    for work, n_steps, expected in (100_000, 200, 0), (100_000, 5_000, 1), (10_000_000_000, 1, 1):
-        with get_backend("numpy").training(work, n_steps):
-            assert thread_pool.has_pool() == expected
+    with get_backend("numpy").training(work, n_steps):
+        assert thread_pool.has_pool() == expected
 
 
 @pytest.mark.filterwarnings("ignore:lbfgs failed:sklearn.exceptions.ConvergenceWarning")

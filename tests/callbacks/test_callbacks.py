@@ -102,7 +102,7 @@ def test_the_fit_ends_at_the_first_score_that_is_enough_and_says_so_without_one(
         fit(TargetScore(0.9), [record(1)])
 
 
-def test_a_target_must_be_a_number():
-    for value in (math.nan, math.inf, "0.9", None):
-        with pytest.raises(ValueError, match=f"`score` must be a finite number, got {value!r}"):
-            TargetScore(value)
+@pytest.mark.parametrize("value", [math.nan, math.inf, "0.9", None])
+def test_a_target_must_be_a_number(value):
+    with pytest.raises(ValueError, match=f"`score` must be a finite number, got {value!r}"):
+        TargetScore(value)

@@ -61,11 +61,11 @@ EVERY = {  # And the checkpoints of a fit whose steps take a second by its clock
 }
 
 
-def test_every_tells_when_there_is_a_checkpoint(tmp_path, monkeypatch):
-    for every, expected in EVERY.items():
-        folder = tmp_path / str(every)
-        fit(Tick(monkeypatch), Checkpoint(str(folder), every=every, keep_last=None, keep_best=0))
-        assert names(folder) == expected, every
+@pytest.mark.parametrize(("every", "expected"), EVERY.items())
+def test_every_tells_when_there_is_a_checkpoint(every, expected, tmp_path, monkeypatch):
+    folder = tmp_path / str(every)
+    fit(Tick(monkeypatch), Checkpoint(str(folder), every=every, keep_last=None, keep_best=0))
+    assert names(folder) == expected
 
 
 KEPT = [  # `keep_last`, `keep_best` and the epochs that are kept.

@@ -175,9 +175,9 @@ def test_without_a_network_one_line_says_what_to_do(fails, monkeypatch):
     assert "urllib3" not in line
 
 
-def test_a_typing_error_is_one_line(fails):
-    for typed, message in TYPING_ERRORS:
-        assert message in fails(*shlex.split(typed)), typed
+@pytest.mark.parametrize(("typed", "message"), TYPING_ERRORS)
+def test_a_typing_error_is_one_line(typed, message, fails):
+    assert message in fails(*shlex.split(typed))
 
 
 def test_a_missing_library_is_an_error(fails, finished, monkeypatch, small_cifar):

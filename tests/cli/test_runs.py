@@ -100,11 +100,11 @@ def test_a_picture_that_would_fill_the_memory_is_an_error(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
-def test_a_named_pipe_is_an_error(fails, digits_run):
-    for name in ("a.png", "model.safetensors", "model.json", "config.json"):
-        (digits_run / name).unlink(missing_ok=True)
-        os.mkfifo(digits_run / name)
-        assert "not a regular file" in fails("predict", digits_run, digits_run / "a.png"), name
+@pytest.mark.parametrize("name", ["a.png", "model.safetensors", "model.json", "config.json"])
+def test_a_named_pipe_is_an_error(name, fails, digits_run):
+    (digits_run / name).unlink(missing_ok=True)
+    os.mkfifo(digits_run / name)
+    assert "not a regular file" in fails("predict", digits_run, digits_run / "a.png")
 
 
 def test_a_folder_that_is_no_run_is_an_error(fails):

@@ -207,11 +207,12 @@ def test_early_stopping_keeps_the_best_network(train_digits):
 
 
 @pytest.mark.filterwarnings("error")
-def test_no_hidden_layer_or_schedule_is_an_obstacle(train_digits):
-    for schedule in ("constant", "invscaling"):  # Nor is there a warning of no convergence.
-        options = ["--hidden", "--schedule", schedule, "--epochs", 1]
-        assert train_digits(*options, out=schedule).err == ""
-        assert [W.shape for W in load_model(schedule).coefs_] == [(64, 10)]
+@pytest.mark.parametrize("schedule", ["constant", "invscaling"])
+def test_no_hidden_layer_or_schedule_is_an_obstacle(schedule, train_digits):
+    """Nor is there a warning of no convergence."""
+    options = ["--hidden", "--schedule", schedule, "--epochs", 1]
+    assert train_digits(*options, out=schedule).err == ""
+    assert [W.shape for W in load_model(schedule).coefs_] == [(64, 10)]
 
 
 def test_options_override_the_recipe(recipe):
@@ -233,20 +234,23 @@ def test_options_override_the_recipe(recipe):
     assert complete("--recipe", recipe).estimator().random_state == 9
 
 
-def test_a_weight_decay_for_a_solver_without_one_is_an_error(fails, recipe):
-    for solver, options, name in (
+@pytest.mark.parametrize(
+    ("solver", "options", "name"),
+    [
         ('{class = "Muon"}', ["--solver", "rmsprop"], "rmsprop"),
         ('{class = "Muon"}', ["--solver", "lbfgs"], "lbfgs"),
         ('{class = "SGD"}', [], "SGD"),
         ('"lbfgs"', [], "lbfgs"),
         ('{class = "ByKind"}', [], "ByKind"),
-    ):
-        recipe.write_text(re.sub("solver = .*", f"solver = {solver}", RECIPE))
-        line = fails("train", "--recipe", recipe, *options, "--weight-decay", 0.5, "--out", "run")
-        said = f"decay is 0.5, but the solver {name} does not support weight decay: leave it out"
-        assert said in line
-        assert "set --solver to one of adamw, lion, muon\n" in line
-        assert not Path("run").exists()
+    ],
+)
+def test_a_weight_decay_for_a_solver_without_one_is_an_error(solver, options, name, fails, recipe):
+    recipe.write_text(re.sub("solver = .*", f"solver = {solver}", RECIPE))
+    line = fails("train", "--recipe", recipe, *options, "--weight-decay", 0.5, "--out", "run")
+    said = f"decay is 0.5, but the solver {name} does not support weight decay: leave it out"
+    assert said in line
+    assert "set --solver to one of adamw, lion, muon\n" in line
+    assert not Path("run").exists()
 
 
 @pytest.mark.parametrize("options", [["--validation", 0.25], *matrix(["--tensorboard"])])

@@ -271,11 +271,11 @@ def test_a_file_larger_than_the_limit_is_an_error(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
-def test_a_named_pipe_is_an_error(tmp_path):
-    for name, given in (("data_batch_1", ""), ("cifar-10-python.tar.gz",) * 2):
-        os.mkfifo(tmp_path / name)
-        said = rf"{name} cannot be read .*not a regular file"
-        rejects(said, load_cifar10, tmp_path / given)
+@pytest.mark.parametrize(("name", "given"), [("data_batch_1", ""), ("cifar-10-python.tar.gz",) * 2])
+def test_a_named_pipe_is_an_error(name, given, tmp_path):
+    os.mkfifo(tmp_path / name)
+    said = rf"{name} cannot be read .*not a regular file"
+    rejects(said, load_cifar10, tmp_path / given)
 
 
 SMALL = images(2, seed=0)

@@ -36,16 +36,16 @@ def draw(path: Path, size=(4, 3), mode="RGB", value=0) -> None:
     Image.new(mode, size, value if mode == "L" else (value, 0, 9)).save(path)
 
 
-def test_a_csv_file_is_split_with_a_fifth_of_each_class():
-    for delimiter in (",", ";", "\t"):
-        data = load_files(write("a.csv", ("i,j,kind\n" + GOOD).replace(",", delimiter)))
-        assert (data.feature_names, data.class_names) == (("i", "j"), ("a", "b"))
-        assert data.image_shape is None
-        assert [np.bincount(y).tolist() for y in (data.y_train, data.y_test)] == [[8, 8], [2, 2]]
-        rows = np.concatenate([data.x_train, data.x_test])
-        assert sorted(rows[:, 0].tolist()) == list(range(20))
-        np.testing.assert_array_equal(rows[:, 1], rows[:, 0] ** 2)
-        np.testing.assert_array_equal(data.y_train, data.x_train[:, 0] % 2)
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_a_csv_file_is_split_with_a_fifth_of_each_class(delimiter):
+    data = load_files(write("a.csv", ("i,j,kind\n" + GOOD).replace(",", delimiter)))
+    assert (data.feature_names, data.class_names) == (("i", "j"), ("a", "b"))
+    assert data.image_shape is None
+    assert [np.bincount(y).tolist() for y in (data.y_train, data.y_test)] == [[8, 8], [2, 2]]
+    rows = np.concatenate([data.x_train, data.x_test])
+    assert sorted(rows[:, 0].tolist()) == list(range(20))
+    np.testing.assert_array_equal(rows[:, 1], rows[:, 0] ** 2)
+    np.testing.assert_array_equal(data.y_train, data.x_train[:, 0] % 2)
 
 
 def test_the_target_is_named_or_known_or_last_and_names_may_be_absent():
@@ -196,9 +196,9 @@ WRONG_TABLES = [
 ]
 
 
-def test_a_wrong_csv_file_is_an_error_that_says_where():
-    for text, message in WRONG_TABLES:
-        rejects(rf"a\.csv.*{message}", load_files, write("a.csv", text), name=text[:99])
+@pytest.mark.parametrize(("text", "message"), WRONG_TABLES)
+def test_a_wrong_csv_file_is_an_error_that_says_where(text, message):
+    rejects(rf"a\.csv.*{message}", load_files, write("a.csv", text), name=text[:99])
 
 
 def test_a_csv_file_of_one_class_or_a_long_one_is_read_without_waste(monkeypatch):

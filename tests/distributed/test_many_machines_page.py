@@ -55,10 +55,10 @@ def test_the_page_names_every_script():
 
 
 @in_bash
-def test_no_script_has_an_error_of_syntax():
-    for path in SCRIPTS:
-        run("bash", "-n", str(path), cwd=ROOT)
-        assert os.access(path, os.X_OK), path
+@pytest.mark.parametrize("path", SCRIPTS)
+def test_no_script_has_an_error_of_syntax(path):
+    run("bash", "-n", str(path), cwd=ROOT)
+    assert os.access(path, os.X_OK), path
 
 
 @in_bash

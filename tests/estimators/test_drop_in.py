@@ -128,15 +128,18 @@ def test_a_layer_without_an_array_is_rejected(name, tmp_path):
             call(*(args or (model, tmp_path)))
 
 
-def test_mistakes_raise_errors_of_the_same_type():
-    for error, message, call in (
+@pytest.mark.parametrize(
+    ("error", "message", "call"),
+    [
         (AttributeError, "coefs_", lambda m: delattr(m, "coefs_") or m.predict(X)),
         (AttributeError, "out_act", lambda m: delattr(m, "out_activation_") or m.predict(X)),
         (TypeError, "int", lambda m: m.fit(X, np.asarray([1, "a"] * 30, dtype=object))),
-    ):
-        for model in both("MLPClassifier", y):
-            with pytest.raises(error, match=message):
-                call(model)
+    ],
+)
+def test_mistakes_raise_errors_of_the_same_type(error, message, call):
+    for model in both("MLPClassifier", y):
+        with pytest.raises(error, match=message):
+            call(model)
 
 
 def test_curves_that_are_assigned_are_continued():
@@ -279,11 +282,11 @@ def test_signatures_have_types_that_are_not_strings():
 
 
 @pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
-def test_a_matrix_of_numpy_is_rejected_in_the_same_words():
-    for data in ((np.matrix(X), y), (X, np.matrix(y).T)):
-        errors = set()
-        for library in LIBRARIES:
-            with pytest.raises(TypeError, match=r"np.matrix is not supported") as error:
-                library.MLPClassifier(**SETTINGS).fit(*data)
-            errors.add(str(error.value))
-        assert len(errors) == 1
+@pytest.mark.parametrize("make", [lambda: (np.matrix(X), y), lambda: (X, np.matrix(y).T)])
+def test_a_matrix_of_numpy_is_rejected_in_the_same_words(make):
+    errors, data = set(), make()
+    for library in LIBRARIES:
+        with pytest.raises(TypeError, match=r"np.matrix is not supported") as error:
+            library.MLPClassifier(**SETTINGS).fit(*data)
+        errors.add(str(error.value))
+    assert len(errors) == 1

@@ -93,16 +93,19 @@ def test_names_of_other_libraries_for_validation_data_are_told_the_arguments():
         small().fit(X, y, validation_data=(X, y))
 
 
-def test_objects_of_the_wrong_kind_are_rejected():
-    for name, value, message in (
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
         ("callbacks", [3], "callbacks has 3, which has none of the methods"),
         ("callbacks", [Callback], r"the class Callback: pass an instance, Callback"),
         ("loss", Huber, "loss is the class Huber: pass an instance, Huber"),
         ("hidden_layer_sizes", (3.5,), "hidden_layer_sizes must be integers, got"),
         ("hidden_layer_sizes", (3, 0), r"sizes must be > 0, got \[3, 0\]"),
-    ):
-        with pytest.raises((TypeError, ValueError), match=message):
-            small(MLPRegressor, **{name: value}).fit(X, y)
+    ],
+)
+def test_objects_of_the_wrong_kind_are_rejected(name, value, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        small(MLPRegressor, **{name: value}).fit(X, y)
 
 
 def with_first(value):

@@ -131,15 +131,18 @@ CURES = [
 SEVERAL = (X[:, :3] > 0).astype(int)
 
 
-def test_a_loss_for_other_outputs_is_rejected():
-    for loss, targets, output, cure in (
+@pytest.mark.parametrize(
+    ("loss", "targets", "output", "cure"),
+    [
         *((loss, y > 0, "auto", cure) for loss, cure in CURES),
         (losses.BinaryCrossEntropy(), y > 0, "softmax", "set output_activation='logistic'"),
         (losses.SoftmaxFocal(), SEVERAL, "auto", "'logistic' for multilabel targets: use 'log_l"),
         (losses.BinaryFocal(), y, "auto", "multiclass targets: set output_activation='logistic'"),
-    ):
-        with pytest.raises(ValueError, match=cure):
-            small(loss=loss, output_activation=output).fit(X, targets)
+    ],
+)
+def test_a_loss_for_other_outputs_is_rejected(loss, targets, output, cure):
+    with pytest.raises(ValueError, match=cure):
+        small(loss=loss, output_activation=output).fit(X, targets)
 
 
 @pytest.mark.parametrize(

@@ -84,13 +84,16 @@ def test_other_objects_are_refused_with_what_to_do(export):
             exports.from_sklearn(LogisticRegression())
 
 
-def test_without_a_library_the_error_says_what_to_install(monkeypatch):
-    for call, library, extra in (
+@pytest.mark.parametrize(
+    ("call", "library", "extra"),
+    [
         (lambda: exports.to_onnx(fitted()[0]), "onnx", "onnx"),
         (lambda: exports.to_torch(fitted()[0]), "torch", "torch"),
         (lambda: exports.from_torch(None), "torch", "torch"),
         (exports.register_skl2onnx, "skl2onnx", "onnx"),
-    ):
-        monkeypatch.setitem(sys.modules, library, None)
-        with case(library), pytest.raises(ImportError, match=rf'pip install -e ".*\[{extra}\]"'):
-            call()
+    ],
+)
+def test_without_a_library_the_error_says_what_to_install(call, library, extra, monkeypatch):
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(ImportError, match=rf'pip install -e ".*\[{extra}\]"'):
+        call()

@@ -216,10 +216,10 @@ MISTAKES = [
 ]
 
 
-def test_mistakes_are_told():
-    for make, message in MISTAKES:
-        with pytest.raises(ValueError, match=message):
-            make()
+@pytest.mark.parametrize(("make", "message"), MISTAKES)
+def test_mistakes_are_told(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
 
 
 HIDDEN = Blocks((2, 4, 2, 4), (1, 3), 8), Branch((Blocks((2, 2, 8), (0, 1)),)), 20, Branch((24, 20))

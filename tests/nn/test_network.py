@@ -41,23 +41,24 @@ def test_ntk_weights_start_from_the_data(rng):
     np.testing.assert_allclose((np.maximum(h + first.b, 0) @ last.W / 20).std(axis=0), 1.0)
 
 
-def test_parameters_have_their_shapes_and_start_within_bounds():
-    for network in NETWORKS.values():
-        params = init_params(network, 0)
-        pairs = list(zip(network.widths, network.widths[1:], strict=False))
-        assert [layer.W.shape for layer in denses(params)] == pairs
-        assert [layer.b.shape for layer in denses(params)] == [(fan_out,) for _, fan_out in pairs]
-        hidden_widths = network.widths[1:-1] if network.normalization else ()
-        norms = [entry for entry in entries(params) if isinstance(entry, Norm)]
-        for norm, width in zip(norms, hidden_widths, strict=True):
-            assert norm.scale.tolist() == [1.0] * width
-            assert norm.shift.tolist() == [0.0] * width
-        numerator = 2 if network.activation == "logistic" else 6
-        for (fan_in, fan_out), layer in zip(pairs, denses(params), strict=True):
-            bound = (numerator / (fan_in + fan_out)) ** 0.5
-            assert 0.3 * bound < np.abs(layer.W).max() <= bound
-            assert 0.0 < np.abs(layer.b).max() <= bound
-        assert {leaf.dtype for leaf in leaves(params)} == {np.dtype("float64")}
+@pytest.mark.parametrize("name", NETWORKS)
+def test_parameters_have_their_shapes_and_start_within_bounds(name):
+    network = NETWORKS[name]
+    params = init_params(network, 0)
+    pairs = list(zip(network.widths, network.widths[1:], strict=False))
+    assert [layer.W.shape for layer in denses(params)] == pairs
+    assert [layer.b.shape for layer in denses(params)] == [(fan_out,) for _, fan_out in pairs]
+    hidden_widths = network.widths[1:-1] if network.normalization else ()
+    norms = [entry for entry in entries(params) if isinstance(entry, Norm)]
+    for norm, width in zip(norms, hidden_widths, strict=True):
+        assert norm.scale.tolist() == [1.0] * width
+        assert norm.shift.tolist() == [0.0] * width
+    numerator = 2 if network.activation == "logistic" else 6
+    for (fan_in, fan_out), layer in zip(pairs, denses(params), strict=True):
+        bound = (numerator / (fan_in + fan_out)) ** 0.5
+        assert 0.3 * bound < np.abs(layer.W).max() <= bound
+        assert 0.0 < np.abs(layer.b).max() <= bound
+    assert {leaf.dtype for leaf in leaves(params)} == {np.dtype("float64")}
 
 
 def test_layers_go_back_into_their_structure():
@@ -103,10 +104,10 @@ WRONG = [
 ]
 
 
-def test_errors_say_what_to_do():
-    for settings, message in WRONG:
-        with pytest.raises(ValueError, match=message):
-            Network(**({"widths": (3, 4, 4, 2)} | settings))
+@pytest.mark.parametrize(("settings", "message"), WRONG)
+def test_errors_say_what_to_do(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Network(**({"widths": (3, 4, 4, 2)} | settings))
 
 
 @cases.networks
