@@ -212,13 +212,13 @@ class MLPClassifier(LabelsMixin, BaseMLP):
         Returns
         -------
         (samples,) or (samples, targets) array, or (samples, classes) of 0 and 1 if multilabel
-            In the library and on the device of X, or in NumPy if the library of X cannot store the
-            labels, e.g. strings. As in scikit-learn, a sparse matrix if y was sparse.
+            In the library and on the device of X; in NumPy if `coefs_` are NumPy arrays or if the
+            library of X cannot store the labels, e.g. strings. As in scikit-learn, a sparse matrix
+            if y was sparse.
         """
         here = get_backend("numpy")
         outputs = self._outputs(X, "predict", to=here, tta=tta, only_order=True)
-        targets = self._state.targets
-        return as_labels(targets.decode(host(outputs)), targets, X)
+        return as_labels(self._state.targets.decode(host(outputs)), self._state, X)
 
     def predict_proba(self, X: Any, *, tta: Any = AS_SET) -> Any:
         """Predict probabilities.
@@ -235,7 +235,8 @@ class MLPClassifier(LabelsMixin, BaseMLP):
         Returns
         -------
         (samples, classes) array, or a list with one per target
-            In the order of `classes_`, in the library and on the device of X.
+            In the order of `classes_`, in the library and on the device of X; in NumPy if `coefs_`
+            are NumPy arrays.
         """
         return self._predict_proba(X, "predict_proba", tta)
 

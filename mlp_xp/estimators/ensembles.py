@@ -263,9 +263,10 @@ class MLPEnsembleClassifier(LabelsMixin, BaseEnsemble):
             probability (for multilabel targets, of each class's probability).
         """
         mean, std = self._averaged(X, "predict")
-        targets = fitted_state(self.estimators_[0]).targets
+        state = fitted_state(self.estimators_[0])
+        targets = state.targets
         if targets.kind == "multilabel":
-            labels = as_labels(targets.decode(host(mean)), targets, X)
+            labels = as_labels(targets.decode(host(mean)), state, X)
             return (labels, std) if return_std else labels
         is_several = isinstance(self.classes_, list)
         means, stds = (mean, std) if is_several else ([mean], [std])
@@ -273,7 +274,7 @@ class MLPEnsembleClassifier(LabelsMixin, BaseEnsemble):
         chosen = [np.argmax(p, axis=1, keepdims=True) for p in on_host]
         both = np.concatenate(on_host, axis=1)
         found = targets.decode(both) if is_several else self.classes_[chosen[0][:, 0]]
-        labels = as_labels(found, targets, X)
+        labels = as_labels(found, state, X)
         if not return_std:
             return labels
         pairs = zip(map(host, stds), chosen, strict=True)
@@ -291,7 +292,7 @@ class MLPEnsembleClassifier(LabelsMixin, BaseEnsemble):
         Returns
         -------
         mean : (samples, classes) array, or a list with one per target
-            In the library and on the device of X.
+            In the library and on the device of X; in NumPy if the ensemble was fitted on NumPy.
         std : in the same form
             If `return_std`: standard deviation over the networks.
         """
@@ -360,7 +361,7 @@ class MLPEnsembleRegressor(ValuesMixin, BaseEnsemble):
         Returns
         -------
         mean : (samples,) or (samples, outputs) array
-            In the library and on the device of X.
+            In the library and on the device of X; in NumPy if the ensemble was fitted on NumPy.
         std : (samples,) or (samples, outputs) array
             If `return_std`: standard deviation over the networks. For ``loss="gaussian"``, it also
             includes the noise, i.e. the mean of the predicted variances.

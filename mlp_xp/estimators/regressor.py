@@ -208,8 +208,9 @@ class MLPRegressor(ValuesMixin, BaseMLP):
         Returns
         -------
         values : (samples,) array, or (samples, outputs) for several outputs
-            In the library and on the device of X. The loss `Quantile` predicts the median,
-            interpolated between two quantiles if necessary; `Gaussian` predicts the mean.
+            In the library and on the device of X; in NumPy if `coefs_` are NumPy arrays. The loss
+            `Quantile` predicts the median, interpolated between two quantiles if necessary;
+            `Gaussian` predicts the mean.
         std : array of the same shape
             Standard deviation of the targets, if `return_std`.
 

@@ -194,7 +194,8 @@ def test_integers_and_float_labels_and_weights_of_any_library(backend):
     weights, labels = backend.put(np.ones(len(y))), backend.put(y.astype(float))
     assert 0 <= small().fit(here, labels, weights).score(here, labels, weights) <= 1
     strict = get_backend("array_api_strict", "no_float64")
-    labels = small().fit(X, y.astype(float)).predict(strict.put(X, "float32"))
+    narrow = strict.put(X, "float32")
+    labels = small().fit(narrow, y.astype(float)).predict(narrow)
     assert labels.dtype == strict.xp.float32
 
 

@@ -15,7 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
 from trainers import assert_close
 
-from mlp_xp import MLP, MLPClassifier, MLPRegressor, get_backend
+from mlp_xp import MLP, MLPClassifier, MLPEnsembleClassifier, MLPRegressor, get_backend
 from mlp_xp.saving import load_model, save_model
 
 X, y = problem()
@@ -54,6 +54,41 @@ def test_computation_follows_the_data(backend, dtype, classes):
     # The same model predicts for arrays of NumPy, and answers in NumPy.
     assert type(model.predict_proba(X)) is np.ndarray
     np.testing.assert_allclose(model.predict_proba(X), backend.get(p), **close)
+
+
+def results(model, X):
+    """Return every kind of result for X."""
+    found = [model.predict(X), model.hidden_activations(X), model.input_gradient(X, y)]
+    if hasattr(model, "predict_proba"):
+        found += [model.predict_proba(X), model.predict_log_proba(X), model.logits(X)]
+    return found
+
+
+@pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
+def test_a_model_fitted_on_numpy_returns_numpy_for_arrays_of_every_library(backend, kind):
+    X_here = backend.put(X)
+    model = kind(max_iter=2, learning_rate="cosine").fit(X, y)
+    for found, expected in zip(results(model, X_here), results(model, X), strict=True):
+        assert type(found) is np.ndarray
+        np.testing.assert_allclose(found, expected, atol=1e-12)
+    ensemble = MLPEnsembleClassifier(MLPClassifier(max_iter=2, learning_rate="cosine"), 2)
+    ensemble.fit(X, y)
+    both = (
+        *ensemble.predict(X_here, return_std=True),
+        *ensemble.predict_proba(X_here, return_std=True),
+    )
+    assert {type(found) for found in both} == {np.ndarray}
+
+
+@pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
+def test_a_model_fitted_on_arrays_of_a_library_follows_the_data_until_it_is_pickled(backend, kind):
+    X_here = backend.put(X)
+    model = kind(max_iter=2, learning_rate="cosine").fit(X_here, y)
+    pickled = pickle.loads(pickle.dumps(model))  # noqa: S301
+    moved = pickled.to(backend.name, backend.device)
+    for each, expected in ((model, backend), (pickled, get_backend("numpy")), (moved, backend)):
+        assert {get_backend(found) for found in results(each, X_here)} == {expected}
+        assert {get_backend(found) for found in results(each, X)} == {get_backend("numpy")}
 
 
 def test_a_named_backend_answers_in_the_callers_library(on):

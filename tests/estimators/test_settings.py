@@ -51,9 +51,10 @@ def test_a_small_last_batch_does_not_ruin_the_running_moments():
 @pytest.mark.parametrize("residual", [False, True])
 def test_hidden_activations(backend, residual):
     model = small(hidden_layer_sizes=(5, 5), activation=["tanh", "relu"], residual=residual)
-    model.fit(X, y)
-    first = np.tanh(X @ model.coefs_[0] + model.intercepts_[0])
-    second = np.maximum(first @ model.coefs_[1] + model.intercepts_[1], 0) + residual * first
+    model.fit(backend.put(X), y)
+    coefs, intercepts = map(backend.get, model.coefs_), map(backend.get, model.intercepts_)
+    first = np.tanh(X @ next(coefs) + next(intercepts))
+    second = np.maximum(first @ next(coefs) + next(intercepts), 0) + residual * first
     for layer, expected in ((0, first), (1, second), (-1, second), (-2, first)):
         found = model.hidden_activations(backend.put(X), layer)
         assert backend.holds(found)

@@ -44,7 +44,7 @@ def network_outputs(
     ``to`` is the backend of the result, by default the backend of X.
     """
     state = fitted_state(model)
-    X, caller, backend, dtype = _place(model, X, state, method)
+    X, results, backend, dtype = _place(model, X, state, method)
     views: tuple[Any, ...] = ()
     if depth is not None and state.network.n_members > 1:
         raise ValueError(
@@ -55,7 +55,7 @@ def network_outputs(
         # Check the type first: comparing an array would compare each element.
         is_set = isinstance(tta, str) and tta == AS_SET
         views = resolve_augmentation("tta", model.tta if is_set else tta, state.n_features)
-    to = to or caller
+    to = to or results
     params, batch_stats, scaling = state.on(backend, dtype)
     # Do not skip the softmax of a single output, which is always 1. (A user can assign softmax.)
     keeps_order = state.output == "softmax" and state.network.sizes[-1] > 1
@@ -95,9 +95,9 @@ def network_outputs(
 def _place(
     model: Any, X: Any, state: FittedState, method: str
 ) -> tuple[Any, Backend, Backend, str]:
-    """Return the checked data, the data's backend, and the computation's backend and dtype."""
+    """Return the checked data, the results' backend, and the computation's backend and dtype."""
     refuse_path(X)
-    caller = get_backend(X)
+    caller, results = get_backend(X), result_backend(state, X)
     check_same_namespace(X, model, attribute="_any_weights", method=method)
     X = check_x(model, X, reset=False)
     follows_data = model.backend is None and model.device is None
@@ -105,18 +105,28 @@ def _place(
     dtype = state.dtype if backend.has_float64 else "float32"
     if dtype == "float32":
         check_range(X)
-    return X, caller, backend, dtype
+    return X, results, backend, dtype
 
 
-def as_labels(labels: np.ndarray, targets: Targets, X: Any) -> Any:
-    """Return labels as a sparse matrix if y was sparse, else in the library of X if possible."""
+def result_backend(state: FittedState, X: Any) -> Backend:
+    """Return the backend of X, or NumPy if the weights are NumPy arrays.
+
+    As in scikit-learn, a model that was fitted on NumPy arrays returns NumPy arrays.
+    """
+    is_numpy = isinstance(leaves(state.params)[0], np.ndarray)
+    return get_backend("numpy" if is_numpy else X)
+
+
+def as_labels(labels: np.ndarray, state: FittedState, X: Any) -> Any:
+    """Return labels as a sparse matrix if y was sparse, else like other results if possible."""
+    targets: Targets = state.targets
     if targets.is_sparse:
         return as_sparse(labels)
     if labels.dtype.kind not in "biuf":
         return labels
-    caller = get_backend(X)
-    narrow = labels.dtype == np.float64 and not caller.has_float64
-    return caller.put(labels, "float32" if narrow else None)
+    to = result_backend(state, X)
+    narrow = labels.dtype == np.float64 and not to.has_float64
+    return to.put(labels, "float32" if narrow else None)
 
 
 class PredictionMixin:
@@ -173,7 +183,7 @@ class PredictionMixin:
         -------
         (samples, width) array
             The activations, after normalization and residual connection, in the library and on the
-            device of X.
+            device of X; in NumPy if `coefs_` are NumPy arrays.
 
         Raises
         ------
@@ -213,8 +223,9 @@ class PredictionMixin:
         -------
         (samples, features) array
             Derivative of each sample's loss, as reported by `evaluate`, with respect to its
-            features; in the library and on the device of X. For a data frame, the derivative is
-            with respect to the encoded inputs; ``columns_.by_column`` returns its norm per column.
+            features; in the library and on the device of X, or in NumPy if `coefs_` are NumPy
+            arrays. For a data frame, the derivative is with respect to the encoded inputs;
+            ``columns_.by_column`` returns its norm per column.
 
         References
         ----------
@@ -238,14 +249,14 @@ class PredictionMixin:
 
         X, target = take_target(X, target, "target")
         state = fitted_state(self).checked()
-        X, caller, backend, dtype = _place(self, X, state, "input_gradient")
+        X, results, backend, dtype = _place(self, X, state, "input_gradient")
         truth = check_y(self, target, X.shape[0], "target")
         state.targets.check_loss(truth, state.loss, "target")
         with backend.scope():
             weights: Any = put_leaves(backend, state.on(backend, dtype), dtype)
         targets = state.targets.encode(truth, dtype, "target")
         return input_gradient(
-            backend, state.network, state.loss, weights, X, targets, to=caller, dtype=dtype
+            backend, state.network, state.loss, weights, X, targets, to=results, dtype=dtype
         )
 
     def evaluate(
