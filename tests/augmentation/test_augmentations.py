@@ -191,10 +191,13 @@ def test_wrong_settings_are_told_what_to_do(make, message):
         make()
 
 
-def test_a_fit_and_a_prediction_refuse_what_does_not_fit():
-    for settings, kind, message in WRONG_FITS:
-        with pytest.raises(kind, match=re.escape(message)):
-            small(**settings).fit(images(), image_data.labels())
+@pytest.mark.parametrize(("settings", "kind", "message"), WRONG_FITS)
+def test_a_fit_refuses_what_does_not_fit(settings, kind, message):
+    with pytest.raises(kind, match=re.escape(message)):
+        small(**settings).fit(images(), image_data.labels())
+
+
+def test_a_prediction_refuses_what_does_not_fit():
     model = small().fit(images(), image_data.labels())
     with pytest.raises(TypeError, match=re.escape("tta has 'flip', which is not one of Flip")):
         model.predict(images(), tta="flip")

@@ -229,13 +229,18 @@ def test_what_cannot_be_written_is_an_error_before_the_first_step(tmp_path):
     fit(Checkpoint(tmp_path))
 
 
-def test_settings_must_be_intervals_and_counts():
-    for every in (0, 1.5, "2", None, True, "0 s", "1.5 steps", "5 eons", "-1 s"):
-        with pytest.raises(ValueError, match=r'`every` must be a number of epochs .* "10 min"'):
-            Checkpoint("folder", every=every)
-    for name, value in (("keep_last", 0), ("keep_last", "3"), ("keep_best", math.inf)):
-        with pytest.raises(ValueError, match=f"`{name}` must be an int of at least"):
-            Checkpoint(Path("folder"), **{name: value})
+@pytest.mark.parametrize("every", [0, 1.5, "2", None, True, "0 s", "1.5 steps", "5 eons", "-1 s"])
+def test_every_must_be_an_interval(every):
+    with pytest.raises(ValueError, match=r'`every` must be a number of epochs .* "10 min"'):
+        Checkpoint("folder", every=every)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("keep_last", 0), ("keep_last", "3"), ("keep_best", math.inf)]
+)
+def test_what_is_kept_must_be_a_count(name, value):
+    with pytest.raises(ValueError, match=f"`{name}` must be an int of at least"):
+        Checkpoint(Path("folder"), **{name: value})
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="folders are not flushed there")

@@ -141,13 +141,13 @@ DAMAGE = {
 }
 
 
-def test_a_damaged_idx_file_is_an_error(tmp_path, arrays, in_cache):
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_idx_file_is_an_error(name, tmp_path, arrays, in_cache):
     files = {name: idx(array) for name, array in arrays.items()}
     folder = folder_of(tmp_path / "fashion", files)
-    for name, (damaged, damage) in DAMAGE.items():
-        (folder / damaged).write_bytes(damage(files[damaged]))
-        rejects(r"fashion.*load (it|them) again", datasets.load_fashion_mnist, folder, name=name)
-        (folder / damaged).write_bytes(files[damaged])
+    damaged, damage = DAMAGE[name]
+    (folder / damaged).write_bytes(damage(files[damaged]))
+    rejects(r"fashion.*load (it|them) again", datasets.load_fashion_mnist, folder)
     assert in_cache() == []
 
 

@@ -249,10 +249,14 @@ WRONG_QUESTIONS = [
 ]
 
 
-def test_errors_say_which_fit_is_needed():
-    for loss, asked, message in WRONG_QUESTIONS:
-        with pytest.raises(ValueError, match=message):
-            regressor(loss).fit(X, X[:, 0]).predict(X, **asked)
+@pytest.mark.parametrize(("loss", "asked", "message"), WRONG_QUESTIONS)
+def test_errors_say_which_fit_is_needed(loss, asked, message):
+    with pytest.raises(ValueError, match=message):
+        regressor(loss).fit(X, X[:, 0]).predict(X, **asked)
+
+
+def test_errors_of_ensembles_and_of_given_weights_say_which_loss_is_needed():
+    loss, asked, message = WRONG_QUESTIONS[-1]
     with pytest.raises(ValueError, match=message):
         MLPEnsembleRegressor(regressor(loss), 2).fit(X, X[:, 0]).predict(X, **asked)
     with pytest.raises(ValueError, match="3 outputs for each target, but the last layer has 1"):

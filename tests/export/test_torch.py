@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from helpers import case
 from problems import REAL, TARGETS, X, Y, fitted
 
 from mlp_xp import MLPClassifier
@@ -95,21 +94,29 @@ def test_a_module_of_somebody_else(torch, nn):
         from_torch(nn.Sequential(nn.Linear(2, 2), nn.LogSoftmax()))
 
 
+@pytest.mark.parametrize(
+    ("modules", "message"),
+    [
+        (lambda nn, dense: [], "must be a Sequential whose last layer is a Linear"),
+        (lambda nn, dense: [dense, nn.ReLU()], "whose last layer is a Linear"),
+        (lambda nn, dense: [nn.Conv1d(1, 1, 1), dense], "Conv1d.* is not part of"),
+        (lambda nn, dense: [dense, nn.GELU(), dense], "GELU with approximate"),
+        (lambda nn, dense: [dense, nn.LeakyReLU(0.3), dense], "default settings"),
+        (lambda nn, dense: [dense, nn.LayerNorm(2, 1e-3), dense], "must have eps=1e-5"),
+        (lambda nn, dense: [dense, nn.LayerNorm(2, bias=False), dense], "a weight and a bias"),
+        (
+            lambda nn, dense: [dense, nn.BatchNorm1d(2, track_running_stats=False), dense],
+            "no running statistics",
+        ),
+        (lambda nn, dense: [dense, nn.LayerNorm(2), dense, dense], "kind after every hidden layer"),
+    ],
+)
+def test_a_module_that_is_no_estimators_network_is_an_error(nn, modules, message):
+    with pytest.raises(ValueError, match=message):
+        from_torch(nn.Sequential(*modules(nn, nn.Linear(2, 2))), classes=[0, 1])
+
+
 def test_modules_that_are_no_estimators_network(nn):
-    dense = nn.Linear(2, 2)
-    for modules, message in (
-        ([], "must be a Sequential whose last layer is a Linear"),
-        ([dense, nn.ReLU()], "whose last layer is a Linear"),
-        ([nn.Conv1d(1, 1, 1), dense], "Conv1d.* is not part of"),
-        ([dense, nn.GELU(), dense], "GELU with approximate"),
-        ([dense, nn.LeakyReLU(0.3), dense], "default settings"),
-        ([dense, nn.LayerNorm(2, 1e-3), dense], "must have eps=1e-5"),
-        ([dense, nn.LayerNorm(2, bias=False), dense], "a weight and a bias"),
-        ([dense, nn.BatchNorm1d(2, track_running_stats=False), dense], "no running statistics"),
-        ([dense, nn.LayerNorm(2), dense, dense], "one kind after every hidden layer"),
-    ):
-        with case(modules), pytest.raises(ValueError, match=message):
-            from_torch(nn.Sequential(*modules), classes=[0, 1])
     with pytest.raises(ValueError, match=r"classes has 2 entries.* give 3 labels"):
         from_torch(nn.Linear(2, 3), classes=["a", "b"])
     assert isinstance(from_torch(nn.Linear(2, 1), classes=[0, 1]), MLPClassifier)

@@ -280,13 +280,17 @@ WRONG = [
 ]
 
 
+RIGHT = {"data_train": DATA, "labels_train": LABELS, "learning_rate": 0.1, "num_epoch": 1} | NAMED
+
+
+@pytest.mark.parametrize(("changes", "message"), WRONG)
+def test_an_error_of_a_training_names_the_fix(changes, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        lab.train_mlp(**(RIGHT | changes))
+
+
 def test_an_error_names_the_fix(monkeypatch):
-    right = {"data_train": DATA, "labels_train": LABELS, "learning_rate": 0.1, "num_epoch": 1}
-    right |= NAMED
-    lab.train_mlp(**right)
-    for changes, message in WRONG:
-        with pytest.raises(ValueError, match=re.escape(message)):
-            lab.train_mlp(**(right | changes))
+    lab.train_mlp(**RIGHT)
     with pytest.raises(ValueError, match=r"`targets` must .* got \(7,\).* use one_hot\(labels\)"):
         lab.learn_once_mse(*WEIGHTS, DATA, LABELS, 0.1)
     for d_h in (0, 1.5):

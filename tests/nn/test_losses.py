@@ -245,10 +245,14 @@ WRONG_SETTINGS = [
 ]
 
 
-def test_wrong_settings_are_refused():
-    for make, message in WRONG_SETTINGS:
-        with pytest.raises(ValueError, match=message):
-            make()
-    for loss in map(LOSSES.get, ("softmax", "poisson", "gaussian", "squared_relu", "custom")):
-        with pytest.raises(ValueError, match=re.escape(repr(loss)) + ", which has its own outp"):
-            Through(loss, "identity")
+@pytest.mark.parametrize(("make", "message"), WRONG_SETTINGS)
+def test_wrong_settings_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("name", ["softmax", "poisson", "gaussian", "squared_relu", "custom"])
+def test_a_loss_with_its_own_output_gets_no_other(name):
+    loss = LOSSES[name]
+    with pytest.raises(ValueError, match=re.escape(repr(loss)) + ", which has its own outp"):
+        Through(loss, "identity")

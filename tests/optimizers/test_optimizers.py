@@ -223,15 +223,18 @@ WRONG_SETTINGS = [
 ]
 
 
-def test_bad_settings_say_what_is_wrong():
-    for kind, settings, message in WRONG_SETTINGS:
-        for name, value in settings.items():
-            said = re.escape(f"`{name}` must be {message}, got {value!r}.")
-            with pytest.raises(ValueError, match=said):
-                kind(**{name: value})
-    for given in (AdamW, "adamw", None):
-        with pytest.raises(TypeError, match=r"`vector` must be a rule .* e.g. AdamW\(\), got"):
-            ByKind(vector=given)
+@pytest.mark.parametrize(("kind", "settings", "message"), WRONG_SETTINGS)
+def test_bad_settings_say_what_is_wrong(kind, settings, message):
+    for name, value in settings.items():
+        said = re.escape(f"`{name}` must be {message}, got {value!r}.")
+        with pytest.raises(ValueError, match=said):
+            kind(**{name: value})
+
+
+@pytest.mark.parametrize("given", [AdamW, "adamw", None])
+def test_a_rule_by_kind_must_be_a_rule(given):
+    with pytest.raises(TypeError, match=r"`vector` must be a rule .* e.g. AdamW\(\), got"):
+        ByKind(vector=given)
 
 
 def test_rules_are_values_and_all_of_them_are_tested():

@@ -122,11 +122,14 @@ MISTAKES = [
 ]
 
 
-def test_what_is_wrong_is_told_with_file_key_and_cure(write, tmp_path):
-    for line, message in MISTAKES:
-        path = write(line)
-        with pytest.raises(ValueError, match=rf"^{re.escape(str(path))}(: | is).*{message}"):
-            MLP.from_recipe(path)
+@pytest.mark.parametrize(("line", "message"), MISTAKES)
+def test_what_is_wrong_is_told_with_file_key_and_cure(line, message, write):
+    path = write(line)
+    with pytest.raises(ValueError, match=rf"^{re.escape(str(path))}(: | is).*{message}"):
+        MLP.from_recipe(path)
+
+
+def test_an_unknown_recipe_is_an_error(tmp_path):
     with pytest.raises(ValueError, match=r"recipe 'one-minut' is not one of .*mean 'one-minute'"):
         MLP.from_recipe("one-minut")
     with pytest.raises(FileNotFoundError, match=r"recipe .*yours.toml does not exist"):
@@ -146,13 +149,13 @@ NESTED = {
 }
 
 
-def test_a_file_made_to_exhaust_what_reads_it(write):
+@pytest.mark.parametrize("name", NESTED)
+def test_a_file_made_to_exhaust_what_reads_it(name, write):
     said = "nested too deeply|valid TOML|the type of|has no 'class'|'alpha' par|more than the 8192"
-    for name, line in NESTED.items():
-        path = write(line)
-        with bounded(), pytest.raises((ValueError, OSError), match=said) as caught:
-            MLP.from_recipe(path)
-        assert str(path) in str(caught.value), name
+    path = write(NESTED[name])
+    with bounded(), pytest.raises((ValueError, OSError), match=said) as caught:
+        MLP.from_recipe(path)
+    assert str(path) in str(caught.value)
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(s, marks=pytest.mark.matrix) for s in (1, 2))])

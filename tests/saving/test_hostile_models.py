@@ -131,17 +131,21 @@ TAMPERED_REGRESSORS = [
 ]
 
 
-def test_a_tampered_spec_is_rejected(saved):
-    spec = spec_of(saved)
-    for changes, message in TAMPERED:
-        sign(saved, spec | changes)
-        said = rejects(message, load_model, saved, name=str(changes)[:200])
-        assert str(saved) in said
-        assert "\n" not in said
-        assert len(said) < 1000
-    for key in ("format_version", "estimator", "params", "widths", "classes", "target_type"):
-        sign(saved, {name: value for name, value in spec.items() if name != key})
-        rejects(key, load_model, saved)
+@pytest.mark.parametrize(("changes", "message"), TAMPERED)
+def test_a_tampered_spec_is_rejected(changes, message, saved):
+    sign(saved, spec_of(saved) | changes)
+    said = rejects(message, load_model, saved)
+    assert str(saved) in said
+    assert "\n" not in said
+    assert len(said) < 1000
+
+
+@pytest.mark.parametrize(
+    "key", ["format_version", "estimator", "params", "widths", "classes", "target_type"]
+)
+def test_a_spec_without_a_key_is_rejected(key, saved):
+    sign(saved, {name: value for name, value in spec_of(saved).items() if name != key})
+    rejects(key, load_model, saved)
 
 
 def test_the_specs_that_are_tampered_with_are_good_ones_otherwise(saved):
@@ -252,12 +256,15 @@ BOMBS = {
 }
 
 
-def test_a_bomb_is_rejected_before_it_takes_memory_or_time(saved, limits):
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_bomb_is_rejected_before_it_takes_memory_or_time(name, saved, limits):
+    sign(saved, spec_of(saved) | BOMBS[name])
+    with limits():
+        rejects(r"model\.(json|safetensors) cannot be loaded", load_model, saved)
+
+
+def test_weights_that_say_they_are_long_are_rejected_at_once(saved, limits):
     whole, spec = (saved / "model.safetensors").read_bytes(), spec_of(saved)
-    for name, changes in BOMBS.items():
-        sign(saved, spec | changes)
-        with limits():
-            rejects(r"model\.(json|safetensors) cannot be loaded", load_model, saved, name=name)
     for length in (2**63, 2**40, len(whole) - 7):  # More than there is.
         (saved / "model.safetensors").write_bytes(length.to_bytes(8, "little") + whole[8:])
         sign(saved, spec)
