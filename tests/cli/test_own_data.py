@@ -12,7 +12,8 @@ from running import FILES, RECIPE, complete, history_of
 from sklearn.datasets import load_iris
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
-from mlp_xp import MLPRegressor
+from mlp_xp import MLPClassifier, MLPRegressor
+from mlp_xp.cli.report import Evaluation
 from mlp_xp.cli.run_folder.run_summary import CURVES, history_rows
 from mlp_xp.cli.training.tasks import score_of, task_of
 from mlp_xp.datasets import load_files
@@ -306,6 +307,37 @@ def test_numbers_are_learned(mlp_xp, homes):
     assert mlp_xp("predict", "run", "new.csv").out == f"new.csv, row 1: {prediction:,.0f}\n"
     found = json.loads(mlp_xp("predict", "run", "new.csv", "--json").out)["predictions"]
     assert found == [{"file": "new.csv, row 1", "prediction": pytest.approx(prediction)}]
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (["--learning-rate", "3"], "is the learning rate: type --learning-rate 0.001"),
+        (["--learning-rate", "1e-6"], "a small learning rate: type --learning-rate 1e-05"),
+        (["--max-time", "1e-3"], "is a short fit: type --max-time 0.01"),
+    ],
+)
+def test_a_network_that_is_worse_than_the_mean_is_noted(typed, said, mlp_xp, undrawn):
+    noise = np.random.default_rng(1).normal(size=(60, 2))
+    Path("noise.csv").write_text("\n".join(["a,price", *(f"{a},{b}" for a, b in noise)]))
+    done = mlp_xp("train", "noise.csv", "--recipe", "default", *SETTINGS, *typed)
+    assert done.status == 0
+    assert "test R2 -" in done.out
+    note = "note: the network is worse than a constant prediction. The likeliest cause "
+    assert note in done.err
+    assert said in done.err
+
+
+@pytest.mark.parametrize("is_useless", [False, True])
+def test_a_network_is_useless_if_accuracy_and_log_loss_are_worse(is_useless):
+    y = np.repeat([0, 1], [90, 10])
+    p = np.where(y, 0.6, np.where(np.arange(100) < 11, 0.51, 0.05))
+    p = 1.0 - p if is_useless else p  # Else the accuracy is 89 %, but the rare class is found.
+    both = np.column_stack([1.0 - p, p])
+    test = Evaluation(np.empty(0), y, (p > 0.5).astype(int), both, (), None)
+    model = MLPClassifier()
+    model.classes_ = np.arange(2)
+    assert task_of(("a", "b")).is_useless(test, y, model) is is_useless
 
 
 def test_runs_of_numbers_are_compared_with_runs_of_classes(mlp_xp, homes, undrawn, finished):

@@ -20,6 +20,7 @@ from mlp_xp.cli.training.progress import Progress
 from mlp_xp.cli.training.resume import Resume
 from mlp_xp.datasets import Dataset, split_dataset
 from mlp_xp.datasets._own_data.columns import choose_columns, drop_option
+from mlp_xp.estimators.fitting.baseline import USELESS
 from mlp_xp.estimators.fitting.samples import HeldOutError
 from mlp_xp.training.data.rows import some_rows
 from mlp_xp.training.divergence.finite import NonFiniteError
@@ -30,7 +31,8 @@ class Fitted(NamedTuple):
 
     If ``is_early`` is true, the fit ended at a plateau of the loss or the validation score.
     ``text`` tells the user why the fit ended; it is empty if the fit used all its epochs or time
-    and keeps the last network. ``cause`` tells why the fit diverged; it is empty otherwise.
+    and keeps the last network. ``cause`` tells why the fit diverged; it is empty otherwise. If
+    ``is_useless``, a constant prediction has a lower training loss.
     ``has_views`` and ``has_report`` tell whether time is left for test-time augmentation and for
     the report.
     """
@@ -40,6 +42,7 @@ class Fitted(NamedTuple):
     is_early: bool
     text: str
     cause: str = ""
+    is_useless: bool = False
     has_views: bool = True
     has_report: bool = True
 
@@ -88,33 +91,46 @@ def fit(
     with closing(progress):
         own = settings.callbacks(begin.folder, model)
         callbacks = [begin, deadline, progress, *own]
-        diverged = fit_model(prepared, callbacks, resume)
+        diverged, is_useless = fit_model(prepared, callbacks, resume)
         fitted = ending_of(model, is_interrupted=pressed())
         progress.is_done = diverged is None and not fitted.is_interrupted
     cause = str(diverged or "").replace("learning_rate_init", "--learning-rate")
     has_views, has_report = deadline.has_views, deadline.has_report
-    return fitted._replace(cause=cause, has_views=has_views, has_report=has_report)
+    fitted = fitted._replace(cause=cause, is_useless=is_useless)
+    return fitted._replace(has_views=has_views, has_report=has_report)
 
 
 def fit_model(
     prepared: Prepared, callbacks: list[Callback], resume: Resume
-) -> NonFiniteError | None:
-    """Train until the last epoch, Ctrl-C or the deadline; return the error if training diverged."""
+) -> tuple[NonFiniteError | None, bool]:
+    """Train until the last epoch, Ctrl-C or the deadline.
+
+    Return the error if training diverged, and whether the fit warned that it is useless.
+    """
     model, data = prepared.model, prepared.data
     x, y, validation_set = _validation_split(data, prepared.settings.validation, model.random_state)
     own = {name: getattr(model, name) for name in ("max_iter", "max_time", "warm_start")}
     model.set_params(callbacks=callbacks, warm_start=resume.network is not None)
     model.set_params(max_iter=model.max_iter - prepared.settings.n_before)
+    is_useless = False
+
+    def show(message: Warning | str, *_: Any) -> None:
+        nonlocal is_useless
+        if str(message).startswith(USELESS):
+            is_useless = True  # The test data are needed to print more.
+        else:
+            print_note(message)
+
     try:
         with warnings.catch_warnings():
             # The user chose the number of epochs, so a warning that it is too low is unwanted.
             warnings.simplefilter("ignore", ConvergenceWarning)
             # `ending_of` reports the interruption.
             warnings.filterwarnings("ignore", "Training interrupted by user")
-            warnings.showwarning = lambda message, *_: print_note(message)
+            warnings.showwarning = show  # type: ignore[assignment]
             model.fit(x, y, **validation_set, resume=resume.folder)
     except NonFiniteError as error:
-        return error
+        return error, False
     except HeldOutError as error:
         if error.label is not None:
             name = data.class_names[error.label]
@@ -125,7 +141,7 @@ def fit_model(
         ) from error
     finally:
         model.set_params(**own)  # Restore what was changed for the fit, also by `Deadline`.
-    return None
+    return None, is_useless
 
 
 def _validation_split(

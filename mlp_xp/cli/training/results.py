@@ -19,12 +19,14 @@ from mlp_xp.cli.run_folder.config import REPORT, DataInfo, digest_of, write_conf
 from mlp_xp.cli.run_folder.folder import RunFolder
 from mlp_xp.cli.run_folder.run_summary import CURVES, history_rows, write_history
 from mlp_xp.cli.run_folder.saved_run import named
-from mlp_xp.cli.terminal.lines import print_line
+from mlp_xp.cli.terminal.lines import print_line, print_note
 from mlp_xp.cli.terminal.output import Output
 from mlp_xp.cli.training.fit import Fitted
 from mlp_xp.cli.training.prepare import Prepared
+from mlp_xp.cli.training.settings import option_name
 from mlp_xp.cli.training.tasks import Task, baseline_of, score_of
 from mlp_xp.estimators.fitted.state import fitted_state
+from mlp_xp.estimators.fitting.baseline import cause_of_settings
 from mlp_xp.plotting import TrainingCurvesDisplay, new_figure, save_figure, training_panels
 from mlp_xp.recipes import FILES
 from mlp_xp.saving import encode, write_model
@@ -81,6 +83,9 @@ def write_results(
         print_line(fitted.cause, sys.stderr)
     with output.doing(f"testing on {len(data.x_test):,} {output.samples}"):
         test = task.test(model, data, **({} if fitted.has_views else {"tta": None}))
+    may_be_useless = model.loss_curve_ and not (fitted.cause or fitted.is_interrupted)
+    if may_be_useless and (fitted.is_useless or task.is_useless(test, data.y_train, model)):
+        print_note(_advice(model))
     scores = task.scores(test.y, test.predicted) | baseline
     seconds = sum(record.seconds for record in records)
     result = {
@@ -105,6 +110,18 @@ def write_results(
             write_report(page, folder.final.name, config, history, model, test, note)
     write_config(folder.path, config)
     return result
+
+
+def _advice(model: Any) -> str:
+    """Return a note about a network that is worse than a constant prediction."""
+    losses = model.loss_curve_
+    cause, name, value = cause_of_settings(model, is_rising=losses[-1] > losses[0])
+    if model.max_time is not None and len(losses) < model.max_iter:
+        cause, name, value = "a short fit", "max_time", 10 * model.max_time
+    return (
+        f"the network is worse than a constant prediction. The likeliest cause is {cause}: type "
+        f"{option_name(name)} {value:g}"
+    )
 
 
 def draw_results(

@@ -177,7 +177,7 @@ class Settings:
         params = given.pop("params", {})
         epochs = params.get("max_iter")
         free = {name: given.pop(name) for name in _FREE if name in given}
-        fixed = {*map(_option_name, given.keys() | (params.keys() - _FREE - {"max_iter"}))}
+        fixed = {*map(option_name, given.keys() | (params.keys() - _FREE - {"max_iter"}))}
         if fixed:
             raise ValueError(
                 f"{min(fixed)} cannot be combined with --resume, which keeps the settings of the "
@@ -274,13 +274,14 @@ class Settings:
         return callbacks
 
 
-def _option_name(name: str) -> str:
+def option_name(name: str) -> str:
+    """Return the option that sets a parameter."""
     return f"--{_OPTIONS.get(name, name).replace('_', '-')}"
 
 
 def _as_option(name: str, value: Any) -> str:
     """Return an option as it is typed."""
-    option = _option_name(name)
+    option = option_name(name)
     if isinstance(value, bool):
         return option if value else option.replace("--", "--no-", 1)
     return as_typed(option, *(value if isinstance(value, list) else [value]))

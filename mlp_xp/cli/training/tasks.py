@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from sklearn.metrics import (
     PredictionErrorDisplay,
+    log_loss,
     mean_absolute_error,
     r2_score,
     root_mean_squared_error,
@@ -56,6 +57,24 @@ class Classification:
     def constant(self, y: np.ndarray) -> Any:
         """Return the most frequent class."""
         return np.argmax(np.bincount(y))
+
+    def is_useless(self, test: Evaluation, y: np.ndarray, model: Any) -> bool:
+        """Whether the class frequencies of ``y`` predict the test data better.
+
+        Both the accuracy and the log loss must be worse, since a class may be rare.
+        """
+        assert test.probabilities is not None
+        constant = np.mean(test.y == self.constant(y))
+        if np.mean(test.predicted == test.y) >= constant:
+            return False
+        classes = model.classes_
+        frequencies = np.bincount(y, minlength=len(self.class_names))[classes] / len(y)
+        known = np.isin(test.y, classes)
+        loss, constant = (
+            log_loss(test.y[known], p[known], labels=classes)
+            for p in (test.probabilities, np.tile(frequencies, (len(known), 1)))
+        )
+        return bool(loss > constant)
 
     def summary(self, scores: dict[str, Any]) -> str:
         """Return the test accuracy as text."""
@@ -134,6 +153,14 @@ class Regression:
     def constant(self, y: np.ndarray) -> Any:
         """Return the mean of the targets."""
         return np.mean(y)
+
+    def is_useless(self, test: Evaluation, y: np.ndarray, model: Any) -> bool:
+        """Whether the mean of ``y`` predicts the test data better, by RMSE and MAE."""
+        constant = np.full(len(test.y), self.constant(y))
+        return all(
+            measure(test.y, test.predicted) > measure(test.y, constant)
+            for measure in (root_mean_squared_error, mean_absolute_error)
+        )
 
     def summary(self, scores: dict[str, Any]) -> str:
         """Return all test scores as text."""

@@ -26,6 +26,7 @@ from mlp_xp.nn.losses import (
 from mlp_xp.training.data.rows import Shard, take_rows
 from mlp_xp.training.loop.fit_loop import FitLoop
 
+USELESS = "The training loss ends above the loss of a constant prediction."
 # A fit is useless if its loss, divided by a constant prediction's loss, is above this limit. The
 # limit is above 1, since noise and dropout can raise a good fit's loss slightly. The second limit
 # is for fits that reached a plateau in a few steps.
@@ -111,8 +112,7 @@ def warn_if_useless(model: Any, loop: FitLoop, targets: Targets, sample: Sample)
     cause, cure = _cause(model, targets, sample, is_rising=losses[-1] > history.losses[-n_epochs])
     frame = caller_frame()
     warnings.warn_explicit(
-        "The training loss ends above the loss of a constant prediction. The likeliest cause is "
-        f"{cause}: type {cure}.",
+        f"{USELESS} The likeliest cause is {cause}: type {cure}.",
         RuntimeWarning,
         frame.f_code.co_filename,
         frame.f_lineno,
@@ -122,8 +122,7 @@ def warn_if_useless(model: Any, loop: FitLoop, targets: Targets, sample: Sample)
 def _cause(model: Any, targets: Targets, sample: Sample, *, is_rising: bool) -> tuple[str, str]:
     """Return the most likely cause, and the parameters to set."""
     x, y, _ = sample
-    rate = None if model.solver == LBFGS else model.learning_rate_init
-    if rate is not None and rate >= _LARGE_RATE:
+    if model.solver != LBFGS and model.learning_rate_init >= _LARGE_RATE:
         return "the learning rate", f"learning_rate_init={_USUAL_RATE}"
     scales = []
     if targets.classes is None:
@@ -138,9 +137,16 @@ def _cause(model: Any, targets: Targets, sample: Sample, *, is_rising: bool) -> 
     if scales:
         names, cures = zip(*scales, strict=True)
         return f"the scale of {' and of '.join(names)}", ", ".join(cures)
-    if rate is not None and is_rising:
+    cause, name, value = cause_of_settings(model, is_rising=is_rising)
+    return cause, f"{name}={value:g}"
+
+
+def cause_of_settings(model: Any, *, is_rising: bool) -> tuple[str, str, float]:
+    """Return the most likely cause of a useless fit, and the parameter and value to set."""
+    rate = None if model.solver == LBFGS else model.learning_rate_init
+    if rate is not None and (is_rising or rate >= _LARGE_RATE):
         usual = _USUAL_RATE if rate > 10 * _USUAL_RATE else rate / 10
-        return "the learning rate", f"learning_rate_init={usual:g}"
+        return "the learning rate", "learning_rate_init", usual
     if rate is not None and rate < 10 * _USUAL_RATE:
-        return "a small learning rate", f"learning_rate_init={10 * rate:g}"
-    return "a short fit", f"max_iter={10 * model.max_iter}"
+        return "a small learning rate", "learning_rate_init", 10 * rate
+    return "a short fit", "max_iter", 10 * model.max_iter
