@@ -384,3 +384,41 @@ def test_missing_targets_are_said_to_be_where_they_are():
                 model.fit(X, y, X_val=X, y_val=values)
     with pytest.raises(ValueError, match=r"^y must be numbers, got datetime64\[D\]: .* to days by"):
         MLPRegressor().fit(X, y.astype("datetime64[D]"))
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_integers_that_float64_cannot_hold_are_named(sign):
+    many = np.asarray([[1, 2], [3, sign * 10**400]] * 30, dtype=object)
+    table = MLPRegressor(max_iter=2, missing_values="impute")
+    size = "an integer of 401 digits in row 1"
+    for model, given, targets, told in (
+        (MLPRegressor(), many, y, f"X has {size}, column 1, too large for float64: correct it"),
+        (MLPRegressor(), many.tolist(), y, f"X has {size}, column 1, too large"),
+        (MLPRegressor(), X, many[:, 1], f"y has {size}, too large for float64: correct it"),
+        (MLPClassifier(), X, many[:, 1], r"y has integers above 2\*\*63 - 1, .*: convert them"),
+        (table, pandas.DataFrame({"a": many[:, 1]}), y, rf"X\['a'\] has {size}, too large"),
+    ):
+        with case(told), pytest.raises(ValueError, match=f"^{told}"):
+            model.fit(given, targets)
+    texts = pandas.DataFrame({"a": [*map(str, range(59)), "9" * 400]})
+    with pytest.raises(ValueError, match=r"has '9+\.\.\.', a number of 400 digits, too large for"):
+        MLPRegressor(categorical_features="from_dtype").fit(texts, y)
+
+
+@pytest.mark.parametrize("kind", [list, np.asarray, pandas.Series])
+def test_european_numbers_are_named_with_the_conversion_in_x_and_y(kind):
+    numbers = np.linspace(1000.5, 99999.5, len(X))
+    texts = [f"{n:,.2f}".translate(str.maketrans(",.", ".,")) for n in numbers]
+    with pytest.raises(ValueError, match=r"^y has '1\.000,50' among its numbers") as caught:
+        MLPRegressor().fit(X, kind(texts))
+    cure = re.search(r"convert them by (.*)\.$", str(caught.value))[1]
+    names = {"pandas": pandas, "y": kind(texts)}
+    np.testing.assert_allclose(eval(cure, names), numbers, rtol=1e-5)
+    frame = pandas.DataFrame({"a": texts, "b": "c"})
+    error = text_error(frame)
+    assert "X['b'] has text: set categorical_features" in error
+    cure = re.search(
+        r"X\['a'\] has '1\.000,50' among its numbers: convert them by (.*?\))\. ", error
+    )
+    found = eval(cure[1], {"pandas": pandas, "X": frame})
+    np.testing.assert_allclose(found, numbers, rtol=1e-5)

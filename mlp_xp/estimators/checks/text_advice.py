@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
+from collections import Counter
 from typing import Any
+
+from mlp_xp._utils.categories import WrongText, find_wrong_text, means_missing
 
 IMPUTE = (
     "set missing_values='impute', which replaces missing values by the median and adds an input "
@@ -12,12 +15,21 @@ IMPUTE = (
 
 # The maximum number of columns that an error names.
 _NAMED = 3
+_STRIP = r"str.replace(r'[^\d.,-]', '', regex=True)"
+_COMMAS = {  # How to remove commas from text, by what they are.
+    "": [""],
+    "decimal": [".str.replace('.', '').str.replace(',', '.')"],
+    "thousands": [".str.replace(',', '')"],
+    "unknown": [".str.replace(',', '.')", ".str.replace(',', '')"],
+}
 
 
 def text_advice(X: Any, estimator: str) -> str:
     """Return advice for an error message on how to encode text in X."""
-    numbers, texts = _text_columns(X)
+    numbers, texts, written = _text_columns(X)
     advice = [f"{estimator} requires numbers in X."]
+    for name, wrong in [*written.items()][:_NAMED]:
+        advice.append(f"X[{name!r}] {wrong.reason}: {cure_of(wrong, f'X[{name!r}]')}.")
     if numbers:
         column = f"X[{numbers[0]!r}]"
         advice.append(
@@ -28,7 +40,7 @@ def text_advice(X: Any, estimator: str) -> str:
         has_gaps = bool(X.drop(columns=texts).isna().to_numpy().any())
         more = ", and missing_values='impute' for the missing numbers" if has_gaps else ""
         advice.append(f"{_have(texts)} text: set categorical_features='from_dtype'{more}.")
-    elif not numbers:
+    elif not numbers and not written:
         advice.append(
             "Set categorical_features='from_dtype' for columns of text, and convert numbers with "
             "text among them, e.g. by pandas.to_numeric(column, errors='coerce')."
@@ -36,14 +48,15 @@ def text_advice(X: Any, estimator: str) -> str:
     return " ".join(advice)
 
 
-def _text_columns(X: Any) -> tuple[list[str], list[str]]:
-    """Return a pandas frame's text columns that have mostly numbers, and its other text columns."""
+def _text_columns(X: Any) -> tuple[list[str], list[str], dict[str, WrongText]]:
+    """Return a pandas frame's text columns: mostly numbers, other text, and unusual numbers."""
     numbers: list[str] = []
     texts: list[str] = []
+    written: dict[str, WrongText] = {}
     is_frame = hasattr(X, "columns") and hasattr(X, "items")
     # The advice names columns, so their names must be text.
     if not is_frame or not all(isinstance(name, str) for name in X.columns):
-        return numbers, texts
+        return numbers, texts, written
     # Pandas is already imported, since X is a pandas frame.
     to_numeric = importlib.import_module("pandas").to_numeric
 
@@ -53,11 +66,15 @@ def _text_columns(X: Any) -> tuple[list[str], list[str]]:
     for name, column in X.items():
         if column.dtype.kind not in "biufcmM":
             values = column.dropna()
-            if is_text(values.head(1000)).mean() >= 0.5:
+            words = Counter(v for v in values if isinstance(v, str) and not means_missing(v))
+            wrong = find_wrong_text(words)
+            if wrong is not None and wrong.form in ("comma", "unit"):
+                written[name] = wrong
+            elif is_text(values.head(1000)).mean() >= 0.5:
                 texts.append(name)
             elif is_text(values).any():
                 numbers.append(name)
-    return numbers, texts
+    return numbers, texts, written
 
 
 def _have(names: list[str]) -> str:
@@ -66,3 +83,22 @@ def _have(names: list[str]) -> str:
     shown += [f"{len(names) - _NAMED} more"] if len(names) > _NAMED else []
     *others, last = shown
     return f"{', '.join(others)} and {last} have" if others else f"{last} has"
+
+
+def cure_of(wrong: WrongText, column: str = "column") -> str:
+    """Return how to convert a column with pandas."""
+    if wrong.form == "large":
+        return "correct it"
+    if wrong.form == "date":
+        how = "format='ISO8601', utc=True, errors='coerce'"
+        return f"convert them, e.g. by pandas.to_datetime({column}, {how})"
+    if wrong.form not in ("comma", "unit"):
+        return f"convert them, e.g. by pandas.to_numeric({column}, errors='coerce')"
+    column = column if wrong.form == "comma" else f"{column}.{_STRIP}"
+    conversions = [f"pandas.to_numeric({column}{end})" for end in _COMMAS[wrong.commas]]
+    if len(conversions) == 1:
+        return f"convert them by {conversions[0]}"
+    return (
+        f"convert them by {conversions[0]} if commas are decimal points, or by {conversions[1]} if "
+        "they separate thousands"
+    )

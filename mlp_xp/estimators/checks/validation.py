@@ -19,6 +19,7 @@ from sklearn.utils.validation import (
 
 from mlp_xp._utils.signals.forks import between_forks
 from mlp_xp.backends import Backend, get_backend, host, namespace_backend
+from mlp_xp.estimators.checks.range import large_integer
 from mlp_xp.estimators.checks.unusable import refuse_masked, refuse_unusable
 from mlp_xp.training.data.rows import Rows, is_mapped, some_rows, take_rows
 from mlp_xp.training.processes import SingleProcess
@@ -190,6 +191,8 @@ def _check_by_sklearn(estimator: Any, X: Any, *, reset: bool) -> Any:
         if _NAN in str(error):
             raise _nan_error() from None
         raise
+    except OverflowError as error:
+        raise ValueError(f"X has {large_integer(X)}: correct it.") from error
     except TypeError as error:
         if re.search(r"\b(date|timestamp)", str(error), re.IGNORECASE):
             raise TypeError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -15,6 +14,7 @@ import numpy as np
 from narwhals.stable import v2 as narwhals
 
 from mlp_xp._utils.signals.forks import cached_property
+from mlp_xp.estimators.checks.range import large_integer
 from mlp_xp.estimators.tables.frames import as_frame, match_names
 from mlp_xp.estimators.tables.problems import ColumnError
 
@@ -192,9 +192,7 @@ def _of_values(label: str, values: np.ndarray) -> RawColumn:
         try:
             return RawColumn(label, "number", np.asarray(given, dtype=np.float64))
         except OverflowError:
-            sizes = [v.bit_length() if isinstance(v, int) else 0 for v in given]
-            reason = f"has an integer of {max(sizes) * math.log10(2):,.0f} digits"
-            reason += f" in row {int(np.argmax(sizes))}, too large for float64"
+            reason = f"has {large_integer(given)}"
             raise ColumnError(label, reason, "correct it, or convert the column to text") from None
     if all(issubclass(one, _DATES) or hasattr(one, "start_time") for one in others):
         gap = np.datetime64("NaT", "us")

@@ -11,22 +11,14 @@ import numpy as np
 
 from mlp_xp._utils.categories import (
     WORDS,
-    WrongText,
     find_wrong_text,
     is_finite,
     means_missing,
     parse_date,
 )
+from mlp_xp.estimators.checks.text_advice import cure_of
 from mlp_xp.estimators.tables.problems import ColumnError
 from mlp_xp.estimators.tables.reading import Category, RawColumn, text_and_numbers
-
-_STRIP = r"str.replace(r'[^\d.,-]', '', regex=True)"
-_COMMAS = {  # How to remove commas from text, by what they are.
-    "": [""],
-    "decimal": [".str.replace('.', '').str.replace(',', '.')"],
-    "thousands": [".str.replace(',', '')"],
-    "unknown": [".str.replace(',', '.')", ".str.replace(',', '')"],
-}
 
 
 def count_text(raw: RawColumn) -> dict[Category, int]:
@@ -55,7 +47,7 @@ def parse_text(raw: RawColumn) -> RawColumn:
         return parse_dates(raw)
     wrong = find_wrong_text(texts)
     if wrong is not None and wrong.is_certain:
-        cure = f"{_cure(wrong)}, or name the column in categorical_features"
+        cure = f"{cure_of(wrong)}, or name the column in categorical_features"
         raise ColumnError(raw.label, wrong.reason, cure)
     return raw
 
@@ -107,22 +99,3 @@ def changed(label: str, now: str, earlier: str, text: str = "") -> ColumnError:
     what = f"text such as {text[:40]!r}" if text else "it"
     cure = f"convert {what}, or fit again on such data"
     return ColumnError(label, f"has {now}, but had {earlier} in the fit", cure)
-
-
-def _cure(wrong: WrongText) -> str:
-    """Return how to convert a column with pandas."""
-    if wrong.form == "large":
-        return "correct it"
-    if wrong.form == "date":
-        how = "format='ISO8601', utc=True, errors='coerce'"
-        return f"convert them, e.g. by pandas.to_datetime(column, {how})"
-    if wrong.form not in ("comma", "unit"):
-        return "convert them, e.g. by pandas.to_numeric(column, errors='coerce')"
-    column = "column" if wrong.form == "comma" else f"column.{_STRIP}"
-    conversions = [f"pandas.to_numeric({column}{end})" for end in _COMMAS[wrong.commas]]
-    if len(conversions) == 1:
-        return f"convert them by {conversions[0]}"
-    return (
-        f"convert them by {conversions[0]} if commas are decimal points, or by {conversions[1]} if "
-        "they separate thousands"
-    )

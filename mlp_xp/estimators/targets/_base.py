@@ -17,6 +17,7 @@ from sklearn.utils.validation import (
 
 from mlp_xp._utils.array_types import Namespace
 from mlp_xp.backends import host
+from mlp_xp.estimators.checks.range import large_integer
 from mlp_xp.estimators.checks.unusable import refuse_masked
 from mlp_xp.nn.losses import Custom, Loss
 
@@ -138,6 +139,8 @@ def dense_targets(
             if numeric and y.dtype.kind in "OUS":
                 y = y.astype(np.float64)
             assert_all_finite(y, input_name=name, estimator_name=estimator)
+    except OverflowError as error:
+        raise ValueError(f"{name} has {large_integer(y)}: correct it.") from error
     except (TypeError, ValueError):
         row = _missing_row(y)
         if row is None:

@@ -55,6 +55,11 @@ class LabelTargets(Targets):
                     f"{name} must have labels of one type, got {found}: convert them, e.g. "
                     f"{name} = [str(label) for label in {name}]."
                 )
+            if types == {int} and max(map(abs, column)) > np.iinfo(np.int64).max:
+                raise ValueError(
+                    f"{name} has integers above 2**63 - 1, which cannot be labels: convert them, "
+                    f"e.g. {name} = [str(label) for label in {name}]."
+                )
             check_classification_targets(
                 np.asarray(column.tolist()) if len(columns) > 1 else column
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -10,7 +11,7 @@ import numpy as np
 from sklearn.metrics import r2_score
 
 from mlp_xp._utils.array_types import Namespace
-from mlp_xp._utils.categories import is_number
+from mlp_xp._utils.categories import find_wrong_text, is_number
 from mlp_xp.backends import host
 from mlp_xp.estimators.targets._base import Targets, dense_targets, make_loss
 from mlp_xp.nn.losses import REGRESSION_LOSSES, Loss, Through
@@ -44,10 +45,16 @@ class RealTargets(Targets):
         try:
             values = dense_targets(y, estimator, n_samples, name, numeric=True)
         except ValueError as error:
-            texts = (v for v in np.ravel(host(y)).tolist() if isinstance(v, str | bytes))
+            texts = [v for v in np.ravel(host(y)).tolist() if isinstance(v, str | bytes)]
             text = next((text for text in texts if not is_number(text)), None)
             if text is None:
                 raise
+            from mlp_xp.estimators.checks.text_advice import cure_of  # Import only for errors.
+
+            wrong = find_wrong_text(Counter(v for v in texts if isinstance(v, str)))
+            if wrong is not None and wrong.form in ("comma", "unit"):
+                series = name if hasattr(y, "str") else f"pandas.Series({name})"
+                raise ValueError(f"{name} {wrong.reason}: {cure_of(wrong, series)}.") from error
             raise ValueError(
                 f"{name} contains text, e.g. {text!r}, but {estimator} predicts numbers: use "
                 "MLPClassifier for classes, or convert the text to numbers."
