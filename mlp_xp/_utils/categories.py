@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 FEW = 50  # A text column with at most this many distinct values may consist of numbers.
 MANY = 0.9  # A text column with a larger fraction of numbers or distinct values is not categorical.
@@ -18,6 +18,8 @@ _SHOWN = 40  # The maximum length of text in a message.
 NAMES = {"na", "n/a", "null", "none"}  # These texts mean a missing value or name a class.
 MISSING = {"", "#n/a", "<na>", "nan", "nat", "?"} | NAMES
 WORDS = {"true": 1.0, "yes": 1.0, "1": 1.0, "false": 0.0, "no": 0.0, "0": 0.0, "": math.nan}
+
+_Read = TypeVar("_Read")
 
 # A number that people write: currency, sign, thousands, fraction, unit.
 _NUMBER = re.compile(
@@ -86,6 +88,11 @@ class WrongText(NamedTuple):
     is_certain: bool
 
     @property
+    def is_unusual(self) -> bool:
+        """Whether the text is numbers with units, signs or commas."""
+        return self.form in ("comma", "unit")
+
+    @property
     def reason(self) -> str:
         """The part of an error after the column's name."""
         shown = repr(self.example if len(self.example) <= _SHOWN else f"{self.example[:_SHOWN]}...")
@@ -106,31 +113,42 @@ def find_wrong_text(counts: Mapping[str, int]) -> WrongText | None:
     """
     n_rows = sum(counts.values())
     is_certain = len(counts) > FEW or differ_in_nearly_each_row(len(counts), n_rows)
-    units = {text: _unit(text) for text in counts}
-    usual, _ = next(iter(Counter(filter(None, units.values())).most_common(1)), ("", 0))
-    numbers = [text for text, unit in units.items() if unit in ("", usual)]
-    if _are_nearly_all(numbers, counts, n_rows):
-        others = [text for text, unit in units.items() if unit not in ("", usual)]
-        unusual = [text for text in numbers if not is_finite(text)]
-        large = [text for text in unusual if text.lstrip("+-").isdecimal()]
-        form = "text" if others else "large" if large else _form(unusual)
-        example = [*others, *large, *unusual, *numbers][0]
-        return WrongText(form, example, _commas(unusual), is_certain)
-    dates = {text for text in counts if parse_date(text)}
-    if len(dates) < len(counts) and _are_nearly_all(dates, counts, n_rows):
-        example = next(text for text in counts if text not in dates)
+    units = _read_nearly_all(counts, _unit)
+    if units:
+        usual, _ = next(iter(Counter(filter(None, units.values())).most_common(1)), ("", 0))
+        numbers = {text: text if unit in ("", usual) else None for text, unit in units.items()}
+        if _read_nearly_all(counts, numbers.get) is not None:
+            return _wrong_number(numbers, is_certain=is_certain)
+    dates = _read_nearly_all(counts, parse_date)
+    if dates and None in dates.values():
+        example = next(text for text, date in dates.items() if date is None)
         return WrongText("date", example, "", is_certain)
     return None
 
 
-def _form(unusual: list[str]) -> str:
-    """Return the form of numbers, some of which are written in an unusual way."""
+def _wrong_number(numbers: Mapping[str, str | None], *, is_certain: bool) -> WrongText:
+    """Return the text to correct; the values of ``numbers`` are None for other text."""
+    others = [text for text, number in numbers.items() if number is None]
+    unusual = [text for text in numbers if numbers[text] is not None and not is_finite(text)]
+    large = [text for text in unusual if text.lstrip("+-").isdecimal()]
     has_digits_only = all(is_finite(text.replace(",", "").replace(".", "")) for text in unusual)
-    return "plain" if not unusual else "comma" if has_digits_only else "unit"
+    form = "plain" if not unusual else "comma" if has_digits_only else "unit"
+    form = "text" if others else "large" if large else form
+    example = [*others, *large, *unusual, *numbers][0]
+    return WrongText(form, example, _commas(unusual), is_certain)
 
 
-def _are_nearly_all(texts: Iterable[str], counts: Mapping[str, int], n_rows: int) -> bool:
-    return n_rows - sum(counts[text] for text in texts) < (1 - MANY) * n_rows
+def _read_nearly_all(
+    counts: Mapping[str, int], read: Callable[[str], _Read | None]
+) -> dict[str, _Read | None] | None:
+    """Return the value of each text, or None as soon as too many rows cannot be read."""
+    n_left, values = (1 - MANY) * sum(counts.values()), {}
+    for text, count in counts.items():
+        value = values[text] = read(text)
+        n_left -= count if value is None else 0
+        if n_left <= 0:
+            return None
+    return values
 
 
 def _unit(text: str) -> str | None:

@@ -107,7 +107,13 @@ def test_the_columns_of_a_model_are_found_by_name():
     assert table.x.tolist() == [[2, 1], [4, 0]]
     assert table.y is None
     rejects("no column 'k', which the net", read_table, Path("a.csv"), columns=(k, j))
-    for word, kind in (("old", "flag"), ("yes", "number"), ("2020-13-01", "date")):
+    write("b.csv", "j,i\nyes,1\nperhaps,2\n,3\n2,4\n0,5\n")
+    flags = read_table(Path("b.csv"), columns=[j], has_target=False).x[:, 0]
+    np.testing.assert_array_equal(flags, [1, np.nan, np.nan, 2, 0])
+    codes = "j,i\n" + "".join(f"{i},1\n" for i in range(60))  # The text may be digits in new rows.
+    text = [Column("j", "text")]
+    assert read_table(write("c.csv", codes), columns=text, has_target=False).x[9, 0] == "9"
+    for word, kind in (("yes", "number"), ("2020-13-01", "date")):
         given = {"columns": [Column("j", kind)], "has_target": False}
         rejects(f"'j' has '{word}', but", read_table, write("a.csv", f"j,i\n{word},1\n"), **given)
 
@@ -172,6 +178,16 @@ def test_all_columns_that_cannot_be_used_are_named_at_once():
     write("a.csv", "\n".join(["i,j,k,l,kind", *rows, ""]))
     said = r"'j' has '\?!' among.*'k' has '\$0' among.*'l' is infinite in row 8.*--drop j,k,l$"
     rejects(said, load_files, "a.csv")
+    rows = [
+        f'{i}.5 kg,"{i},5",{"soon" if i == 3 else f"2026-01-{i % 28 + 1:02}T{i:02}"},{i % 2}'
+        for i in range(24)
+    ]
+    write("c.csv", "\n".join(["m,n,o,kind", *rows, ""]))
+    said = r"'m' has '0.5 kg' among its numbers; 'n' has '0,5' among its numbers; 'o' has 'soon'"
+    rejects(f"{said} among its dates: .* set --decimal , for .*--drop m,n,o$", load_files, "c.csv")
+    few = [f"{i % 3}.5 kg,{i % 2}" for i in range(60)]
+    data = load_files(write("d.csv", "\n".join(["m,kind", *few, ""])))
+    assert data.columns.notes == ("m has '0.5 kg' among its numbers, but is used as 3 categories",)
     data = load_files("a.csv", drop=["j", "k", "l"])
     assert data.feature_names == ("i",)
     rejects(r"no column 'm' to drop\. It has i, j", load_files, "a.csv", drop=["m"])

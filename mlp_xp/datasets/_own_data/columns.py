@@ -2,8 +2,6 @@
 
 import csv
 import io
-import math
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -12,12 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlp_xp._utils.categories import FEW, MANY, least_rows
+from mlp_xp._utils.categories import find_wrong_text, judge_categories
 from mlp_xp._utils.optional import as_typed
 from mlp_xp.datasets._dataset import Column, DatasetError
 
 KINDS = ("number", "flag", "date", "text")
-_NO_DIGITS = re.compile(r"[\s,$€£%]")
 
 
 def first_value(column: NDArray[Any]) -> Any:
@@ -32,40 +29,33 @@ def _counts_of(column: NDArray[Any]) -> Counter[Any]:
     return counts
 
 
-def check_columns(path: object, names: Sequence[str], columns: Iterable[NDArray[Any]]) -> None:
-    """Raise DatasetError if columns cannot be inputs; the error lists them and what to type."""
-    problems = {}
+def check_columns(
+    path: object, names: Sequence[str], columns: Iterable[NDArray[Any]], *, are_known: bool
+) -> None:
+    """Raise DatasetError if columns cannot be inputs; the error lists them and what to type.
+
+    If ``are_known``, the columns are those of a model, so text is known to be categorical.
+    """
+    problems, are_decimal = {}, False
     for name, column in zip(names, columns, strict=True):
         first = first_value(column) if column.dtype == object else 0.0
         if isinstance(first, str):
-            if text := _text_among_numbers(_counts_of(column)):
-                problems[name] = f"has {text[:40]!r} among its numbers"
+            wrong = None if are_known else find_wrong_text(_counts_of(column))
+            if wrong is not None and wrong.is_certain:
+                problems[name] = wrong.reason
+                are_decimal |= wrong.form == "comma" and wrong.commas == "unknown"
         elif not isinstance(first, datetime | None) and np.any(
             infinite := np.isinf(column.astype(np.float64, copy=False))
         ):
-            problems[name] = f"is infinite in row {int(np.argmax(infinite)) + 1}"
+            row = int(np.argmax(infinite)) + 1
+            problems[name] = f"is infinite in row {row}, or too large for float64"
     if problems:
         reasons = "; ".join(f"{name!r} {reason}" for name, reason in problems.items())
         raise DatasetError(
             f"{path} has columns that cannot be used: {reasons}: write plain numbers such as "
-            f"1234.5, or type {drop_option(problems)}"
+            f"1234.5,{' set --decimal , for decimal commas,' if are_decimal else ''} or type "
+            f"{drop_option(problems)}"
         )
-
-
-def _text_among_numbers(counts: Counter[str]) -> str | None:
-    """Return a text that is not a number if nearly all rows have numbers, else None."""
-    if len(counts) <= FEW:
-        return None
-    limit, texts, others = (1 - MANY) * counts.total(), [], Counter[str]()
-    for text, count in counts.items():
-        if not is_number(text):
-            texts.append(text)
-            if not is_number(_NO_DIGITS.sub("", text)):
-                others[text] = count
-                limit -= count
-                if limit <= 0:
-                    return None
-    return next(iter([*others, *texts]), None)
 
 
 def drop_option(names: Iterable[str]) -> str:
@@ -112,20 +102,13 @@ def choose_columns(
 def _text_note(name: str, column: NDArray[Any], train: NDArray[Any]) -> tuple[bool, str]:
     """Return whether a text column is left out, and a note for the user or ""."""
     everywhere, counts = _counts_of(column), _counts_of(train)
-    n_values, n_filled = len(everywhere), everywhere.total()
-    has_missing = counts.total() < len(train)
-    least = least_rows(len(train))
-    n_used = sum(count >= least for count in counts.values())
-    has_rare = n_used < len(counts)
-    if len(counts) == 1 and not has_missing:
-        return True, f"left out: {name} (it is {next(iter(counts))[:40]!r} in each row)"
-    if n_values > max(1, MANY * n_filled) or has_missing + has_rare + n_used < 2:
-        return True, f"left out: {name} (text, with {n_values:,} values in {n_filled:,} rows)"
-    if n_used == n_values:
-        return False, ""
-    if n_used == 0:
-        return False, f"{name}: all values are rare, so the only input is whether one is missing"
-    return False, f"{name}: {n_used} of {n_values:,} values are inputs; the others are too rare"
+    is_left_out, note = judge_categories(counts, len(train), everywhere)
+    if is_left_out:
+        return True, f"left out: {name} ({note})"
+    wrong = find_wrong_text(everywhere)
+    if wrong is not None and wrong.is_unusual and len(everywhere) > 2:
+        return False, f"{name} {wrong.reason}, but is used as {len(everywhere)} categories"
+    return False, f"{name}: {note}" if note else ""
 
 
 def decode_columns(entries: Any) -> tuple[Column, ...]:
@@ -135,11 +118,3 @@ def decode_columns(entries: Any) -> tuple[Column, ...]:
         if not isinstance(column.name, str) or column.kind not in KINDS:
             raise ValueError(f"columns contains an invalid column: {column!r}")
     return columns
-
-
-def is_number(value: Any) -> bool:
-    """Whether a value, or its text, is a finite number."""
-    try:
-        return math.isfinite(float(value))
-    except ValueError:
-        return False

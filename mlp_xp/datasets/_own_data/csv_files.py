@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mlp_xp._utils.categories import MISSING, NAMES
 from mlp_xp.datasets._dataset import DatasetError
 from mlp_xp.datasets._own_data.selection import Table, Wanted, choose, make_table, numbered
-from mlp_xp.datasets._own_data.values import MISSING, NAMES, Values, parse
+from mlp_xp.datasets._own_data.values import Values, parse
 
 _SEPARATORS = ";\t,|"  # In order of preference, because numbers and names may have commas.
 _MAY_NAME = {"", *NAMES}  # Texts that name a column in the first line, e.g. Na for sodium.

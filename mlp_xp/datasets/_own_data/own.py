@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mlp_xp._utils.categories import is_finite
 from mlp_xp.datasets._dataset import Column, Columns, Dataset, DatasetError, split_dataset
-from mlp_xp.datasets._own_data.columns import choose_columns, is_number
+from mlp_xp.datasets._own_data.columns import choose_columns
 from mlp_xp.datasets._own_data.csv_files import CsvFormat, number_with_comma
 from mlp_xp.datasets._own_data.images import read_images
 from mlp_xp.datasets._own_data.selection import Table
@@ -179,17 +180,17 @@ def _numbers(path: Path, table: Table, *, is_sure: bool) -> NDArray[np.float64] 
     assert table.y is not None
     try:
         numbers = table.y.astype(np.float64)
-        is_finite = np.isfinite(numbers)
+        are_finite = np.isfinite(numbers)
     except ValueError:
-        is_finite = np.asarray(False)
-    if not np.all(is_finite) and (text := _decimal_comma(table.y)):
+        are_finite = np.asarray(False)
+    if not np.all(are_finite) and (text := _decimal_comma(table.y)):
         classes = "" if is_sure else "; to predict classes, type --task classification"
         raise DatasetError(
             f"{path}: {table.target!r}, the column to predict, has {text!r}: if commas are decimal "
             f"points, type --decimal ,; if they separate thousands, remove them{classes}"
         )
-    if is_sure and not np.all(is_finite):
-        bad = next(value for value in table.y if not is_number(value))
+    if is_sure and not np.all(are_finite):
+        bad = next(value for value in table.y if not is_finite(value))
         raise DatasetError(
             f"{path}: {table.target!r}, the column to predict, has {bad!r}, which is not a number: "
             "correct it (numbers are plain, such as 1234.5), leave out --task regression, or set "
@@ -197,7 +198,7 @@ def _numbers(path: Path, table: Table, *, is_sure: bool) -> NDArray[np.float64] 
         )
     if is_sure:
         return numbers
-    if table.y.dtype.kind == "b" or not np.all(is_finite):
+    if table.y.dtype.kind == "b" or not np.all(are_finite):
         return None
     n_different = len(np.unique(numbers))
     is_whole = np.all(numbers == np.round(numbers))

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mlp_xp._utils.categories import WORDS
 from mlp_xp.datasets._dataset import Column, DatasetError
 from mlp_xp.datasets._own_data.columns import check_columns, first_value
-from mlp_xp.datasets._own_data.values import WORDS, is_no_date, is_no_number
+from mlp_xp.datasets._own_data.values import is_no_date, is_no_number
 
 TARGETS = ("target", "label", "class", "y")  # The default names of the column to predict.
 _BYTES = {np.dtype(bool), np.dtype(np.uint8)}
@@ -128,7 +129,7 @@ def make_table(
                 f"{path}: {column.name!r} has {text[:40]!r}, but the network was trained with "
                 f"{what}: correct it, or leave it empty"
             )
-    check_columns(path, kept, each)
+    check_columns(path, kept, each, are_known=wanted.columns is not None)
     x = columns if isinstance(columns, np.ndarray) else _matrix(columns)
     if choice.target is None:
         return Table(kept, x, None, "")

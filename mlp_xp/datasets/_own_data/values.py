@@ -5,22 +5,19 @@ import re
 from array import array
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mlp_xp._utils.categories import MISSING, WORDS, parse_date
 from mlp_xp.datasets._dataset import Column
 from mlp_xp.datasets._own_data.columns import KINDS
 
 NUMBERS = {"number", "flag"}  # The kinds of columns that contain numbers.
-NAMES = {"na", "n/a", "null", "none"}  # These texts mean a missing value or name a class.
-MISSING = {"", "#n/a", "<na>", "nan", "nat", "?"} | NAMES
 _LONGEST = max(map(len, MISSING))
 # Texts with other characters are not numbers; the exception of `float` would take longer.
 _MAY_BE_NUMBER = re.compile(r"[\s\d.,+_einfatyEINFATY-]*")
-WORDS = {"true": 1.0, "yes": 1.0, "1": 1.0, "false": 0.0, "no": 0.0, "0": 0.0, "": math.nan}
 
 
 class Values:
@@ -36,6 +33,7 @@ class Values:
         self.numbers = array("d")
         kinds = {*KINDS} if column is None else {column.kind}
         self._may_be_words, self._may_be_dates = "flag" in kinds, "date" in kinds
+        self._are_words = kinds == {"flag"}
         self.texts: list[str] | None = [] if not kinds & NUMBERS else None
         self._number, self._known = number, _Texts(number)
 
@@ -59,13 +57,15 @@ class Values:
         if self.texts is None:
             return np.asarray(self.numbers)
         different = {*self.texts}
-        if self._may_be_words and all(text.lower() in WORDS for text in different):
-            numbers = {text: WORDS[text.lower()] for text in different}
+        if self._are_words or (
+            self._may_be_words and all(text.lower() in WORDS for text in different)
+        ):
+            numbers = {text: _word(text) for text in different}
             return np.asarray(array("d", map(numbers.__getitem__, self.texts)))
         column = np.empty(len(self.texts), dtype=object)
         if self._may_be_dates:
-            with suppress(ValueError):
-                dates = {text: _date(text) for text in different}
+            dates = {text: parse_date(text) for text in different}
+            if all(date or not text for text, date in dates.items()):
                 column[:] = [*map(dates.__getitem__, self.texts)]
                 return column
         column[:] = [text or None for text in self.texts]
@@ -96,29 +96,18 @@ def parse(text: str, number: Callable[[str], float] = float) -> float | str:
     return math.nan if len(text) <= _LONGEST and text.lower() in MISSING else text
 
 
-def _date(text: str) -> datetime | None:
-    """Parse an ISO 8601 date as UTC; return None for an empty text, raise ValueError if invalid."""
-    if not text:
-        return None
-    if text[4:5] != "-":
-        raise ValueError(text)
-    date = datetime.fromisoformat(text)
-    if date.tzinfo is None:
-        return date
-    with suppress(OverflowError):  # In UTC, the year would be 0 or 10,000.
-        date = date.astimezone(UTC)
-    return date.replace(tzinfo=None)
-
-
 def is_no_date(text: str) -> bool:
-    try:
-        return _date(text) is None
-    except ValueError:
-        return True
+    return parse_date(text) is None
 
 
 def is_no_number(text: str) -> bool:
     return isinstance(parse(text), str)
+
+
+def _word(text: str) -> float:
+    """Return 1 for yes, 0 for no, a number, or NaN for other text, which a model does not know."""
+    number = WORDS[text.lower()] if text.lower() in WORDS else parse(text)
+    return number if isinstance(number, float) else math.nan
 
 
 def _as_text(value: float | str) -> str:

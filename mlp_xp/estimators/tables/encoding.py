@@ -27,7 +27,7 @@ from mlp_xp.estimators.tables.kinds import (
 from mlp_xp.estimators.tables.problems import ColumnError, Problems
 from mlp_xp.estimators.tables.reading import RawColumn, join_columns, read_table
 from mlp_xp.estimators.tables.scaling import learn_scaling
-from mlp_xp.estimators.tables.text import count_text, parse_text
+from mlp_xp.estimators.tables.text import count_text, parse_text, warn_of_numbers
 from mlp_xp.recipes.parameters import TABLE_SCALINGS
 
 _MOST_ROWS = 200_000  # The maximum total number of rows, on all processes, to learn columns from.
@@ -57,6 +57,8 @@ def learn_columns(estimator: Any, raws: Sequence[RawColumn]) -> TableColumns:
                 if is_useless and (is_text or not has_inputs):
                     left_out.append(f"{raw.label} ({reason})")
                     column = EmptyColumn(name, True)
+                elif is_text:
+                    warn_of_numbers(raw)
             learned.append((column, parsed))
     problems.raise_error()
     _check_inputs(learned, left_out)

@@ -16,6 +16,7 @@ from mlp_xp._utils.categories import (
     means_missing,
     parse_date,
 )
+from mlp_xp._utils.sklearn_compat import warn_caller
 from mlp_xp.estimators.checks.text_advice import cure_of
 from mlp_xp.estimators.tables.problems import ColumnError
 from mlp_xp.estimators.tables.reading import Category, RawColumn, text_and_numbers
@@ -50,6 +51,17 @@ def parse_text(raw: RawColumn) -> RawColumn:
         cure = f"{cure_of(wrong)}, or name the column in categorical_features"
         raise ColumnError(raw.label, wrong.reason, cure)
     return raw
+
+
+def warn_of_numbers(raw: RawColumn) -> None:
+    """Warn if the few categories of a text column are numbers with units or commas."""
+    texts = {str(value): n for value, n in count_text(raw).items()}
+    wrong = find_wrong_text(texts)
+    if wrong is not None and wrong.is_unusual and len(texts) > 2:
+        warn_caller(
+            f"{raw.label} {wrong.reason}, but is used as {len(texts)} categories. To use numbers, "
+            f"{cure_of(wrong)}."
+        )
 
 
 def parse_dates(raw: RawColumn) -> RawColumn:
