@@ -31,7 +31,7 @@ from mlp_xp.backends import Backend, BackendError
 
 DEFAULT = "numpy,array_api_strict"
 # Tests with these fixtures need libraries, a browser or processes that the default run lacks.
-MATRIX_FIXTURES = {"torch", "chromium", "run_ranks", "mlflow"}
+MATRIX_FIXTURES = {"torch", "chromium", "run_ranks", "mlflow", "wandb"}
 collect_ignore = ["stand_in/packages", "callbacks/killed_fits.py", "faults.py"]
 RAN = pytest.StashKey[Counter[str]]()
 SKIPPED: list[str] = []

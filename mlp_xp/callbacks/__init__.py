@@ -11,6 +11,7 @@ from mlp_xp.callbacks._logs import CSVLog, TensorBoard
 from mlp_xp.callbacks._mlflow import MLflow
 from mlp_xp.callbacks._progress_bar import ProgressBar
 from mlp_xp.callbacks._target_score import TargetScore
+from mlp_xp.callbacks._wandb import WandB
 
 __all__ = [
     "CSVLog",
@@ -20,5 +21,6 @@ __all__ = [
     "ProgressBar",
     "TargetScore",
     "TensorBoard",
+    "WandB",
     "time_left",
 ]
