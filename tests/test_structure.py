@@ -15,7 +15,7 @@ import mlp_xp
 PACKAGE = Path(mlp_xp.__file__).parent
 REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
 # A room may import only from rooms in earlier levels, and from itself.
-LEVELS = ["_utils", "augmentation datasets nn optimizers", "backends", "training"]
+LEVELS = ["_utils", "compiler", "augmentation datasets nn optimizers", "backends", "training"]
 LEVELS += ["distributed lab", "plotting recipes", "estimators", "export model_selection saving"]
 LEVELS += ["callbacks", "cli __init__", "__main__"]
 ROOMS = {room: level for level, rooms in enumerate(LEVELS) for room in rooms.split()}

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 from mlp_xp._utils.array_types import Array, Namespace, Tree
+from mlp_xp.compiler import derive
 from mlp_xp.nn.layers import (
     ActivationPullback,
     BatchStats,
@@ -69,10 +70,10 @@ class Row(NamedTuple):
 class Block:
     """A part of a network, with hashable settings.
 
-    A custom block defines `__call__`, and also `init` if it has parameters. Parameters are a
-    NamedTuple of arrays, such as `Dense` and `Norm`, or a tuple of NamedTuples. The attribute
-    ``kinds`` of a NamedTuple names the kind of each array; see `mlp_xp.optimizers.kinds`. All other
-    attributes of a block have defaults.
+    A custom block defines `forward`, whose pullback is derived, or `__call__`, and also `init` if
+    it has parameters. Parameters are a NamedTuple of arrays, such as `Dense` and `Norm`, or a tuple
+    of NamedTuples. The attribute ``kinds`` of a NamedTuple names the kind of each array; see
+    `mlp_xp.optimizers.kinds`. All other attributes of a block have defaults.
     """
 
     has_params: ClassVar[bool] = True
@@ -94,8 +95,45 @@ class Block:
         return params
 
     def __call__(self, params: Any, x: Array, context: Context) -> Applied:
-        """Return the output, the pullback, and the batch statistics."""
-        raise NotImplementedError(f"{type(self).__name__} is a block, so it must define __call__.")
+        """Return the output, the pullback, and the batch statistics.
+
+        By default, the pullback is derived from `forward`.
+        """
+        # The formula's arrays have another namespace, which also replaces the backend's kernels.
+        arrays = tuple(x for x in (context.weights, context.keys) if x is not None)
+
+        def formula(params: Any, x: Array, arrays: tuple[Array, ...], *, xp: Namespace) -> Array:
+            given = iter(arrays)
+            weights, keys = (
+                None if array is None else next(given) for array in (context.weights, context.keys)
+            )
+            inner = Context(xp, is_training=context.is_training, weights=weights, keys=keys)
+            return self.forward(params, x, inner)
+
+        y, pull = derive(
+            formula,
+            params,
+            x,
+            arrays,
+            xp=context.xp,
+            names=["params", "x", "context"],
+            what=f"block {self!r}",
+            n_differentiated=2,
+            owner=self,
+            key=(context.is_training, context.weights is None),
+        )
+
+        def pullback(dy: Array, *, need_dx: bool) -> tuple[Array | None, Tree]:
+            grads, *dx = pull(dy, 2 if need_dx else 1)
+            return dx[0] if need_dx else None, grads
+
+        return y, pullback, ()
+
+    def forward(self, params: Any, x: Array, context: Context) -> Array:
+        """Return the output, (..., batch, outputs), by functions of ``context.xp`` only."""
+        raise NotImplementedError(
+            f"{type(self).__name__} is a block, so it must define forward or __call__."
+        )
 
     @property
     def label(self) -> str:

@@ -22,6 +22,7 @@ from mlp_xp.nn.layers._activations import (
     identity,
     leaky_relu,
     logistic,
+    name_of,
     relu,
     selu,
     softplus,

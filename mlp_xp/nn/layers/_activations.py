@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mlp_xp._utils.array_types import Array, Namespace
+from mlp_xp.compiler import with_pullback
 from mlp_xp.nn.layers._gated import gelu, mish, sigmoid, silu
 from mlp_xp.nn.layers._layer import Activation, ActivationPullback
 
@@ -250,5 +253,15 @@ ACTIVATIONS: dict[str, Activation] = {
 def activate(
     function: str | Activation, x: Array, *, xp: Namespace
 ) -> tuple[Array, ActivationPullback]:
-    """Apply an activation: a name in `ACTIVATIONS`, or a function."""
-    return (ACTIVATIONS[function] if isinstance(function, str) else function)(x, xp=xp)
+    """Apply an activation: a name in `ACTIVATIONS`, or a function.
+
+    A function may return its output alone; its pullback is then derived.
+    """
+    if isinstance(function, str):
+        return ACTIVATIONS[function](x, xp=xp)
+    return with_pullback(function, x, xp=xp, names=["x"], what=f"activation {name_of(function)}")
+
+
+def name_of(function: Any) -> str:
+    """Return the name of a user's function or object."""
+    return getattr(function, "__name__", None) or repr(function)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from mlp_xp._utils.array_types import Array, DType, Namespace
+from mlp_xp.compiler import derive
 from mlp_xp.nn.layers import shares
 
 LossPullback = Callable[[Any], Array]
@@ -18,9 +19,9 @@ Terms = tuple[Array, Callable[[Array | float], Array]]
 class Loss(ABC):
     """A loss per sample, with its gradient: a frozen object whose fields are the settings.
 
-    A subclass implements `terms` and `activate`. The other defaults suit real-valued targets.
-    `mean_loss` applies weights and averages. All arrays may have leading axes, ``...``, e.g. for a
-    stack of models.
+    A subclass implements `activate`, and either `losses`, whose gradient is derived, or `terms`.
+    The other defaults suit real-valued targets. `mean_loss` applies weights and averages. All
+    arrays may have leading axes, ``...``, e.g. for a stack of models.
 
     Attributes
     ----------
@@ -52,7 +53,16 @@ class Loss(ABC):
         """Whether targets may be standardized, because outputs may have any sign and size."""
         return self.output in ("identity", "quantiles", "gaussian")
 
-    @abstractmethod
+    def losses(self, logits: Array, targets: Array, *, xp: Namespace) -> Array:
+        """Return the loss of each sample, (..., batch); see `terms` for the arguments.
+
+        `terms` derives the gradient of this method, so it uses only the Array API and does not
+        branch on values.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} must define losses or terms to be a loss."
+        )
+
     def terms(self, logits: Array, targets: Array, *, xp: Namespace) -> Terms:
         """Return terms, (..., batch, n), that add up to each sample's loss, and the pullback.
 
@@ -61,6 +71,19 @@ class Loss(ABC):
         ``pullback(dloss)`` returns ``dlogits``; ``dloss`` is the derivative with respect to each
         sample's loss, (..., batch, 1), or one number for all samples.
         """
+        losses, pullback = derive(
+            self.losses,
+            logits,
+            targets,
+            xp=xp,
+            names=["logits", "targets"],
+            what=f"loss {self!r}",
+            n_differentiated=1,
+            owner=self,
+        )
+        return losses[..., None], lambda dloss: pullback(
+            (xp.ones_like(losses)[..., None] * dloss)[..., 0]
+        )[0]
 
     @abstractmethod
     def activate(self, logits: Array, *, xp: Namespace) -> Array:

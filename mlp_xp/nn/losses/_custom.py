@@ -6,7 +6,8 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 from mlp_xp._utils.array_types import Array, Namespace
-from mlp_xp.nn.layers import Activation
+from mlp_xp.compiler import with_pullback
+from mlp_xp.nn.layers import Activation, name_of
 from mlp_xp.nn.losses._base import Loss, LossPullback, Terms
 from mlp_xp.nn.losses._binary import BinaryCrossEntropy
 from mlp_xp.nn.losses._softmax import SoftmaxCrossEntropy, softmax
@@ -18,10 +19,11 @@ class Custom(Loss):
     r"""A user-defined loss of activated outputs.
 
     The function is called as ``function(outputs, targets, *, xp)`` with ``outputs : (batch,
-    outputs)`` and the targets for training. It returns the loss of each sample, (batch,), and a
-    pullback. ``pullback(dlosses)``, with ``dlosses : (batch,)``, returns the gradient with respect
-    to the outputs, (batch, outputs), in which each row is multiplied by the row's entry in
-    ``dlosses``. `mean_loss` applies weights and averages. This class applies the chain rule through
+    outputs)`` and the targets for training. It returns the loss of each sample, (batch,); its
+    gradient is derived. It may also return a pullback, ``(losses, pullback)``. Then
+    ``pullback(dlosses)``, with ``dlosses : (batch,)``, returns the gradient with respect to the
+    outputs, (batch, outputs), in which each row is multiplied by the row's entry in ``dlosses``.
+    `mean_loss` applies weights and averages. This class applies the chain rule through
     the output activation; for a softmax, :math:`\partial \ell / \partial z = p\,(\bar p - \sum_k
     \bar p_k p_k)`. `mlp_xp.nn.gradient_check.check_loss` compares a pullback with a finite
     difference.
@@ -40,9 +42,7 @@ class Custom(Loss):
     >>> import array_api_compat.numpy as xp
     >>> from mlp_xp.nn.losses import Custom
     >>> def fourth_power(outputs, targets, *, xp):
-    ...     error = outputs - targets
-    ...     losses = xp.sum(error**4, axis=-1)
-    ...     return losses, lambda dlosses: 4.0 * error**3 * dlosses[..., None]
+    ...     return xp.sum((outputs - targets) ** 4, axis=-1)
     >>> loss = Custom(fourth_power)
     >>> losses, pullback = loss(xp.asarray([[3.0], [1.0]]), xp.asarray([[1.0], [1.0]]), xp=xp)
     >>> losses
@@ -52,7 +52,7 @@ class Custom(Loss):
            [ 0.]])
     """
 
-    function: Callable[..., tuple[Array, LossPullback]]
+    function: Callable[..., Array | tuple[Array, LossPullback]]
     output: str = "identity"
 
     is_own = True
@@ -61,7 +61,7 @@ class Custom(Loss):
         if not callable(self.function):
             raise ValueError(
                 "`function` must be a callable, function(outputs, targets, *, xp), that returns "
-                f"(losses, pullback), got {self.function!r}."
+                f"the loss of each sample, got {self.function!r}."
             )
         if not isinstance(self.function, Hashable):
             raise ValueError(
@@ -76,7 +76,14 @@ class Custom(Loss):
     def terms(self, logits: Array, targets: Array, *, xp: Namespace) -> Terms:
         """Compute the loss of each sample."""
         outputs, pull_output = _output(self.output)(logits, xp=xp)
-        losses, pullback = self.function(outputs, targets, xp=xp)
+        losses, pullback = with_pullback(
+            self.function,
+            outputs,
+            targets,
+            xp=xp,
+            names=["outputs", "targets"],
+            what=f"loss {name_of(self.function)}",
+        )
 
         def pull(dloss: Array | float) -> Array:
             # Pass one number per sample, so the user's pullback need not broadcast.

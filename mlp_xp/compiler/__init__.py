@@ -1,0 +1,8 @@
+"""A compiler of Array API formulas: trace them into graphs, and derive their gradients.
+
+A formula is a function of arrays that uses only the Array API. `trace` records it as a `graph` of
+`primitives`, `gradient` differentiates the graph, and `formula` computes both with any library.
+"""
+
+from mlp_xp.compiler.formula import Graph, check_formula, derive, graph_of, with_pullback
+from mlp_xp.compiler.graph import FormulaError, Node, in_order

@@ -1,0 +1,336 @@
+"""The Array API functions of traced arrays, which are either primitives or made of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from mlp_xp.compiler.array import (
+    FLOATS,
+    INTS,
+    TracedArray,
+    apply,
+    as_node,
+    broadcast,
+    common_dtype,
+    dtype_name,
+    matmul,
+    multiply,
+    operation,
+    permute,
+    power,
+    reshape,
+    view,
+)
+from mlp_xp.compiler.graph import FormulaError, Node
+from mlp_xp.compiler.primitives import ELEMENTWISE
+
+# NumPy lacks this dtype.
+_BFLOAT16 = SimpleNamespace(eps=2.0**-7, max=float(2**128 - 2**120), smallest_normal=2.0**-126)
+
+
+def _axes(axis: Any, ndim: int) -> tuple[int, ...]:
+    given = range(ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    if any(not -ndim <= i < ndim for i in given):
+        raise FormulaError(f"axis={axis} is out of range for an array with {ndim} axes.")
+    return tuple(sorted(i % ndim for i in given))
+
+
+class Namespace:
+    """The Array API namespace of traced arrays.
+
+    New floating-point arrays have the dtype ``default`` unless the formula gives another.
+    """
+
+    pi, e, inf, nan, newaxis = math.pi, math.e, math.inf, math.nan, None
+
+    def __init__(self, default: str) -> None:
+        self.default = default
+
+    def __getattr__(self, name: str) -> Any:
+        if name in FLOATS or name in INTS or name == "bool":
+            return name
+        if name in ELEMENTWISE:
+            return lambda *operands: operation(name, *operands)
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise FormulaError(
+            f"a formula cannot use xp.{name}, which is not a function of the Array API that can be "
+            "traced; write it with other functions, or return a pullback too."
+        )
+
+    @property
+    def linalg(self) -> Namespace:
+        return self
+
+    # --- elementwise functions made of others ----------------------------------------------------
+
+    multiply, pow, matmul = map(staticmethod, (multiply, power, matmul))
+
+    def positive(self, x: TracedArray) -> TracedArray:
+        return TracedArray(x.node)
+
+    def square(self, x: TracedArray) -> TracedArray:
+        return multiply(x, x)
+
+    def clip(self, x: TracedArray, min: Any = None, max: Any = None) -> TracedArray:
+        x = x if min is None else operation("maximum", x, min)
+        return x if max is None else operation("minimum", x, max)
+
+    def astype(self, x: TracedArray, dtype: Any, *, copy: bool = True) -> TracedArray:
+        name = dtype_name(dtype)
+        if name == x.dtype:
+            return TracedArray(x.node, origin="" if copy else x.origin, is_view=not copy)
+        return apply("astype", x, name, shape=x.shape, dtype=name)
+
+    # --- dtypes ----------------------------------------------------------------------------------
+
+    def isdtype(self, dtype: Any, kind: Any) -> bool:
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        name = dtype_name(dtype)
+        known = {"bool": ("bool",), "real floating": FLOATS, "integral": INTS}
+        known["signed integer"], known["unsigned integer"] = INTS[:4], INTS[4:]
+        known["numeric"] = (*FLOATS, *INTS)
+        return any(name in known.get(k, (k,)) for k in kinds)
+
+    def result_type(self, *operands: Any) -> str:
+        nodes = [
+            Node("constant", (), (), (), x) if isinstance(x, str) else as_node(x) for x in operands
+        ]
+        return common_dtype("result_type", nodes)
+
+    def finfo(self, dtype: Any) -> Any:
+        name = dtype_name(getattr(dtype, "dtype", dtype))
+        return _BFLOAT16 if name == "bfloat16" else np.finfo(name)
+
+    def iinfo(self, dtype: Any) -> Any:
+        return np.iinfo(dtype_name(getattr(dtype, "dtype", dtype)))
+
+    # --- creation --------------------------------------------------------------------------------
+
+    def asarray(self, x: Any, *, dtype: Any = None, device: Any = None, copy: Any = None) -> Any:
+        if isinstance(x, TracedArray):
+            return x if dtype is None else self.astype(x, dtype, copy=bool(copy))
+        if not hasattr(x, "dtype"):
+            if any(isinstance(item, TracedArray) for item in x if isinstance(x, list | tuple)):
+                return self.stack([self.asarray(item, dtype=dtype) for item in x])
+            return self._constant(np.asarray(x), dtype)
+        constant = TracedArray(as_node(x))
+        return constant if dtype is None else self.astype(constant, dtype)
+
+    def _constant(self, x: np.ndarray, dtype: Any = None) -> TracedArray:
+        name = self.default if dtype is None and x.dtype.kind == "f" else dtype
+        # NumPy lacks bfloat16, so such constants are converted by the formula.
+        is_known = name is not None and dtype_name(name) != "bfloat16"
+        constant = TracedArray(as_node(x.astype(dtype_name(name)) if is_known else x))
+        return constant if name is None else self.astype(constant, name)
+
+    def full(self, shape: Any, value: Any, *, dtype: Any = None, device: Any = None) -> Any:
+        shape = (shape,) if isinstance(shape, int) else tuple(shape)
+        if isinstance(value, TracedArray):
+            return self.broadcast_to(self.asarray(value, dtype=dtype), shape)
+        number = self._constant(np.asarray(value), self.default if dtype is None else dtype)
+        return self.broadcast_to(number, shape)
+
+    def zeros(self, shape: Any, *, dtype: Any = None, device: Any = None) -> TracedArray:
+        return self.full(shape, 0, dtype=dtype)
+
+    def ones(self, shape: Any, *, dtype: Any = None, device: Any = None) -> TracedArray:
+        return self.full(shape, 1, dtype=dtype)
+
+    empty = zeros
+
+    def full_like(
+        self, x: TracedArray, value: Any, *, dtype: Any = None, device: Any = None
+    ) -> TracedArray:
+        return self.full(x.shape, value, dtype=x.dtype if dtype is None else dtype)
+
+    def zeros_like(self, x: TracedArray, *, dtype: Any = None, device: Any = None) -> TracedArray:
+        return self.full_like(x, 0, dtype=dtype)
+
+    def ones_like(self, x: TracedArray, *, dtype: Any = None, device: Any = None) -> TracedArray:
+        return self.full_like(x, 1, dtype=dtype)
+
+    empty_like = zeros_like
+
+    def arange(
+        self, start: Any, stop: Any = None, step: Any = 1, *, dtype: Any = None, device: Any = None
+    ) -> TracedArray:
+        first, end = (0, start) if stop is None else (start, stop)
+        return self._constant(np.arange(first, end, step), dtype)
+
+    def linspace(
+        self, start: float, stop: float, num: int, *, dtype: Any = None, device: Any = None
+    ) -> TracedArray:
+        return self._constant(np.linspace(start, stop, num), dtype)
+
+    def eye(
+        self,
+        n_rows: int,
+        n_columns: Any = None,
+        *,
+        k: int = 0,
+        dtype: Any = None,
+        device: Any = None,
+    ) -> TracedArray:
+        return self._constant(np.eye(n_rows, n_columns, k), dtype)
+
+    # --- shapes ----------------------------------------------------------------------------------
+
+    def reshape(self, x: TracedArray, shape: Any, *, copy: Any = None) -> TracedArray:
+        return reshape(x, shape)
+
+    def permute_dims(self, x: TracedArray, axes: Any) -> TracedArray:
+        return permute(x, axes)
+
+    def matrix_transpose(self, x: TracedArray) -> TracedArray:
+        return x.mT
+
+    def expand_dims(self, x: TracedArray, *, axis: int = 0) -> TracedArray:
+        (at,) = _axes(axis, x.ndim + 1)
+        return self.reshape(x, (*x.shape[:at], 1, *x.shape[at:]))
+
+    def squeeze(self, x: TracedArray, axis: Any = None) -> TracedArray:
+        dropped = _axes(axis, x.ndim)
+        return self.reshape(x, tuple(n for i, n in enumerate(x.shape) if i not in dropped))
+
+    def moveaxis(self, x: TracedArray, source: int, destination: int) -> TracedArray:
+        axes = list(range(x.ndim))
+        axes.insert(destination % x.ndim, axes.pop(source % x.ndim))
+        return self.permute_dims(x, axes)
+
+    def broadcast_to(self, x: TracedArray, shape: Any) -> TracedArray:
+        shape = tuple(shape)
+        if shape == x.shape:
+            return TracedArray(x.node, is_view=True)
+        if broadcast("broadcast_to", [x.shape, shape]) != shape:
+            raise FormulaError(f"xp.broadcast_to cannot change the shape {x.shape} to {shape}.")
+        return view("broadcast_to", x, shape, shape=shape)
+
+    def broadcast_arrays(self, *arrays: TracedArray) -> list[TracedArray]:
+        shape = broadcast("broadcast_arrays", [x.shape for x in arrays])
+        return [self.broadcast_to(x, shape) for x in arrays]
+
+    def concat(self, arrays: Sequence[TracedArray], *, axis: int = 0) -> TracedArray:
+        nodes = tuple(map(as_node, arrays))
+        (at,) = _axes(axis, len(nodes[0].shape))
+        rest = {(*n.shape[:at], *n.shape[at + 1 :]) for n in nodes}
+        if len(rest) > 1:
+            raise FormulaError(f"xp.concat cannot join {[n.shape for n in nodes]} on axis {at}.")
+        first = nodes[0].shape
+        shape = (*first[:at], sum(n.shape[at] for n in nodes), *first[at + 1 :])
+        return TracedArray(Node("concat", nodes, (at,), shape, common_dtype("concat", nodes)))
+
+    def stack(self, arrays: Sequence[TracedArray], *, axis: int = 0) -> TracedArray:
+        return self.concat([self.expand_dims(x, axis=axis) for x in arrays], axis=axis)
+
+    def flip(self, x: TracedArray, *, axis: Any = None) -> TracedArray:
+        for i in _axes(axis, x.ndim):
+            x = apply("flip", x, i, shape=x.shape, dtype=x.dtype)
+        return x
+
+    # --- sums and products -----------------------------------------------------------------------
+
+    def _reduce(self, name: str, x: TracedArray, axis: Any, keepdims: bool, dtype: Any) -> Any:
+        axes = _axes(axis, x.ndim)
+        shape = tuple(n for i, n in enumerate(x.shape) if i not in axes)
+        result = apply(name, x, axes, shape=shape, dtype=dtype or x.dtype) if axes else x
+        kept = tuple(1 if i in axes else n for i, n in enumerate(x.shape))
+        return self.reshape(result, kept) if keepdims else result
+
+    def sum(
+        self, x: TracedArray, *, axis: Any = None, dtype: Any = None, keepdims: bool = False
+    ) -> TracedArray:
+        x = x if dtype is None else self.astype(x, dtype)
+        if x.dtype == "bool":
+            x = self.astype(x, "int64")
+        return self._reduce("sum", x, axis, keepdims, None)
+
+    def prod(self, x: TracedArray, *, axis: Any = None, keepdims: bool = False) -> TracedArray:
+        return self._reduce("prod", x, axis, keepdims, None)
+
+    def max(self, x: TracedArray, *, axis: Any = None, keepdims: bool = False) -> TracedArray:
+        return self._reduce("max", x, axis, keepdims, None)
+
+    def min(self, x: TracedArray, *, axis: Any = None, keepdims: bool = False) -> TracedArray:
+        return self._reduce("min", x, axis, keepdims, None)
+
+    def any(self, x: TracedArray, *, axis: Any = None, keepdims: bool = False) -> TracedArray:
+        return self._reduce("any", x, axis, keepdims, "bool")
+
+    def all(self, x: TracedArray, *, axis: Any = None, keepdims: bool = False) -> TracedArray:
+        return self._reduce("all", x, axis, keepdims, "bool")
+
+    def mean(self, x: TracedArray, *, axis: Any = None, keepdims: bool = False) -> TracedArray:
+        n = math.prod(x.shape[i] for i in _axes(axis, x.ndim))
+        return self.sum(x, axis=axis, keepdims=keepdims) / float(n)
+
+    def var(
+        self,
+        x: TracedArray,
+        *,
+        axis: Any = None,
+        correction: float = 0.0,
+        keepdims: bool = False,
+    ) -> TracedArray:
+        n = math.prod(x.shape[i] for i in _axes(axis, x.ndim))
+        apart = x - self.mean(x, axis=axis, keepdims=True)
+        return self.sum(multiply(apart, apart), axis=axis, keepdims=keepdims) / float(
+            n - correction
+        )
+
+    def std(self, x: TracedArray, **options: Any) -> TracedArray:
+        return operation("sqrt", self.var(x, **options))
+
+    def vector_norm(
+        self, x: TracedArray, *, axis: Any = None, keepdims: bool = False, ord: Any = 2
+    ) -> TracedArray:
+        if ord != 2:
+            raise FormulaError("xp.linalg.vector_norm can be traced with ord=2 only.")
+        return operation("sqrt", self.sum(multiply(x, x), axis=axis, keepdims=keepdims))
+
+    def vecdot(self, a: TracedArray, b: TracedArray, *, axis: int = -1) -> TracedArray:
+        return self.sum(multiply(a, b), axis=axis)
+
+    def cumulative_sum(self, x: TracedArray, *, axis: int | None = None) -> TracedArray:
+        (at,) = _axes(axis, x.ndim)
+        return apply("cumulative_sum", x, at, shape=x.shape, dtype=x.dtype)
+
+    # --- positions -------------------------------------------------------------------------------
+
+    def take(self, x: TracedArray, positions: Any, *, axis: int | None = None) -> TracedArray:
+        (at,) = _axes(axis, x.ndim)
+        nodes = (x.node, as_node(positions))
+        shape = (*x.shape[:at], *nodes[1].shape, *x.shape[at + 1 :])
+        return TracedArray(Node("take", nodes, (at,), shape, x.dtype))
+
+    def take_along_axis(self, x: TracedArray, positions: Any, *, axis: int = -1) -> TracedArray:
+        (at,) = _axes(axis, x.ndim)
+        nodes = (x.node, as_node(positions))
+        rest = [(*n.shape[:at], *n.shape[at + 1 :]) for n in nodes]
+        shape = list(broadcast("take_along_axis", rest))
+        shape.insert(at, nodes[1].shape[at])
+        return TracedArray(Node("take_along_axis", nodes, (at,), tuple(shape), x.dtype))
+
+    def argmax(self, x: TracedArray, *, axis: int = -1) -> TracedArray:
+        return self._position("argmax", x, axis)
+
+    def argmin(self, x: TracedArray, *, axis: int = -1) -> TracedArray:
+        return self._position("argmin", x, axis)
+
+    def _position(self, name: str, x: TracedArray, axis: int) -> TracedArray:
+        (at,) = _axes(axis, x.ndim)
+        shape = (*x.shape[:at], *x.shape[at + 1 :])
+        return apply(name, x, at, shape=shape, dtype="int64")
+
+    def argsort(self, x: TracedArray, *, axis: int = -1, descending: bool = False) -> TracedArray:
+        (at,) = _axes(axis, x.ndim)
+        return apply("argsort", x, at, descending, shape=x.shape, dtype="int64")
+
+    def sort(self, x: TracedArray, *, axis: int = -1, descending: bool = False) -> TracedArray:
+        order = self.argsort(x, axis=axis, descending=descending)
+        return self.take_along_axis(x, order, axis=axis)
