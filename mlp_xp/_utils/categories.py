@@ -28,6 +28,10 @@ _NUMBER = re.compile(
     r"(?:[.,]\d+)?(?:e[-+]?\d+)?\s*([^\s\d.,+-]{0,7})",
     re.IGNORECASE,
 )
+# A date that is not in ISO 8601 format, perhaps with a time.
+_OTHER_DATE = re.compile(
+    r"(\d{1,2}([./-])\d{1,2}\2\d{4}|\d{4}[./]\d{1,2}[./]\d{1,2}|\d{1,2}/\d{1,2}/\d{2})([ T,].*)?"
+)
 
 
 def least_rows(n_rows: int) -> int:
@@ -76,10 +80,10 @@ def means_missing(text: str) -> bool:
 class WrongText(NamedTuple):
     """Text that prevents a column from being read as numbers or dates.
 
-    ``form`` is "text" or "date" (other text among numbers or dates), "plain" (text of numbers
-    only), "large" (too large for float64), "comma", or "unit" (also signs and spaces). ``commas``
-    is "decimal", "thousands", "unknown", or "" if there are none. ``is_certain`` is false if the
-    column may also be categorical.
+    ``form`` is "text" or "date" (other text among numbers or dates), "day" (dates that are not in
+    ISO 8601 format), "plain" (text of numbers only), "large" (too large for float64), "comma", or
+    "unit" (also signs and spaces). ``commas`` is "decimal", "thousands", "unknown", or "" if there
+    are none. ``is_certain`` is false if the column may also be categorical.
     """
 
     form: str
@@ -89,8 +93,8 @@ class WrongText(NamedTuple):
 
     @property
     def is_unusual(self) -> bool:
-        """Whether the text is numbers with units, signs or commas."""
-        return self.form in ("comma", "unit")
+        """Whether the text is numbers with units, signs or commas, or dates in another format."""
+        return self.form in ("comma", "unit", "day")
 
     @property
     def reason(self) -> str:
@@ -100,6 +104,8 @@ class WrongText(NamedTuple):
             return f"has numbers stored as text, e.g. {shown}"
         if self.form == "large":
             return f"has {shown}, a number of {len(self.example)} digits, too large for float64"
+        if self.form == "day":
+            return f"has {shown}, which is not an ISO 8601 date"
         return f"has {shown} among its {'dates' if self.form == 'date' else 'numbers'}"
 
 
@@ -123,7 +129,8 @@ def find_wrong_text(counts: Mapping[str, int]) -> WrongText | None:
     if dates and None in dates.values():
         example = next(text for text, date in dates.items() if date is None)
         return WrongText("date", example, "", is_certain)
-    return None
+    days = None if dates else _read_nearly_all(counts, _OTHER_DATE.fullmatch)
+    return WrongText("day", next(iter(days)), "", is_certain=False) if days else None
 
 
 def _wrong_number(numbers: Mapping[str, str | None], *, is_certain: bool) -> WrongText:

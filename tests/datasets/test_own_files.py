@@ -184,10 +184,15 @@ def test_all_columns_that_cannot_be_used_are_named_at_once():
     ]
     write("c.csv", "\n".join(["m,n,o,kind", *rows, ""]))
     said = r"'m' has '0.5 kg' among its numbers; 'n' has '0,5' among its numbers; 'o' has 'soon'"
-    rejects(f"{said} among its dates: .* set --decimal , for .*--drop m,n,o$", load_files, "c.csv")
-    few = [f"{i % 3}.5 kg,{i % 2}" for i in range(60)]
-    data = load_files(write("d.csv", "\n".join(["m,kind", *few, ""])))
-    assert data.columns.notes == ("m has '0.5 kg' among its numbers, but is used as 3 categories",)
+    cures = "write dates such as 2026-01-31, or type --drop m,n,o$"
+    cures = f"set --decimal , for decimal commas, {cures}"
+    rejects(f"{said} among its dates: .*, {cures}", load_files, "c.csv")
+    few = [f"{i % 3}.5 kg,{i % 4 + 1}/12/2025,{i % 2}" for i in range(60)]
+    data = load_files(write("d.csv", "\n".join(["m,n,kind", *few, ""])))
+    assert data.columns.notes == (
+        "m has '0.5 kg' among its numbers, but is used as 3 categories",
+        "n has '1/12/2025', which is not an ISO 8601 date, but is used as 4 categories",
+    )
     data = load_files("a.csv", drop=["j", "k", "l"])
     assert data.feature_names == ("i",)
     rejects(r"no column 'm' to drop\. It has i, j", load_files, "a.csv", drop=["m"])

@@ -44,7 +44,7 @@ def fitted(X=X, **settings):
 
 
 def test_a_csv_file_is_fitted_as_the_command_line_does(tmp_path):
-    told = r"Left out as inputs: X\['id'\] \(text, with 120 values in 120 rows\)\. To use"
+    told = r"Left out as inputs: X\['id'\] \(text, with 120 values in 120 rows, e.g. 'n0'\)"
     with pytest.warns(UserWarning, match=told):
         model = tabular().fit(X, y)
     assert [column.kind for column in model.columns_.columns] == KINDS
@@ -54,6 +54,16 @@ def test_a_csv_file_is_fitted_as_the_command_line_does(tmp_path):
     np.testing.assert_array_equal(model.predict_proba(parsed), model.predict_proba(X))
     same = fitted(parsed.drop(columns="id"))
     np.testing.assert_array_equal(same.predict_proba(parsed[[*parsed][1:]]), model.predict_proba(X))
+    assert re.search(r"\nid +left out +0\n", repr(model.columns_))
+    for gap in ("?", " NA", None):
+        rows = model.columns_.transform(X[:1].assign(smokes=gap, paid=gap, joined=gap, member=gap))
+        assert [*rows[0]] == [
+            *model.columns_.transform(
+                X[:1].assign(smokes=None, paid=np.nan, joined=None, member=None)
+            )[0]
+        ]
+    holes = tabular().fit(pandas.DataFrame({"city": ["Bern", "Oslo", "?", "None"] * 30}), y)
+    assert holes.columns_.input_names == ("city=Bern", "city=Oslo", "city is missing")
     zones = X.assign(joined=X["joined"] + "T02:00+02:00", age=X["age"].astype(str))
     np.testing.assert_array_equal(model.predict_proba(zones), model.predict_proba(X))
     for other in pickled_and_saved(model, tmp_path):
@@ -103,6 +113,10 @@ def test_a_declared_category_is_a_category():
     model = tabular().fit(declared, y)
     assert model.columns_.columns[0].kind == "category"
     assert len(model.columns_.columns[0].values) == 60
+    text = pandas.DataFrame({"base": pandas.Categorical(["None", "Full", "Half"] * 40)})
+    named = tabular().fit(text, y)
+    assert named.columns_.input_names == ("base=Full", "base=Half", "base=None")
+    np.testing.assert_array_equal(named.predict(text.astype(str)), named.predict(text))
     days = pandas.DataFrame({"day": pandas.Categorical(["2026-01-31", "2026-02-28"] * 60)})
     assert tabular().fit(days, y).columns_.columns[0].kind == "category"
     with pytest.raises(ValueError, match=r"X\['zip'\] has numbers stored as text, e.g. '00': conv"):
@@ -139,6 +153,24 @@ def test_all_numbers_with_units_and_commas_are_named_at_once_with_the_cure():
     few = pandas.DataFrame({"a": ["10 %", "20 %", "30 %"] * 40})
     with pytest.warns(UserWarning, match=r"'10 %' among its numbers, but is used as 3 categories"):
         assert tabular().fit(few, y).columns_.columns[0].kind == "category"
+
+
+def test_dates_in_another_format_are_named():
+    days = [f"{i % 28 + 1:02}.{i % 12 + 1:02}.2025" for i in range(60)] * 2
+    told = r"X\['day'\] has '01.01.2025', which is not an ISO 8601 date, but is used as 60 categ"
+    with pytest.warns(UserWarning, match=told) as caught:
+        tabular().fit(pandas.DataFrame({"day": days}), y)
+    cure = re.search(r"e.g. by (.*)\.$", str(caught[0].message))[1]
+    found = eval(cure, {"pandas": pandas, "column": pandas.Series(days)})
+    assert found.dt.strftime("%d.%m.%Y").tolist() == days
+
+
+def test_many_wrong_columns_are_all_named():
+    frame = pandas.DataFrame({f"c{i}": WRITTEN["percent"] for i in range(60)})
+    told = r"likewise X\['c5'\], .*X\['c49'\], 10 more: conv"
+    with pytest.raises(ValueError, match=told) as caught:
+        tabular().fit(frame, y)
+    assert str(caught.value).count("among its numbers") == 5
 
 
 def test_text_that_only_resembles_numbers_is_categorical():

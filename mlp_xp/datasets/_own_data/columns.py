@@ -36,14 +36,17 @@ def check_columns(
 
     If ``are_known``, the columns are those of a model, so text is known to be categorical.
     """
-    problems, are_decimal = {}, False
+    problems, cures = {}, {"write plain numbers such as 1234.5": None}
     for name, column in zip(names, columns, strict=True):
         first = first_value(column) if column.dtype == object else 0.0
         if isinstance(first, str):
             wrong = None if are_known else find_wrong_text(_counts_of(column))
             if wrong is not None and wrong.is_certain:
                 problems[name] = wrong.reason
-                are_decimal |= wrong.form == "comma" and wrong.commas == "unknown"
+                if wrong.form == "date":
+                    cures["write dates such as 2026-01-31"] = None
+                if wrong.form == "comma" and wrong.commas == "unknown":
+                    cures["set --decimal , for decimal commas"] = None
         elif not isinstance(first, datetime | None) and np.any(
             infinite := np.isinf(column.astype(np.float64, copy=False))
         ):
@@ -52,8 +55,7 @@ def check_columns(
     if problems:
         reasons = "; ".join(f"{name!r} {reason}" for name, reason in problems.items())
         raise DatasetError(
-            f"{path} has columns that cannot be used: {reasons}: write plain numbers such as "
-            f"1234.5,{' set --decimal , for decimal commas,' if are_decimal else ''} or type "
+            f"{path} has columns that cannot be used: {reasons}: {', '.join(cures)}, or type "
             f"{drop_option(problems)}"
         )
 

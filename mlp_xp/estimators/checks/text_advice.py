@@ -68,7 +68,7 @@ def _text_columns(X: Any) -> tuple[list[str], list[str], dict[str, WrongText]]:
             values = column.dropna()
             words = Counter(v for v in values if isinstance(v, str) and not means_missing(v))
             wrong = find_wrong_text(words)
-            if wrong is not None and wrong.form in ("comma", "unit"):
+            if wrong is not None and wrong.is_unusual:
                 written[name] = wrong
             elif is_text(values.head(1000)).mean() >= 0.5:
                 texts.append(name)
@@ -92,6 +92,8 @@ def cure_of(wrong: WrongText, column: str = "column") -> str:
     if wrong.form == "date":
         how = "format='ISO8601', utc=True, errors='coerce'"
         return f"convert them, e.g. by pandas.to_datetime({column}, {how})"
+    if wrong.form == "day":
+        return f"convert them, e.g. by pandas.to_datetime({column}, dayfirst=True)"
     if wrong.form not in ("comma", "unit"):
         return f"convert them, e.g. by pandas.to_numeric({column}, errors='coerce')"
     column = column if wrong.form == "comma" else f"{column}.{_STRIP}"

@@ -244,7 +244,9 @@ class TableColumns:
     def __repr__(self) -> str:
         counts = np.bincount(self.input_columns, minlength=len(self.columns)).tolist()
         rows = [("column", "kind", "inputs")]
-        rows += [(c.name, c.kind, str(n)) for c, n in zip(self.columns, counts, strict=True)]
+        for column, n in zip(self.columns, counts, strict=True):
+            kind = "left out" if isinstance(column, EmptyColumn) else column.kind
+            rows.append((column.name, kind, str(n)))
         widths = [max(map(len, texts)) for texts in zip(*rows, strict=True)]
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
         return "\n".join(lines)

@@ -27,7 +27,7 @@ from mlp_xp.estimators.tables.kinds import (
 from mlp_xp.estimators.tables.problems import ColumnError, Problems
 from mlp_xp.estimators.tables.reading import RawColumn, join_columns, read_table
 from mlp_xp.estimators.tables.scaling import learn_scaling
-from mlp_xp.estimators.tables.text import count_text, parse_text, warn_of_numbers
+from mlp_xp.estimators.tables.text import count_text, parse_text, warn_of_values
 from mlp_xp.recipes.parameters import TABLE_SCALINGS
 
 _MOST_ROWS = 200_000  # The maximum total number of rows, on all processes, to learn columns from.
@@ -52,13 +52,13 @@ def learn_columns(estimator: Any, raws: Sequence[RawColumn]) -> TableColumns:
             parsed = parse_text(raw) if is_text else raw
             column = _learn(estimator, name, parsed, is_named=is_named)
             if isinstance(column, CategoryColumn):
-                is_useless, reason = judge_categories(count_text(raw), len(raw.values))
+                is_useless, reason = judge_categories(count_text(parsed), len(raw.values))
                 has_inputs = bool(column.values) or column.has_missing
                 if is_useless and (is_text or not has_inputs):
-                    left_out.append(f"{raw.label} ({reason})")
+                    left_out.append(f"{raw.label} ({reason}, e.g. {str(raw.factors[1][0])[:40]!r})")
                     column = EmptyColumn(name, True)
                 elif is_text:
-                    warn_of_numbers(raw)
+                    warn_of_values(parsed)
             learned.append((column, parsed))
     problems.raise_error()
     _check_inputs(learned, left_out)
@@ -114,7 +114,8 @@ def _check_inputs(learned: Sequence[tuple[Column, RawColumn]], left_out: Sequenc
             raise ValueError("X has no value in any column: check how it was loaded.")
         raise ValueError(f"X has no column that can be an input. Left out: {reasons}.")
     if left_out:
-        warn_caller(f"Left out as inputs: {reasons}. To use text, name it in categorical_features.")
+        cure = "Drop these columns to silence this warning."
+        warn_caller(f"Left out as inputs: {reasons}. {cure}")
 
 
 def _named(given: Any, n_columns: int, names: Sequence[str]) -> list[bool]:

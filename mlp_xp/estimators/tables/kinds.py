@@ -15,6 +15,7 @@ from mlp_xp.estimators.tables.problems import ColumnError, Problems
 from mlp_xp.estimators.tables.reading import Category, RawColumn, text_and_numbers
 from mlp_xp.estimators.tables.text import (
     changed,
+    drop_gaps,
     parse_dates,
     parse_numbers,
     parse_words,
@@ -181,7 +182,7 @@ class CategoryColumn(Column):
         codes, found = raw.factors
         are_text = {isinstance(value, str) for value in found}
         if not self.values or are_text <= {self.is_text}:
-            return raw
+            return drop_gaps(raw, self.values) if self.is_text else raw
         if not self.is_text and {*self.values} <= {0.0, 1.0}:
             return parse_words(raw)
         if raw.kind == "bool" and (words := words_of(self.values)):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_NAMED = 20  # The maximum number of columns with the same cure that an error names.
+# The maximum numbers of columns with the same cure that an error explains, and names.
+_EXPLAINED, _NAMED = 5, 50
 
 
 class ColumnError(ValueError):
@@ -37,16 +38,18 @@ class Problems:
         """Raise ValueError for all errors that were collected, if any."""
         if not self._errors:
             return
-        reasons: dict[str, list[str]] = {}
+        by_cure: dict[str, list[ColumnError]] = {}
         for error in self._errors:
-            reasons.setdefault(error.cure, []).append(f"{error.label} {error.reason}")
-        lines = [f"{_listed(found)}: {cure}." for cure, found in reasons.items()]
+            by_cure.setdefault(error.cure, []).append(error)
+        lines = [f"{_explain(errors)}: {cure}." for cure, errors in by_cure.items()]
         if len(self._errors) > 1:
             lines = [f"{len(self._errors)} columns of X cannot be used.", *lines]
         raise ValueError("\n".join(lines))
 
 
-def _listed(reasons: list[str]) -> str:
-    """Return reasons as one text, without the last of many."""
-    more = [f"{len(reasons) - _NAMED} more"] if len(reasons) > _NAMED else []
-    return "; ".join([*reasons[:_NAMED], *more])
+def _explain(errors: list[ColumnError]) -> str:
+    """Return what is wrong with columns, in full for the first ones."""
+    texts = [f"{error.label} {error.reason}" for error in errors[:_EXPLAINED]]
+    labels = [error.label for error in errors[_EXPLAINED:_NAMED]]
+    labels += [f"{len(errors) - _NAMED} more"] if len(errors) > _NAMED else []
+    return "; ".join([*texts, *([f"likewise {', '.join(labels)}"] if labels else [])])

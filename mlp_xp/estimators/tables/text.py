@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -30,11 +30,11 @@ def count_text(raw: RawColumn) -> dict[Category, int]:
 
 
 def parse_text(raw: RawColumn) -> RawColumn:
-    """Return a text column as dates if all of its text is ISO 8601 dates, otherwise unchanged.
+    """Return a text column as dates if all of its text is ISO 8601 dates, otherwise as text.
 
-    Text of numbers becomes numbers if it also has text that means a missing value, such as "?":
-    otherwise, `pandas.read_csv` would have read numbers, so the user wants text. Raise ColumnError
-    if the text is mostly numbers or dates.
+    Words such as "?" mean missing values. Text of numbers becomes numbers if it also has such
+    words: otherwise, `pandas.read_csv` would have read numbers, so the user wants text. Raise
+    ColumnError if the text is mostly numbers or dates.
     """
     counts = count_text(raw)
     is_text = {value: isinstance(value, str) for value in counts}
@@ -48,19 +48,26 @@ def parse_text(raw: RawColumn) -> RawColumn:
         return parse_dates(raw)
     wrong = find_wrong_text(texts)
     if wrong is not None and wrong.is_certain:
-        cure = f"{cure_of(wrong)}, or name the column in categorical_features"
+        cure = f"{cure_of(wrong)}, or drop the column, or name it in categorical_features"
         raise ColumnError(raw.label, wrong.reason, cure)
-    return raw
+    return drop_gaps(raw, ())
 
 
-def warn_of_numbers(raw: RawColumn) -> None:
-    """Warn if the few categories of a text column are numbers with units or commas."""
+def drop_gaps(raw: RawColumn, categories: Collection[Category]) -> RawColumn:
+    """Return a text column in which words such as "?" are missing, unless they are categories."""
+    codes, found = raw.factors
+    values = [None if means_missing(str(v)) and v not in categories else v for v in found]
+    return replace(raw, values=np.asarray([*values, None])[codes]) if None in values else raw
+
+
+def warn_of_values(raw: RawColumn) -> None:
+    """Warn if the categories of a text column are numbers with units or commas, or dates."""
     texts = {str(value): n for value, n in count_text(raw).items()}
     wrong = find_wrong_text(texts)
     if wrong is not None and wrong.is_unusual and len(texts) > 2:
         warn_caller(
-            f"{raw.label} {wrong.reason}, but is used as {len(texts)} categories. To use numbers, "
-            f"{cure_of(wrong)}."
+            f"{raw.label} {wrong.reason}, but is used as {len(texts)} categories. To use the "
+            f"values, {cure_of(wrong)}."
         )
 
 

@@ -11,7 +11,6 @@ import numpy as np
 from sklearn.metrics import r2_score
 
 from mlp_xp._utils.array_types import Namespace
-from mlp_xp._utils.categories import find_wrong_text, is_number
 from mlp_xp.backends import host
 from mlp_xp.estimators.targets._base import Targets, dense_targets, make_loss
 from mlp_xp.nn.losses import REGRESSION_LOSSES, Loss, Through
@@ -45,14 +44,16 @@ class RealTargets(Targets):
         try:
             values = dense_targets(y, estimator, n_samples, name, numeric=True)
         except ValueError as error:
+            # Import only for errors.
+            from mlp_xp._utils.categories import find_wrong_text, is_number
+            from mlp_xp.estimators.checks.text_advice import cure_of
+
             texts = [v for v in np.ravel(host(y)).tolist() if isinstance(v, str | bytes)]
             text = next((text for text in texts if not is_number(text)), None)
             if text is None:
                 raise
-            from mlp_xp.estimators.checks.text_advice import cure_of  # Import only for errors.
-
             wrong = find_wrong_text(Counter(v for v in texts if isinstance(v, str)))
-            if wrong is not None and wrong.form in ("comma", "unit"):
+            if wrong is not None and wrong.is_unusual:
                 series = name if hasattr(y, "str") else f"pandas.Series({name})"
                 raise ValueError(f"{name} {wrong.reason}: {cure_of(wrong, series)}.") from error
             raise ValueError(
