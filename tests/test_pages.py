@@ -36,6 +36,7 @@ NEEDED = {
     "docs/how-to/gpu-trouble.md": ["torch"],
     "docs/how-to/reproduce.md": ["torch"],
     "docs/how-to/save.md": ["skops"],
+    "docs/how-to/shap.md": ["shap"],
     "docs/how-to/tune.md": ["optuna"],
 }
 WITH_CODE = [
@@ -63,6 +64,14 @@ JOBS = {
     "calibrated probabilities and intervals": ("uncertainty", "CalibratedClassifierCV"),
     "export": ("export", "to_onnx"),
     "serving": ("serve", "FastAPI"),
+    "serving over HTTP": ("serve-http", "uvicorn"),
+    "imbalanced classes": ("imbalanced", "average_precision"),
+    "several labels or targets": ("several-targets", "multi-label"),
+    "SHAP values": ("shap", "shap.Explainer"),
+    "an own metric": ("metrics", "make_scorer"),
+    "learning rate": ("learning-rate", "validation_curve"),
+    "fine-tuning": ("fine-tune", "warm_start"),
+    "logging": ("log", "autolog"),
 }
 
 
@@ -107,6 +116,29 @@ def test_the_examples_of_a_page_print_what_it_shows(page, tmp_path, monkeypatch)
 )
 def test_outputs_may_differ_by_a_unit_of_the_last_digit(shown, printed, expected):
     assert pages.differs(shown, printed) == expected
+
+
+@pytest.mark.matrix
+def test_a_client_gets_predictions_from_the_server_on_the_page(tmp_path, monkeypatch, capsys):
+    for name in ("fastapi", "httpx", "uvicorn"):
+        pytest.importorskip(name)
+    page = DOCS / "how-to" / "serve-http.md"
+    train, app, client = pages.blocks(page.read_text(encoding="utf-8"))
+    monkeypatch.chdir(tmp_path)
+    exec(train.code, {})
+    (tmp_path / "app.py").write_text(app.code, encoding="utf-8")
+    start = [sys.executable, "-m", "uvicorn", "app:app", "--port", "0"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(start, stderr=subprocess.PIPE, text=True, env=environment) as server:
+        try:
+            lines = iter(server.stderr.readline, "")
+            urls = (re.search(r"running on (http://\S+)", line) for line in lines)
+            url = next(filter(None, urls))[1]
+            capsys.readouterr()
+            exec(client.code.replace("http://127.0.0.1:8000", url), {})
+        finally:
+            server.terminate()
+    assert not pages.differs(client.shown, capsys.readouterr().out)
 
 
 def test_blocks_of_python_are_all_found():

@@ -1,10 +1,12 @@
 """Fits recorded by MLflow: by the callback as its `autolog` records scikit-learn's, and by it."""
 
 import sys
+from pathlib import Path
 from types import ModuleType
 from unittest.mock import MagicMock
 
 import numpy as np
+import pages
 import pandas as pd
 import pytest
 from fake_fit import SCORED, X, Y, fit
@@ -117,6 +119,23 @@ def test_the_model_is_opened_with_the_same_predictions(mlflow, kind, columns):
     function = mlflow.pyfunc.load_model(uri)
     np.testing.assert_array_equal(function.predict(data), model.predict(data))
     assert function.metadata.get_input_schema().input_names() == (columns or [0])
+
+
+def test_the_page_on_logging_records_a_run_and_a_model(mlflow):
+    page = Path(__file__).parents[2] / "docs" / "how-to" / "log.md"
+    csv_log, callback, own_model = pages.blocks(page.read_text(encoding="utf-8"))
+    names = {}
+    mlflow.sklearn.autolog(silent=True)
+    exec(csv_log.code, names)
+    assert runs(mlflow) == []  # Nothing of ours is logged without the callback.
+    mlflow.sklearn.autolog(disable=True)
+    exec(callback.code, names)
+    (run,) = runs(mlflow)
+    assert run.data.metrics["validation_score"] > 0.8
+    exec(own_model.code.replace("log_model(", "log_model(pip_requirements=[], sk_model="), names)
+    *_, uri = models(mlflow, runs(mlflow)[-1])
+    X, model = names["X_val"], names["model"]
+    np.testing.assert_array_equal(mlflow.sklearn.load_model(uri).predict(X), model.predict(X))
 
 
 def test_the_active_run_is_used_and_stays_open(mlflow):
