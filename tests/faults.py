@@ -115,7 +115,7 @@ def check() -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--jobs", type=int, default=2, help="number of faults to test at once")
-    parser.add_argument("--seconds", type=float, default=300, help="time limit for a run of pytest")
+    parser.add_argument("--seconds", type=float, default=900, help="time limit for a run of pytest")
     whole = "run all tests if the tests of the subpackage find nothing"
     parser.add_argument("--whole", action="store_true", help=whole)
     parser.add_argument("--faults", type=Path, default=FAULTS, help="path of the list of faults")
