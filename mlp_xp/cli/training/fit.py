@@ -127,6 +127,8 @@ def fit_model(
             warnings.simplefilter("ignore", ConvergenceWarning)
             # `ending_of` reports the interruption.
             warnings.filterwarnings("ignore", "Training interrupted by user")
+            # `choose_columns` has already printed notes about columns.
+            warnings.filterwarnings("ignore", r"Left out as inputs|X\[:, ")
             warnings.showwarning = show  # type: ignore[assignment]
             model.fit(x, y, **validation_set, resume=resume.folder)
     except NonFiniteError as error:

@@ -36,8 +36,9 @@ def match_names(X: Any, names: Collection[str], used: Collection[str]) -> Any:
     Warn about columns that are not in ``names``. Raise ValueError if used columns are missing.
     """
     frame = as_frame(X)
-    others = [name for name in frame.columns if name not in names]
-    if missing := [name for name in used if name not in frame.columns]:
+    given, known = dict.fromkeys(frame.columns), {*names}
+    others = [name for name in given if name not in known]
+    if missing := [name for name in names if name in used and name not in given]:
         meant = {near: name for name in missing if (near := nearest(name, others))}
         cure = f"did you mean X.rename(columns={meant})?" if meant else "add what is missing."
         raise ValueError(f"X lacks columns of the fit, {list_names(missing)}: {cure}")

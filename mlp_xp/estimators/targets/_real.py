@@ -53,7 +53,7 @@ class RealTargets(Targets):
             if text is None:
                 raise
             wrong = find_wrong_text(Counter(v for v in texts if isinstance(v, str)))
-            if wrong is not None and wrong.is_unusual:
+            if wrong is not None and wrong.form in ("comma", "unit"):
                 series = name if hasattr(y, "str") else f"pandas.Series({name})"
                 raise ValueError(f"{name} {wrong.reason}: {cure_of(wrong, series)}.") from error
             raise ValueError(
