@@ -69,10 +69,11 @@ class ConfusionMatrixDisplay(sklearn.metrics.ConfusionMatrixDisplay):  # type: i
         (self.ax_,) = new_axes(ax, 1, (side + 0.8, side))
         self.figure_ = self.ax_.figure
         mistakes = np.where(np.eye(n, dtype=bool), 0.0, shown)
-        limits = {"vmin": 0.0, "vmax": max(float(mistakes.max()), 1e-9)}
+        largest = float(mistakes.max())
+        limits = {"vmin": 0.0, "vmax": largest or 1.0}
         self.im_ = self.ax_.imshow(mistakes, cmap=cmap, **limits | (im_kw or {}))
         self.ax_.imshow(np.where(np.eye(n, dtype=bool), 0.9, np.nan), cmap="gray", vmin=0, vmax=1)
-        if colorbar:
+        if colorbar and largest:  # Without mistakes, all cells have the same color.
             label = "mistakes [%]" if is_share else "mistakes [samples]"
             self.figure_.colorbar(self.im_, ax=self.ax_, fraction=0.046, label=label)
         self.text_ = None

@@ -15,6 +15,7 @@ from mlp_xp.plotting._style import COLORS, ink, new_axes, plain, set_figure_titl
 
 # Curves of at most this many epochs have markers, so a single epoch is visible.
 _MARKED = 50
+_WIDEST = 20  # A legend with longer texts, in characters, has a single column.
 
 
 @dataclass(eq=False, repr=False)
@@ -27,9 +28,9 @@ class TrainingCurvesDisplay:
         The curves in each panel, by the panel's label, e.g. ``"loss"``, and the curve's name, e.g.
         ``"training"``. None and NaN are gaps.
     best_epoch : int, optional
-        Epoch whose weights were kept, from 1; marked in each panel.
+        Epoch whose weights were kept, from 1; marked in each panel. By default, the last epoch.
     test : mapping of str to float, optional
-        Results on test data, by the label of the panel; marked at the last epoch.
+        Results on test data, by the label of the panel; marked at the epoch that was kept.
     colors : mapping of str to color, optional
         Colors by curve name, to override `curve_colors`.
 
@@ -99,7 +100,13 @@ class TrainingCurvesDisplay:
             name = estimator.scoring if isinstance(estimator.scoring, str) else "score"
             measure = name.replace("_", " ")
         scored = [record for record in estimator.history_ if record.validation_score is not None]
-        if any(record.validation_score != -record.validation_loss for record in scored):
+        rows: list[dict[str, Any]] = [record._asdict() for record in estimator.history_]
+        if measure == "refinement":  # This score is the negative of a loss.
+            columns["loss"]["refinement"] = "refinement"
+            for row in rows:
+                score_of_row = row["validation_score"]
+                row["refinement"] = None if score_of_row is None else -score_of_row
+        elif any(record.validation_score != -record.validation_loss for record in scored):
             columns.setdefault(measure, {})["validation"] = "validation_score"
         columns["learning rate"] = {"": "learning_rate"}
         if not estimator.history_:
@@ -107,7 +114,7 @@ class TrainingCurvesDisplay:
                 "There are no curves to draw, because the fit ended before its first epoch: fit "
                 f"with a tol below {estimator.tol!r}."
             )
-        panels = training_panels([record._asdict() for record in estimator.history_], columns)
+        panels = training_panels(rows, columns)
         test = None
         if X is not None:
             results = estimator.evaluate(X, y)
@@ -138,15 +145,13 @@ class TrainingCurvesDisplay:
         colors = {**curve_colors(self.panels), **(self.colors or {})}
         for axes, (label, curves) in zip(self.axes_, self.panels.items(), strict=True):
             self._draw(axes, label, curves, colors)
-        if self.best_epoch is not None:
-            title = f"dotted: epoch {self.best_epoch}, with the best score"
-            self.axes_[0].set_title(title, fontsize="small")
         return self
 
     def _draw(
         self, axes: Any, label: str, curves: Mapping[str, Sequence[Any]], colors: Mapping[str, Any]
     ) -> None:
         n_epochs = max(map(len, curves.values()))
+        kept = self.best_epoch or n_epochs
         style = {"marker": "o", "markersize": 3} if n_epochs <= _MARKED else {}
         texts = {}
         for name, values in curves.items():
@@ -155,21 +160,25 @@ class TrainingCurvesDisplay:
             (line,) = axes.plot(
                 range(1, len(numbers) + 1), numbers, color=color, label=name, **style
             )
-            known = numbers[np.isfinite(numbers)]
+            known = numbers[:kept][np.isfinite(numbers[:kept])]
             if name and len(known):
                 texts[line] = f"{name} {known[-1]:.3g}"
         axes.set_xlabel("epoch")
-        axes.set_ylabel(label)
+        axes.set_ylabel(label.replace(" (", "\n("))  # A long label would be cut off.
         plain(axes)
         axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
-        if self.best_epoch is not None:
-            axes.axvline(self.best_epoch, color=ink(), linewidth=1, linestyle=":")
         if self.test and label in self.test:
             value = self.test[label]
-            (point,) = axes.plot([n_epochs], [value], "D", color=ink(), markersize=5, label="test")
+            (point,) = axes.plot([kept], [value], "D", color=ink(), markersize=5, label="test")
             texts[point] = f"test {value:.3g}"
-        if texts:
-            axes.legend([*texts], texts.values(), fontsize="small")
+        if self.best_epoch is not None:
+            dotted = axes.axvline(self.best_epoch, color=ink(), linewidth=1, linestyle=":")
+            texts[dotted] = f"kept: epoch {self.best_epoch}"
+        if texts:  # The legend is above the axes, where it covers no curve.
+            n_columns = 2 if max(map(len, texts.values())) <= _WIDEST else 1
+            place: Any = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "ncols": n_columns}
+            place |= {"handlelength": 1.4, "handletextpad": 0.5, "columnspacing": 1.0}
+            axes.legend([*texts], texts.values(), fontsize="small", frameon=False, **place)
 
 
 def curve_colors(panels: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

@@ -97,7 +97,7 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path):
 @pytest.mark.parametrize(
     ("n_epochs", "scores", "is_interrupted", "said"),
     [
-        (5, [1, 3, 3, 2], False, "stopped early after epoch 4 of 5: no better validation score "),
+        (5, [1, 3, 3, 2], False, "stopped early after epoch 4 of 5: the validation score did not "),
         (4, [1, 3, 3, 2], False, "the network of epoch 2 is kept, the best "),
         (5, [1, 3, 2], True, "interrupted in epoch 3; the network of epoch 2 is kept, the best "),
         (5, [1, 3], True, "interrupted in epoch 2; the current network is kept"),

@@ -16,10 +16,11 @@ from running import FILES, RECIPE, TINY, history_of
 from mlp_xp import MLPClassifier, MLPRegressor
 from mlp_xp.cli import main
 from mlp_xp.cli.report import Evaluation, write_report
+from mlp_xp.cli.run_folder.run_summary import RunSummary
 
 HOSTILE = ("<script>alert(1)</script>", "a & b\x1b[2J", "$x^2$", '"quoted"')
-SECTIONS = ["Command and settings", "Training", "Classes", "Confusion", "Reliability"]
-SECTIONS += ["Surest mistakes", "First layer", "Network", "Machine and versions"]
+SECTIONS = ["Training", "Classes", "Confusion", "Reliability", "Surest mistakes", "First layer"]
+SECTIONS += ["Command and settings", "Network", "Machine and versions"]
 RNG = np.random.default_rng(0)
 X = RNG.random((80, 16))
 QUICK = {"max_iter": 3, "learning_rate": "cosine", "random_state": 0}
@@ -82,7 +83,7 @@ def test_the_page_of_a_regressor(tmp_path):
     test = Evaluation(X, y, model.predict(X), None, (), None)
     page = write(tmp_path / "report.html", model, test, "test_r2")
     titles = re.findall("<h2>(.*?)</h2>", page)
-    assert titles == [*SECTIONS[:2], "Errors", "Predictions", *SECTIONS[-2:]]
+    assert titles == ["Training", "Errors", "Predictions", *SECTIONS[-3:]]
     error = np.sqrt(np.mean((y - model.predict(X)) ** 2))
     assert f">{error:.4g}<" in page
     assert "<figcaption>test samples: residuals</figcaption>" in page
@@ -146,7 +147,7 @@ def test_a_damaged_run_is_listed_as_damaged(mlp_xp, fails, digits_run):
     assert json.loads(mlp_xp("runs", ".", "--json").out)[0]["state"] == "damaged"
 
 
-def test_comparison_shows_what_differs(mlp_xp, finished, other, fails):
+def test_comparison_shows_what_differs(mlp_xp, finished, other, fails, monkeypatch):
     done = mlp_xp("compare", finished, other)
     table = {line.split("  ")[0]: line.split() for line in done.out.splitlines()}
     assert table["activation"][1:] == ["relu", "tanh"]
@@ -158,6 +159,17 @@ def test_comparison_shows_what_differs(mlp_xp, finished, other, fails):
     svg = page[page.index("<svg") : page.index("</svg>")]
     assert all(name in svg for name in ("digits", "tanh"))
     assert "type two or more" in fails("compare", finished)
+    with monkeypatch.context() as patched:  # Each loss has its own axis.
+        losses = {"digits": "log loss", "tanh": "squared error (standardized)"}
+        patched.setattr(RunSummary, "loss", property(lambda run: losses[run.folder.name]))
+        mlp_xp("compare", finished, other)
+    page = Path("comparison.html").read_text(encoding="utf-8")
+    captions = re.findall("<figcaption>(.*?)</figcaption>", page)
+    assert captions[0] == "training log loss by epoch"
+    assert captions[1] == "training squared error (standardized) by epoch"
+    assert captions[-1] == "learning rate by epoch"
+    first, second = re.findall("<svg.*?</svg>", page, re.DOTALL)[:2]
+    assert ("tanh" in first, "tanh" in second, "digits" in second) == (False, True, False)
     assert "nowhere" in fails("compare", finished, "nowhere")
 
 
@@ -169,6 +181,16 @@ def test_a_run_of_lbfgs_without_an_epoch_is_drawn(mlp_xp, recipe):
     assert {path.name for path in Path("run").iterdir()} == FILES
 
 
+def test_the_epoch_that_was_kept_is_marked(train_digits):
+    train_digits("--early-stopping", "2", "--learning-rate", "0.1", "--epochs", "30")
+    result = json.loads(Path("run/config.json").read_text())["result"]
+    assert result["kept_epoch"] < result["epochs"] < 30
+    page = Path("run/report.html").read_text(encoding="utf-8")
+    assert page.count(f"kept: epoch {result['kept_epoch']}<") == 3  # Loss, accuracy and rate.
+    said = "the validation score did not improve by more than 0.0001 (tol) for 2 epochs"
+    assert f"Stopped early after epoch {result['epochs']} of 30: {said}; the network of" in page
+
+
 SCRIPT = """
 const style = getComputedStyle(document.body), all = name => [...document.querySelectorAll(name)];
 return {
@@ -176,6 +198,7 @@ return {
   width: document.documentElement.scrollWidth,
   colors: [style.backgroundColor, style.color, getComputedStyle(all("svg text")[0]).fill],
   images: all("img").length > 10 && all("img").every(i => i.complete && i.naturalWidth > 0),
+  headline: all(".tile b")[0].offsetHeight,
   widest: Math.max(...all("svg").map(s => s.getBoundingClientRect().right)),
 };
 """
@@ -194,6 +217,7 @@ def test_in_a_browser(finished, hostile, tmp_path_factory, scheme):
             assert driver.get_log("browser") == []
             facts = driver.execute_script(SCRIPT)
             assert (facts["headings"], facts["images"]) == (SECTIONS, True)
+            assert facts["headline"] < 50  # Pixels of a single line.
             assert facts["widest"] <= facts["width"] == 360  # No scrolling to the side.
             colors = [re.findall(r"\d+", color)[:3] for color in facts["colors"]]
             page, ink, figure_ink = np.asarray(colors, float).mean(axis=1)

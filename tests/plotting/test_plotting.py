@@ -50,15 +50,36 @@ def test_curves_of_an_estimator(model):
     # The best epoch, and the test result.
     best = int(np.argmax(model.validation_scores_)) + 1
     assert display.best_epoch == best
-    assert loss.get_title() == f"dotted: epoch {best}, with the best score"
     test = 100 * model.score(X, Y)
-    assert [text.get_text() for text in accuracy.get_legend().texts][1:] == [f"test {test:.3g}"]
+    texts = [text.get_text() for text in accuracy.get_legend().texts]
+    score = 100 * model.best_validation_score_
+    said = [f"validation {score:.3g}", f"test {test:.3g}", f"kept: epoch {best}"]
+    assert texts == said
     (diamond,) = (line for line in accuracy.lines if line.get_label() == "test")
-    assert diamond.get_xydata().tolist() == [[model.n_iter_, pytest.approx(test)]]
+    assert diamond.get_xydata().tolist() == [[best, pytest.approx(test)]]
     # A curve has the same color in every panel.
     colors = by_label(loss, lambda line: line.get_color())
     assert colors["training"] != colors["validation"]
     assert accuracy.lines[0].get_color() == colors["validation"]
+
+
+def test_refinement_is_drawn_as_a_loss():
+    settings = SHORT | {"early_stopping": True, "scoring": "refinement"}
+    model = MLPClassifier(calibration="temperature", **settings).fit(X, Y)
+    loss, _ = model.plot().axes_
+    drawn = by_label(loss, lambda line: line.get_ydata())
+    np.testing.assert_array_equal(drawn["refinement"], -np.asarray(model.validation_scores_))
+    assert min(drawn["refinement"]) > 0.0
+
+
+def test_a_legend_covers_no_curve(model):
+    figure = plotting.new_figure(5, 4)
+    runs = {f"run {i} with a long name": [1.0, 0.5] for i in range(4)}
+    display = plotting.TrainingCurvesDisplay({"loss": runs}).plot(ax=figure.subplots())
+    figure.draw_without_rendering()
+    (axes,) = display.axes_
+    assert axes.get_legend().get_window_extent().y0 >= axes.get_window_extent().y1
+    assert axes.get_window_extent().height > 200
 
 
 @pytest.mark.parametrize("values", [[], [1.0], [1.0, np.inf, np.nan, None], [1.0] * 100], ids=len)
@@ -102,6 +123,9 @@ def test_rows_of_the_confusion_matrix_are_percent_of_the_true_class(model):
     shown = [[float(text.get_text()) for text in row] for row in display.text_]
     np.testing.assert_allclose(shown, expected, atol=0.5)
     assert [label.get_text() for label in display.ax_.get_yticklabels()] == ["ant", "bee", "cat"]
+    assert len(display.figure_.axes) == 2  # The matrix and its color bar.
+    perfect = plotting.ConfusionMatrixDisplay.from_predictions(Y, Y)
+    assert (len(perfect.figure_.axes), perfect.im_.get_clim()) == (1, (0.0, 1.0))
     few = model.plot.confusion(X, Y, labels=["cat", "ant"])
     assert [label.get_text() for label in few.ax_.get_yticklabels()] == ["cat", "ant"]
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from mlp_xp._utils.optional import optional
 from mlp_xp._utils.storage.durable import replacing
-from mlp_xp.cli.run_folder.run_summary import CURVES
+from mlp_xp.cli.run_folder.run_summary import CURVES, RunSummary, best_epoch
 from mlp_xp.cli.terminal.lines import printable
 from mlp_xp.plotting import THEME, TrainingCurvesDisplay, curve_colors, inline_svg, training_panels
 
@@ -121,26 +121,41 @@ def _data_url(image: Any) -> str:
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def curve_figures(
-    runs: Mapping[str, Sequence[Mapping[str, Any]]], test: Mapping[str, float] | None = None
-) -> dict[str, str]:
+def curve_figures(run: RunSummary, test: Mapping[str, float] | None = None) -> dict[str, str]:
     """Return plots of loss, scores and learning rate by epoch, as SVG, keyed by caption.
 
-    Training and validation curves share a plot, unless several runs are compared. ``test`` maps
-    axis labels to test scores, which are marked in the plots.
+    ``test`` maps axis labels to test scores, which are marked in the plots.
+    """
+    panels = training_panels(run.history, CURVES)
+    marks = {"test": test, "best_epoch": best_epoch(run.result)}
+    return _curve_figures(panels, curve_colors(panels), **marks)
+
+
+def compared_figures(runs: Mapping[str, RunSummary]) -> dict[str, str]:
+    """Return plots of loss, scores and learning rate, with one curve per run.
+
+    Different losses are not on the same axis.
     """
     panels: dict[str, dict[str, list[Any]]] = {}
-    for name, rows in islice(runs.items(), MOST_RUNS):
-        for label, curves in training_panels(rows, CURVES).items():
-            for curve, values in curves.items():
-                if len(runs) == 1:
-                    panels.setdefault(label, {})[curve] = values
-                else:
-                    panels.setdefault(f"{curve} {label}".strip(), {})[name] = values
-    drawn, colors = {}, curve_colors(panels if len(runs) == 1 else {"": runs})
+    has_one_loss = len({run.loss for run in runs.values()}) == 1
+    for label, curves in CURVES.items():
+        for curve, column in curves.items():
+            for name, run in islice(runs.items(), MOST_RUNS):
+                measure = run.loss if label == "loss" and not has_one_loss else label
+                title = curve if curve == "refinement" else f"{curve} {measure}".strip()
+                drawn = training_panels(run.history, {label: {name: column}})
+                panels.setdefault(title, {}).update(drawn.get(label, {}))
+    shown = {title: curves for title, curves in panels.items() if curves}
+    return _curve_figures(shown, curve_colors({"": runs}))
+
+
+def _curve_figures(
+    panels: Mapping[str, Mapping[str, Any]], colors: Mapping[str, str], **marks: Any
+) -> dict[str, str]:
+    drawn = {}
     for label, curves in panels.items():
-        display = TrainingCurvesDisplay({label: curves}, test=test, colors=colors)
-        drawn[f"{label} by epoch"] = svg_of(display, 4.4, 3.0, f"{label} by epoch")
+        display = TrainingCurvesDisplay({label: curves}, colors=colors, **marks)
+        drawn[f"{label} by epoch"] = svg_of(display, 3.25, 3.0, f"{label} by epoch")
     return drawn
 
 

@@ -18,6 +18,7 @@ from sklearn.metrics import (
 
 from mlp_xp.cli.report._elements import (
     MOST_RUNS,
+    compared_figures,
     curve_figures,
     definitions,
     figures,
@@ -120,10 +121,10 @@ def write_report(
         heading(name, f"A network trained on {data} by mlp-xp."),
         paragraph(note),
         tiles(numbers),
-        section("Command and settings", command, changed, others),
-        section("Training", figures(curve_figures({name: history}, mark))),
+        section("Training", figures(curve_figures(run, mark))),
         *sections,
         _first_layer(model, test),
+        section("Command and settings", command, changed, others),
         _network(summary),
         section("Machine and versions", definitions(machine)),
     ]
@@ -249,7 +250,7 @@ def write_comparison(
     title, header = f"{len(runs)} runs side by side", ["", *runs]
     left_out = len(runs) - MOST_RUNS
     note = paragraph(f"The last {left_out} runs have no curve." if left_out > 0 else "")
-    curves = figures(curve_figures({name: run.history for name, run in runs.items()}))
+    curves = figures(compared_figures(runs))
     differences = paragraph("Settings, machine and versions are the same.")
     if settings:
         differences = table(header, settings, n_text=len(header))

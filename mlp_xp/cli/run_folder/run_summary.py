@@ -44,6 +44,12 @@ class RunSummary(NamedTuple):
         return cast("dict[str, Any]", self.config["settings"]["params"])
 
     @property
+    def loss(self) -> str:
+        """The loss, as text, with the unit of standardized targets."""
+        loss = readable(self.params.get("loss")).replace("_", " ")
+        return f"{loss} (standardized)" if self.params.get("target_scaling") else loss
+
+    @property
     def data(self) -> str:
         """The name of the data set, or of the user's own file or folder."""
         name: str = self.config["settings"]["data"]
@@ -65,6 +71,12 @@ class RunSummary(NamedTuple):
     def scores(self) -> dict[str, float]:
         """The test scores by name, the most important first; empty if the run has not ended."""
         return {name: value for name, value in self.result.items() if name.startswith("test_")}
+
+
+def best_epoch(result: Mapping[str, Any]) -> int | None:
+    """Return the epoch whose network was kept, or None if it is the last."""
+    kept = result.get("kept_epoch")
+    return None if kept == result.get("epochs") else kept
 
 
 def read_summary(folder: Path) -> RunSummary:

@@ -62,9 +62,10 @@ def ending_of(model: Any, *, is_interrupted: bool) -> Fitted:
     if is_interrupted:
         text = f"interrupted in epoch {epochs}; "
     elif is_early:
-        what = "better validation score" if by_score else "lower loss"
-        text = f"stopped early after epoch {epochs} of {model.max_iter}: "
-        text += f"no {what} for {model.n_iter_no_change} epochs; "
+        what = "validation score" if by_score else "loss"
+        text = f"stopped early after epoch {epochs} of {model.max_iter}: the {what} did not improve"
+        text += f" by more than {model.tol:g} (tol)" if model.tol else ""
+        text += f" for {model.n_iter_no_change} epochs; "
     if text and kept == epochs:
         text += "the current network is kept"
     elif kept < epochs:

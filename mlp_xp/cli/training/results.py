@@ -17,7 +17,7 @@ from mlp_xp.backends import LOW_PRECISIONS
 from mlp_xp.cli.report import Evaluation, write_report
 from mlp_xp.cli.run_folder.config import REPORT, DataInfo, digest_of, write_config
 from mlp_xp.cli.run_folder.folder import RunFolder
-from mlp_xp.cli.run_folder.run_summary import CURVES, history_rows, write_history
+from mlp_xp.cli.run_folder.run_summary import CURVES, best_epoch, history_rows, write_history
 from mlp_xp.cli.run_folder.saved_run import named
 from mlp_xp.cli.terminal.lines import print_line, print_note
 from mlp_xp.cli.terminal.output import Output
@@ -105,7 +105,7 @@ def write_results(
     if fitted.has_report:
         note, history = fitted.cause or fitted.text.capitalize(), history_rows(records, score)
         with output.doing("drawing the results"):
-            draw_results(folder.path, task, history, test, scores)
+            draw_results(folder.path, task, history, test, result)
             page = folder.path / REPORT
             write_report(page, folder.final.name, config, history, model, test, note)
     write_config(folder.path, config)
@@ -129,24 +129,24 @@ def draw_results(
     task: Task,
     history: list[dict[str, Any]],
     test: Evaluation,
-    scores: dict[str, float],
+    result: dict[str, Any],
 ) -> None:
     """Draw loss and score by epoch, and the predictions for the test samples."""
     with postponed():
         optional("matplotlib.backends.backend_agg")
-    curves = draw_curves(history, task, scores)
+    curves = draw_curves(history, task, result)
     save_figure(curves.figure_, folder / "curves.png")
     task.draw(folder, test)
 
 
 def draw_curves(
-    history: list[dict[str, Any]], task: Task, scores: dict[str, float]
+    history: list[dict[str, Any]], task: Task, result: dict[str, Any]
 ) -> TrainingCurvesDisplay:
     """Plot loss and score by epoch, if they were recorded."""
     columns = {label: CURVES[label] for label in ("loss", task.label, "score")}
     # A fit may end before its first epoch.
     panels = training_panels(history, columns) or {"loss": {"training": []}}
     factor = 100.0 if task.label.endswith("[%]") else 1.0
-    test = {task.label: factor * scores[f"test_{task.metric}"]}
+    test = {task.label: factor * result[f"test_{task.metric}"]}
     axes = new_figure(5.5 * len(panels), 4).subplots(1, len(panels), squeeze=False)[0]
-    return TrainingCurvesDisplay(panels, test=test).plot(ax=axes)
+    return TrainingCurvesDisplay(panels, best_epoch=best_epoch(result), test=test).plot(ax=axes)
