@@ -41,6 +41,24 @@ def test_ntk_weights_start_from_the_data(rng):
     np.testing.assert_allclose((np.maximum(h + first.b, 0) @ last.W / 20).std(axis=0), 1.0)
 
 
+@pytest.mark.parametrize("widths", [(3, 16, 16, 1), (3, 1, 1), (3, 8, 1, 8, 1)])
+@pytest.mark.parametrize("normalization", [None, "layer"])
+@pytest.mark.parametrize("value", [0.0, 0.1, 1e6 + 0.1, 1e-30])
+def test_ntk_does_not_scale_rounding_errors(value, normalization, widths):
+    network = Network(widths, "relu", normalization, parametrization="ntk")
+    x, uniform = np.full((50, 3), value), np.random.RandomState(0).uniform
+    params = adapt_params(network, init_params(network, 0), x, uniform, xp=xp)
+    params = map_leaves(lambda leaf: leaf.astype(np.float32), params)
+    y = forward(network, params, x.astype(np.float32), Context(xp), xp=xp)[0]
+    assert np.ptp(y) < 1e-6
+    assert np.max(np.abs(y)) < 1.5
+    # The other features decide how an output is scaled.
+    x[:, 0] += value * np.random.RandomState(1).standard_normal(50)
+    first = adapt_params(network, init_params(network, 0), x, uniform, xp=xp)[0]
+    if value:
+        np.testing.assert_allclose((x @ first.W / 3**0.5).std(axis=0), 1.0)
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_parameters_have_their_shapes_and_start_within_bounds(name):
     network = NETWORKS[name]

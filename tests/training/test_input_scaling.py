@@ -94,6 +94,17 @@ def test_constant_features_are_whitened_to_0(backend, kind, n_varying, x):
     assert np.all(np.isfinite(model.predict(x)))
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_the_signs_of_directions_do_not_depend_on_rounding_errors(backend, seed):
+    """Both entries of each direction of two features have the same magnitude."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((1000, 2)) @ rng.standard_normal((2, 2))
+    found = find("pca", x.astype(np.float32), backend, "float32").rotation
+    for order in (x[::-1], x[rng.permutation(1000)]):
+        again = find("pca", order.astype(np.float32), backend, "float32").rotation
+        np.testing.assert_allclose(again, found, atol=1e-3)
+
+
 @pytest.mark.parametrize("setting", ["zca", "pca", Whiten("pca", 20), Whiten(epsilon=0.1)])
 def test_a_fit_is_that_on_inputs_whitened_before(on, digits, setting):
     X, y = digits[0].astype(np.float64), digits[1]

@@ -17,6 +17,7 @@ from mlp_xp.nn.layers import Arrangement, Dense
 Start = Literal["glorot", "glorot-logistic", "lecun", "zero", "ntk"]
 
 _SAMPLES = 5  # "ntk" sets a bias with a random mixture of this many samples.
+_NOISE = 64.0  # Rounding errors are smaller than this many epsilons times the sum of all terms.
 
 
 def _bound(start: Start, fan_in: int, fan_out: int) -> float:
@@ -81,22 +82,29 @@ class Affine(Block):
     def adapt(self, params: Dense, x: Array, uniform: Make, context: Context) -> Dense:
         """Scale each output to a variance of 1; shift it to 0 at a random mixture of 5 samples.
 
+        An output that varies only by rounding errors is not shifted, since only these would be left
+        and the next layer would scale them to 1. It is scaled to a magnitude of at most 1 instead.
+
         References
         ----------
         Holzmüller, Grinsztajn, Steinwart (2024), arXiv:2407.04491, appendix A; Steinwart, "A sober
         look at neural network initializations" (2019), arXiv:1903.11482, for the biases.
         """
         xp = context.xp
-        y = xp.matmul(x * self.factor, params.W)
+        scaled = x * self.factor
+        y = xp.matmul(scaled, params.W)
         deviation = xp.std(y, axis=0)
-        deviation = xp.where(deviation > 0.0, deviation, 1.0)
+        largest = xp.max(xp.matmul(xp.abs(scaled), xp.abs(params.W)), axis=0)
+        varies = deviation > _NOISE * float(xp.finfo(y.dtype).eps) * largest
+        deviation = xp.where(varies, deviation, xp.where(largest > 0.0, largest, 1.0))
         chosen = uniform(0.0, 1.0, (self.fan_out, _SAMPLES)) * y.shape[0]
         shares = -xp.log1p(-uniform(0.0, 1.0, (self.fan_out, _SAMPLES)))
         shares = shares / xp.sum(shares, axis=1, keepdims=True)
         taken = xp.take_along_axis(
             xp.matrix_transpose(y / deviation), xp.astype(chosen, xp.int64), axis=1
         )
-        return Dense(params.W / deviation, -xp.sum(taken * shares, axis=1))
+        shift = -xp.sum(taken * shares, axis=1)
+        return Dense(params.W / deviation, xp.where(varies, shift, 0.0))
 
     def __call__(self, params: Dense, x: Array, context: Context) -> Applied:
         """Apply `mlp_xp.nn.layers.dense`."""

@@ -14,6 +14,7 @@ from mlp_xp.backends.kernels import Scaling, Whitening
 from mlp_xp.training.data.rows import take_rows
 
 _BLOCK = 512
+_LARGE = 0.9  # An entry of a direction is large if it is at least this fraction of the largest.
 
 Exchange = Callable[[Any], list[Any]]
 # The number of samples, their mean, and the sum of their squared deviations.
@@ -185,9 +186,11 @@ def _rotation(whiten: Whiten, covariance: np.ndarray) -> np.ndarray:
     """Return the matrix that whitens standardized features."""
     variances, directions = np.linalg.eigh(covariance)
     variances, directions = np.maximum(variances[::-1], 0.0), directions[:, ::-1]
-    # The sign of a direction is arbitrary: make its largest entry positive.
-    largest = np.argmax(np.abs(directions), axis=0)
-    directions = directions * np.sign(np.take_along_axis(directions, largest[None, :], axis=0))
+    # The sign of a direction is arbitrary: make its first large entry positive. Its largest entry
+    # could depend on rounding errors: with two features, both entries have the same magnitude.
+    sizes = np.abs(directions)
+    first = np.argmax(sizes >= _LARGE * np.max(sizes, axis=0), axis=0)
+    directions = directions * np.sign(np.take_along_axis(directions, first[None, :], axis=0))
     average = np.mean(variances) or 1.0  # The mean eigenvalue is 0 if all features are constant.
     stretched = directions / np.sqrt(variances + whiten.epsilon * average)
     if whiten.kind == "zca":
