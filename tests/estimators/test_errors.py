@@ -203,6 +203,12 @@ def test_wrong_weights_and_classes():
     model = small().partial_fit(X, y, classes=[0, 1, 2])
     for call, labels, given, message in (
         (small().fit, y, {"sample_weight": np.full(len(y), -1.0)}, "[Nn]egative"),
+        (
+            small().fit,
+            y,
+            {"sample_weight": np.full(len(y), 1e307)},
+            r"sum of sample_weight must be finite, got weights of up to 1e\+307: type sample_w",
+        ),
         (small().partial_fit, y, {}, "classes must be passed on the first call"),
         (model.partial_fit, y, {"classes": [0, 1]}, "is not the same as on last call"),
         (model.partial_fit, y + 7, {}, r"`y` has classes not in `self.classes_`: \[7"),

@@ -241,3 +241,40 @@ def test_held_out_rows_stay_sparse_and_scorers_see_them_so(problem, on, backend,
     assert max(made_dense, default=0) <= (0 if backend.has_sparse_products else 60)
     assert seen == {(False, 60), (True, 60)}
     np.testing.assert_allclose(model.validation_scores_, dense.validation_scores_, rtol=1e-12)
+
+
+DAMAGES = [
+    ("csr", "indices", 3, 50, "indices must be < 50"),
+    ("csr", "indices", 3, -1, "indices must be >= 0"),
+    ("csr", "indptr", 5, 10**6, "non-decreasing"),
+    ("csr", "indptr", -1, 10**6, "Last value of index pointer"),
+    ("csr", "indptr", 0, 7, "should start with 0"),
+    ("csc", "indices", 3, 60, "indices must be < 60"),
+    ("csc", "indptr", 5, -(10**6), "non-decreasing"),
+    ("bsr", "indices", 3, 10**6, "indices"),
+    ("coo", "row", 3, 60, "axis 0 index 60 exceeds"),
+]
+
+
+@pytest.mark.parametrize("call", ["fit", "partial_fit", "predict", "score"])
+@pytest.mark.parametrize(("kind", "array", "place", "value", "message"), DAMAGES)
+def test_indices_out_of_range_are_an_error(kind, array, place, value, message, call):
+    X = sparse.random(60, 50, 0.2, kind, dtype=np.float64, random_state=0)
+    y = np.arange(60) % 2
+    model = small().fit(sparse.csr_array(X), y)
+    getattr(X, array)[place] = value
+    before = getattr(X, array).copy()
+    with pytest.raises(ValueError, match=rf"X is a damaged sparse matrix: .*{message}.* build it"):
+        getattr(model, call)(X, *[y] * (call != "predict"))
+    np.testing.assert_array_equal(getattr(X, array), before)
+
+
+def test_damaged_sparse_targets_and_empty_matrices_are_an_error():
+    X, y = np.eye(6), sparse.csr_array(np.eye(6))
+    y.indices[2] = 10**6
+    with pytest.raises(ValueError, match="y is a damaged sparse matrix: indices must be < 6"):
+        small().fit(X, y)
+    empty = sparse.csr_array((6, 4))
+    empty.indptr[3] = 10**6
+    with pytest.raises(ValueError, match="X is a damaged sparse matrix: indptr must be a non-dec"):
+        small().fit(empty, [0, 1] * 3)

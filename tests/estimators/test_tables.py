@@ -266,6 +266,10 @@ def test_wrong_columns_are_errors_that_say_what_to_type():
     assert tabular(categorical_features=["city"]).fit(codes, y).columns_.columns[1].is_text
     with pytest.raises(ValueError, match=r"X\['age'\] has -1e\+200, .*input_scaling='robust'"):
         tabular(input_scaling="standardize").fit(X.assign(age=np.linspace(-1e200, 1, N)), y)
+    for setting, width in (("standardize", 1e-170), ("robust", 1e-320)):
+        message = rf"X\['age'\] varies by only .*e-\d+, .*input_scaling='{setting}': multiply it"
+        with pytest.raises(ValueError, match=message):
+            tabular(input_scaling=setting).fit(X.assign(age=np.linspace(0.0, width, N)), y)
     for settings, message in (
         ({"categorical_features": ["town"]}, r"has 'town', but X has 6 columns: 'age', 'city'"),
         ({"categorical_features": [1, "size", "since"]}, r"X\['since'\] has dates: leave it out"),

@@ -52,6 +52,7 @@ def test_short_and_long_arrays_are_finite_if_all_their_numbers_are(backend, n):
     [
         ("rate", MLP, {"learning_rate_init": 1e6}, (1, 1, 1), "learning rate was 1e.06"),
         ("weight", MLP, {}, (1, 1, 1e-300), "sample weights of the batch average 0"),
+        ("weight", MLP, {}, (1, 1, 1e300), "sample weights of the batch average inf"),
         ("input", MLP, {"learning_rate_init": 0.1}, (1e30, 1, 1), "input_scaling='standardize'"),
         ("target", MLPRegressor, {}, (1, 1e25, 1), "target_scaling='standardize'"),
         ("target", MLPRegressor, {"solver": "lbfgs"}, (1, 1e25, 1), "iteration 1: loss"),

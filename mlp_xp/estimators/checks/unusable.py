@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from pathlib import PurePath
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 
 _READERS = {
     ".csv": "pandas.read_csv",
@@ -42,6 +44,8 @@ def refuse_unusable(X: Any, estimator: str, *, is_table: bool) -> None:
             f"X has {X.mask.sum()} masked values, which {estimator} would read as "
             "numbers: type X = X.astype(float).filled(numpy.nan), and set missing_values='impute'."
         )
+    if sparse.issparse(X):
+        refuse_broken(X)
     if not isinstance(X, np.ndarray):
         return
     if X.dtype.names:
@@ -55,6 +59,26 @@ def refuse_unusable(X: Any, estimator: str, *, is_table: bool) -> None:
             f"X must be numbers, got {X.dtype}: convert it, e.g. to days by X = {days} / "
             "numpy.timedelta64(1, 'D')."
         )
+
+
+def refuse_broken(matrix: Any, name: str = "X") -> None:
+    """Raise ValueError if a sparse matrix has indices out of range, which would crash the process.
+
+    This takes a few milliseconds per 10 million entries.
+    """
+    try:
+        if hasattr(matrix, "check_format"):
+            matrix = copy.copy(matrix)  # The method may replace the arrays.
+            matrix.check_format()
+            if matrix.nnz == 0 and np.any(matrix.indptr):
+                raise ValueError("indptr must be a non-decreasing sequence")
+        elif matrix.format == "coo":
+            sparse.coo_array((matrix.data, matrix.coords), matrix.shape)
+    except ValueError as error:
+        raise ValueError(
+            f"{name} is a damaged sparse matrix: {error}. Correct the arrays that contain its "
+            f"indices, or build it again, e.g. {name} = scipy.sparse.csr_array(dense)."
+        ) from error
 
 
 def refuse_masked(values: Any, name: str, cure: str) -> None:

@@ -299,4 +299,11 @@ def check_weights(
     )
     if not np.any(weights):
         raise ValueError(f"{name} must be above 0 for at least one sample, got only zeros.")
+    with np.errstate(over="ignore"):
+        total = np.sum(weights)
+    if not np.isfinite(total):
+        raise ValueError(
+            f"The sum of {name} must be finite, got weights of up to {np.max(weights):.3g}: type "
+            f"{name} / numpy.max({name})."
+        )
     return weights

@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 _MOST_QUANTILES, _ROWS = 1000, 100_000
+_TINY = 1e-150  # Squares of smaller deviations are 0 or inaccurate.
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,11 +77,15 @@ def learn_scaling(
                     "input_scaling='standardize': replace it, e.g. by NaN with "
                     "missing_values='impute', or set input_scaling='robust'."
                 )
+        for label, values in zip(labels, numbers, strict=True):
+            _check_width(label, np.ptp(values), _TINY, setting)
         shift = np.asarray([fit.mean_[0] for fit in fits])
         return Affine(shift, np.asarray([1.0 / fit.scale_[0] for fit in fits]))
     if setting == "robust":
-        scale = np.asarray([1.0 / _width(values) for values in numbers])
-        return Affine(medians, scale, is_clipped=True)
+        widths = [_width(values) for values in numbers]
+        for label, width in zip(labels, widths, strict=True):
+            _check_width(label, width, float(np.finfo(float).smallest_normal), setting)
+        return Affine(medians, 1.0 / np.asarray(widths), is_clipped=True)
     most = max(map(len, numbers))
     levels = np.linspace(0.0, 1.0, max(2, min(_MOST_QUANTILES, most)))
     generator = np.random.default_rng(0)
@@ -96,6 +101,15 @@ def learn_scaling(
     quantiles = np.stack(curves, axis=1)
     # Make the quantiles increase again, since rounding may have changed their order.
     return Quantile(np.maximum.accumulate(quantiles, axis=0))
+
+
+def _check_width(label: str, width: float, least: float, setting: str) -> None:
+    """Raise ValueError if a column varies by too little for a scaling."""
+    if 0.0 < width < least:
+        raise ValueError(
+            f"{label} varies by only {width:.3g}, which is too little for "
+            f"input_scaling={setting!r}: multiply it so that its values are about 1."
+        )
 
 
 def _width(values: np.ndarray) -> float:

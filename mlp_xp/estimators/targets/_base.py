@@ -18,7 +18,7 @@ from sklearn.utils.validation import (
 from mlp_xp._utils.array_types import Namespace
 from mlp_xp.backends import host
 from mlp_xp.estimators.checks.range import large_integer
-from mlp_xp.estimators.checks.unusable import refuse_masked
+from mlp_xp.estimators.checks.unusable import refuse_broken, refuse_masked
 from mlp_xp.nn.losses import Custom, Loss
 
 
@@ -131,6 +131,8 @@ def dense_targets(
         )
     if isinstance(y, np.ndarray) and y.dtype.kind == "T":  # scikit-learn cannot read StringDType.
         y = np.asarray(y.tolist())
+    if sparse.issparse(y):
+        refuse_broken(y, name)
     settings = {"accept_sparse": "csr", "ensure_2d": False, "ensure_all_finite": False}
     try:
         y = check_array(y, **settings, dtype=None, input_name=name, estimator=estimator)

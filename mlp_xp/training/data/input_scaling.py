@@ -11,7 +11,7 @@ import numpy as np
 
 from mlp_xp.backends import Backend, to_numpy
 from mlp_xp.backends.kernels import Scaling, Whitening
-from mlp_xp.training.data.rows import take_rows
+from mlp_xp.training.data.rows import kept_dtype, take_rows
 
 _BLOCK = 512
 _LARGE = 0.9  # An entry of a direction is large if it is at least this fraction of the largest.
@@ -60,6 +60,10 @@ def standardization(
         target = getattr(xp, dtype)
         scaling = Scaling(xp.astype(mean, target), xp.astype(scale, target))
         good = xp.isfinite(variance) & xp.isfinite(scaling.shift) & xp.isfinite(scaling.scale)
+        # Squares of tiny deviations are 0.
+        is_tiny = variance < float(xp.finfo(variance.dtype).smallest_normal)
+        if kept_dtype(x, wide) is not None and bool(xp.any(is_tiny)):
+            good &= ~(is_tiny & _varies(backend, x, wide, first, exchange))
         if not bool(xp.all(good)):
             feature = int(xp.argmin(xp.astype(good, xp.int32)))
             deviation = float(xp.sqrt(variance[feature]))
@@ -74,6 +78,18 @@ def standardization(
 def _blocks(backend: Backend, x: Any, dtype: str) -> Iterator[Any]:
     for start in range(0, x.shape[0], _BLOCK):
         yield backend.put(take_rows(x, slice(start, min(start + _BLOCK, x.shape[0]))), dtype)
+
+
+def _varies(backend: Backend, x: Any, dtype: str, first: Any, exchange: Exchange | None) -> Any:
+    """Return whether each feature has a value that differs from its first value."""
+    xp = backend.xp
+    found = xp.zeros_like(first, dtype=xp.bool)
+    for block in _blocks(backend, x, dtype):
+        found = found | xp.any(block != first, axis=0)
+    if exchange is not None:
+        parts = exchange(backend.get(xp.astype(found, first.dtype)))
+        found = xp.astype(backend.put(np.max(parts, axis=0), dtype), xp.bool)
+    return found
 
 
 def _first_row(x: Any, exchange: Exchange | None) -> Any:

@@ -111,7 +111,7 @@ def examine(trainer: BaseTrainer, given: StepArguments, penalty: float) -> _Diag
         yield "input", found.x
         yield "targets", found.targets
         if is_weighted:
-            yield "sample weights", 1.0 / xp.sum(weights)
+            yield "sample weights", (xp.sum(weights), 1.0 / xp.sum(weights))
         *names, last = _layer_names(network)
         for depth, name in enumerate(names, 1):
             yield name, hidden(network, params, found.x, found.context, depth)
