@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from mlp_xp._utils.optional import optional
 from mlp_xp._utils.storage.durable import locked, make_folder, replacing, sweep
-from mlp_xp._utils.storage.files import read_file
+from mlp_xp._utils.storage.files import TEXT_LIMIT, check_text, read_file
 from mlp_xp.estimators import MLPClassifier, MLPRegressor
 from mlp_xp.estimators.ensembles import BaseEnsemble
 from mlp_xp.estimators.fitted.state import FittedState, fitted_state, publish
@@ -30,7 +30,6 @@ from mlp_xp.saving._ensembles import (
     with_networks,
 )
 from mlp_xp.saving._files import (
-    JSON_LIMIT,
     SPEC,
     WEIGHTS,
     SavingError,
@@ -162,11 +161,16 @@ class _Files:
         """Return the content of the JSON file, with the digest."""
         self._spec["sha256"] = digest(self._spec, self._sha256)
         text = json.dumps(self._spec, indent=2, allow_nan=False).encode()
-        expect(
-            len(text) <= JSON_LIMIT,
-            f"history_ and the curves make {SPEC} {len(text)} bytes long; only {JSON_LIMIT} can "
-            "be loaded: keep only the last epochs, e.g. model.history_ = model.history_[-1000:]",
-        )
+        try:
+            check_text(text)
+            expect(
+                len(text) <= TEXT_LIMIT, f"{len(text)} bytes, more than the {TEXT_LIMIT} allowed"
+            )
+        except ValueError as error:
+            raise SavingError(
+                f"{SPEC} cannot be loaded, because history_ and the curves give it {error}: keep "
+                "only the last epochs, e.g. model.history_ = model.history_[-1000:]"
+            ) from error
         return text
 
 

@@ -7,7 +7,6 @@ begins with the number of the network. Other block parameters are named ``others
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Iterable, Mapping
@@ -18,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mlp_xp._utils.optional import optional
-from mlp_xp._utils.storage.files import open_file
+from mlp_xp._utils.storage.files import open_file, parse_json
 from mlp_xp.backends import to_numpy
 from mlp_xp.backends.kernels import Scaling, Whitening
 from mlp_xp.estimators.fitted.state import FittedState
@@ -111,7 +110,7 @@ def read_header(path: Path) -> Header:
         size = os.fstat(file.fileno()).st_size
         length = int.from_bytes(file.read(8), "little")
         expect(length <= min(size - 8, _HEADER_LIMIT), "invalid safetensors file: damaged header")
-        header = json.loads(file.read(length))
+        header = parse_json(file.read(length))
     header.pop("__metadata__", None)
     tensors = {name: _described(entry["dtype"], entry["shape"]) for name, entry in header.items()}
     return Header(tensors, size, size - 8 - length)

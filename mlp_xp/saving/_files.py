@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mlp_xp._utils.storage.files import read_file
+from mlp_xp._utils.storage.files import TEXT_LIMIT, parse_json, read_file
 
 WEIGHTS, SPEC = "model.safetensors", "model.json"
-JSON_LIMIT = 64 << 20  # The maximum size in bytes, enough for the history of 200,000 epochs.
 
 # Errors that unexpected data in a file can cause.
 _DAMAGES: tuple[type[Exception], ...] = (ValueError, TypeError, LookupError, AttributeError)
@@ -50,7 +48,7 @@ def brief(error: Exception) -> str:
 def read_json(path: Path, cure: str) -> dict[str, Any]:
     """Read a file that contains one JSON object; errors name the file and end with ``cure``."""
     try:
-        content = json.loads(read_file(path, JSON_LIMIT))
+        content = parse_json(read_file(path, TEXT_LIMIT))
     except (OSError, ValueError, RecursionError, MemoryError) as error:
         reason = error.strerror if isinstance(error, OSError) else f"invalid JSON: {brief(error)}"
         raise SavingError(f"{path} cannot be read ({reason}): {cure}") from error

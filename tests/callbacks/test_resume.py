@@ -5,6 +5,7 @@ import json
 import math
 import os
 import pickle
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import processes
 import pytest
-from helpers import names, place_of, problem
+from helpers import bounded, names, place_of, problem
 
 from mlp_xp import MLPClassifier, MLPRegressor
 from mlp_xp._utils.tree import leaves
@@ -197,6 +198,68 @@ def test_a_damaged_newest_checkpoint_falls_back_with_a_warning(name, damage, tmp
         resumed = make(watch=watch).fit(X, Y, resume=tmp_path)
     assert result(resumed) == result(make().fit(X, Y))
     assert names(tmp_path) == ["best", f"epoch-{resumed.n_iter_:04}"]
+
+
+WRONG_FACTS = [
+    ("epoch", None, "epoch is missing"),
+    ("epoch", -1, "epoch is -1, which is not valid"),
+    ("seed", 2**32, "seed is 4294967296, which is not valid"),
+    ("plateau", [1.0], r"plateau is \[1\.0\], which is not valid"),
+    ("position", [0, "x", 0], "position is .*, which is not valid"),
+    ("rule_start", 10**9, "rule_start is above steps"),
+    ("fit", {"alpha": 3}, "fit is .*, which is not valid"),
+    ("speed", 3, "speed is unknown"),
+    ("history", {}, r"history\.best_loss is missing"),
+    ("history", {"records": [[1]]}, r"history\.records is \[\[1\]\], which is not valid"),
+    ("history", {"scores": None}, "history has only a part of the validation results"),
+    ("array", np.nan, r"array 'state\.params\.0\.W' must have finite numbers of floating point"),
+    ("array", 1, r"array 'state\.params\.0\.W' must have finite numbers of floating point"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "message"), WRONG_FACTS)
+def test_a_checkpoint_with_wrong_values_and_their_digest_is_damaged(name, value, message, tmp_path):
+    interrupt(STEPS + 1, tmp_path)
+    newest = list(checkpoints.checkpoints(tmp_path).values())[-1]
+    snapshot = checkpoints.read_checkpoint(newest)
+    facts, arrays = snapshot.metadata, snapshot.arrays
+    if name == "array":
+        arrays["state.params.0.W"] = np.full_like(
+            arrays["state.params.0.W"], value, dtype=np.asarray(value).dtype
+        )
+    elif value is None:
+        del facts[name]
+    else:
+        is_part = name == "history" and value
+        facts[name] = facts[name] | value if is_part else value
+    for path in checkpoints.checkpoints(tmp_path).values():
+        checkpoints.write_snapshot(path, checkpoints.Snapshot(arrays, facts))
+    with pytest.raises(SnapshotError, match=rf"{newest.name} is damaged: {message}"):
+        make().fit(X, Y, resume=tmp_path)
+
+
+def test_files_of_a_checkpoint_have_the_size_that_their_headers_say(tmp_path):
+    interrupt(STEPS, tmp_path)
+    *older, path = checkpoints.checkpoints(tmp_path).values()
+    for folder in older:
+        shutil.rmtree(folder)
+    content = (path / "training.safetensors").read_bytes()
+    for name, length, message in (
+        ("training.json", 2**40, "1099511627776 bytes, more than the 33554432 allowed"),
+        ("training.safetensors", 2**40, f"1099511627776 bytes, more than the {len(content)} allo"),
+    ):
+        whole = (path / name).read_bytes()
+        with (path / name).open("ab") as file:
+            file.truncate(length)
+        with bounded(), pytest.raises(SnapshotError, match=message):
+            make().fit(X, Y, resume=tmp_path)
+        (path / name).write_bytes(whole)
+    (path / "training.safetensors").write_bytes((2**40).to_bytes(8, "little") + content[8:])
+    with pytest.raises(SnapshotError, match=r"damaged: the header of training\.safetensors is too"):
+        make().fit(X, Y, resume=tmp_path)
+    (path / "training.json").write_bytes(b"[" + b"[]," * 600_000 + b"1]")
+    with bounded(), pytest.raises(SnapshotError, match="1200001 values, more than the 1000000"):
+        make().fit(X, Y, resume=tmp_path)
 
 
 def test_without_any_whole_checkpoint_nothing_is_trained(tmp_path):

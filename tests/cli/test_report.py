@@ -1,6 +1,7 @@
 """report.html of a run and of several: its content, escaped, in light, dark and on a phone."""
 
 import json
+import os
 import re
 import shutil
 from base64 import b64decode
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browser import headless_chromium
+from helpers import bounded
 from PIL import Image
 from running import FILES, RECIPE, TINY, history_of
 
@@ -144,6 +146,32 @@ def test_a_damaged_run_is_listed_as_damaged(mlp_xp, fails, digits_run):
         assert re.fullmatch(r".*\nrun +[\d-]+ [\d:]+ +damaged\n", mlp_xp("runs", ".").out)
         assert "run is damaged or not a run (" in fails("compare", "run", "run"), damage
     path.write_text("{")
+    assert json.loads(mlp_xp("runs", ".", "--json").out)[0]["state"] == "damaged"
+
+
+HISTORIES = {
+    "a pipe": lambda path: os.mkfifo(path),
+    "a device": lambda path: path.symlink_to("/dev/zero"),
+    "a gigabyte of nothing": lambda path: [path.touch(), os.truncate(path, 2**30)],
+    "many rows": lambda path: path.write_text("a\n" + "1\n" * 1_100_000),
+    "many columns": lambda path: path.write_text("," * 990_000 + "\n1" * 9_000),
+    "no header": lambda path: path.write_text(""),
+    "text": lambda path: path.write_text("a\nb\n"),
+    "not UTF-8": lambda path: path.write_bytes(b"a\n\xff\n"),
+    "a long field": lambda path: path.write_text("a\n" + "1" * 200_000 + "\n"),
+}
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs named pipes and devices")
+@pytest.mark.parametrize("kind", HISTORIES)
+def test_a_hostile_history_is_refused_quickly(kind, mlp_xp, fails, digits_run):
+    path = digits_run / "history.csv"
+    path.unlink()
+    HISTORIES[kind](path)
+    with bounded():
+        said = fails("compare", "run", "run")
+    assert "run is damaged or not a run (" in said
+    assert "history.csv" in said
     assert json.loads(mlp_xp("runs", ".", "--json").out)[0]["state"] == "damaged"
 
 

@@ -1,6 +1,7 @@
 """Model folders that were damaged, edited or made to do harm are rejected quickly."""
 
 import contextlib
+import copy
 import json
 import math
 import os
@@ -11,7 +12,7 @@ import sys
 import numpy as np
 import pytest
 import safetensors.numpy
-from helpers import bounded, matrix
+from helpers import bounded, matrix, names
 from models import CODES, SETTINGS, X, fitted, rejects, sign, spec_of
 
 from mlp_xp import MLPClassifier, MLPRegressor
@@ -243,6 +244,14 @@ MANY = {"class": "Branch", "layers": {"tuple": [1] * 50_000 + [5]}}
 AXES = {"tuple": [5] + [1] * 50_000}
 BLOCKS = {"class": "Blocks", "shape": AXES, "mixed": {"tuple": list(range(25_000))}}
 COLLIDING = [[k * (2**61 - 1), 1] for k in range(5000)]
+# Values of the kinds that take the most memory.
+MANY_VALUES = {
+    "empty lists": lambda n: [[]] * (n // 2),
+    "lists": lambda n: [[1]] * (n // 2),
+    "objects": lambda n: [{f"{i:x}": 1} for i in range(n // 2)],
+    "keys": lambda n: {f"{i:x}": 1 for i in range(n)},
+    "text": lambda n: [f"{i:x}" for i in range(n)],
+}
 BOMBS = {
     "wide layers": {"widths": [5, 10**8, 3], "params": {"normalization": "batch"}},
     "a wide projection": {"widths": [5, {"class": "Project", "width": 10**9}, 3]},
@@ -277,11 +286,39 @@ def test_a_file_of_a_gigabyte_of_nothing_is_rejected(name, saved, limits):
     with (saved / name).open("ab") as file:
         file.truncate(1 << 30)
     with limits():
-        rejects(rf"{name} .*(more than the 67108864|tensors must take)", load_model, saved)
+        rejects(rf"{name} .*(more than the 33554432|tensors must take)", load_model, saved)
     if hasattr(os, "mkfifo"):  # Nor is a named pipe waited for.
         (saved / name).unlink()
         os.mkfifo(saved / name)
         rejects(rf"{name} cannot be read.*not a regular file", load_model, saved)
+
+
+def test_more_than_a_million_values_are_rejected(saved):
+    sign(saved, spec_of(saved) | {"widths": MANY_VALUES["empty lists"](1_000_100)})
+    rejects(r"model\.json .*10\d+ values, more than the 1000000 allowed", load_model, saved)
+    (saved / "model.json").write_bytes(b"{" + b" " * 2**23 + "é".encode() + b"}")
+    rejects(r"model\.json .* not ASCII, more than 8388608\): save the model", load_model, saved)
+
+
+@pytest.mark.parametrize("name", matrix(*MANY_VALUES))
+@pytest.mark.parametrize("place", ["widths", "params", "feature_names", "unknown"])
+def test_a_million_values_take_little_memory_and_time(name, place, saved):
+    sign(saved, spec_of(saved) | {place: MANY_VALUES[name](990_000)})
+    with bounded(), contextlib.suppress(SavingError):
+        load_model(saved)
+
+
+def test_a_model_whose_history_is_too_long_to_load_is_not_saved(model, tmp_path, monkeypatch):
+    monkeypatch.setattr("mlp_xp._utils.storage.files.MOST_VALUES", 1000)
+    long = copy.copy(model)
+    long.history_ = model.history_ * 50
+    said = (
+        r"model\.json cannot be loaded, because .* give it \d+ values, more than the 1000 allowed"
+    )
+    rejects(
+        rf"{said}: keep only the last epochs, e\.g\. model\.history_ =", save_model, long, tmp_path
+    )
+    assert names(tmp_path) == []
 
 
 FORMS = [None, True, -1, 0, 1.5, 2**70, "x", [], {}, [1] * 50, {"class": "Adam"}, {"float": "nan"}]

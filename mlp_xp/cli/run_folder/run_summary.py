@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+from mlp_xp._utils.storage.files import TEXT_LIMIT, check_text, read_file
 from mlp_xp.cli.run_folder.config import CONFIG, read_config
 from mlp_xp.cli.terminal.text import readable
 from mlp_xp.recipes import FILES
@@ -85,7 +87,7 @@ def read_summary(folder: Path) -> RunSummary:
     try:
         run = RunSummary(folder, config, read_history(folder))
         _check(run)
-    except (LookupError, TypeError, ValueError, AttributeError, RecursionError, csv.Error) as error:
+    except (OSError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         reason = f"{type(error).__name__}: {error!s:.200}"
         raise ValueError(f"{folder} is damaged or not a run ({reason}): {_CURE}") from error
     return run
@@ -167,10 +169,16 @@ def write_history(folder: Path, records: Sequence[Record], score: str) -> None:
 
 def read_history(folder: Path) -> list[dict[str, Any]]:
     """Return the rows of ``history.csv``, with None for missing values; [] if it does not exist."""
-    if not (folder / _HISTORY).exists():
+    path = folder / _HISTORY
+    if not path.exists():
         return []
-    with (folder / _HISTORY).open(newline="", encoding="utf-8") as file:
+    content = read_file(path, TEXT_LIMIT)
+    try:
+        check_text(content, b",\n\r")
+        names, *rows = csv.reader(io.StringIO(content.decode(), newline=""))
         return [
-            {name: float(text) if text else None for name, text in row.items()}
-            for row in csv.DictReader(file)
+            {name: float(text) if text else None for name, text in zip(names, row, strict=True)}
+            for row in rows
         ]
+    except (ValueError, csv.Error) as error:
+        raise ValueError(f"{_HISTORY}: {error}") from error

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from mlp_xp._utils.optional import optional
-from mlp_xp._utils.storage.files import read_file
+from mlp_xp._utils.storage.files import TEXT_LIMIT, open_file, parse_json, read_file
+from mlp_xp.training.checkpoints.checks import check_snapshot
 from mlp_xp.training.checkpoints.snapshot import Snapshot, SnapshotError
 
 _ARRAYS, _FACTS = "training.safetensors", "training.json"
 _NAME = re.compile(r"epoch-(\d{4,})(?:-step-(\d{6,}))?")
 _FORMAT = {"format": "mlp_xp training", "format_version": 1}
-_LIMIT = 1 << 40  # The maximum size of a file to read, in bytes.
+_HEADER_LIMIT = 4 << 20  # The maximum size in bytes, enough for about 30,000 tensors.
 
 
 def checkpoint_name(epoch: int, step: int = 0) -> str:
@@ -57,21 +58,37 @@ def read_checkpoint(folder: Path) -> Snapshot:
     """Read a checkpoint; raise `SnapshotError` if it is damaged or from another version."""
     safetensors = optional("safetensors.numpy")
     try:
-        content = json.loads(read_file(folder / _FACTS, _LIMIT))
-        arrays = read_file(folder / _ARRAYS, _LIMIT)
+        content = parse_json(read_file(folder / _FACTS, TEXT_LIMIT))
+        arrays = read_file(folder / _ARRAYS, _stated_size(folder / _ARRAYS))
         if content.get("sha256") != _digest(arrays, content):
             raise SnapshotError(f"{folder} is damaged: its SHA-256 does not match {_FACTS}")
         if {name: content[name] for name in _FORMAT} != _FORMAT:
             raise SnapshotError(
                 f"{folder} was written by another version of mlp-xp: use that version"
             )
-        return Snapshot(safetensors.load(arrays), content["facts"])
+        snapshot = Snapshot(safetensors.load(arrays), content["facts"])
+        try:
+            check_snapshot(snapshot)
+        except SnapshotError as error:
+            raise SnapshotError(f"{folder} is damaged: {error}") from None
+        return snapshot
     except SnapshotError:
         raise
     except OSError as error:
         raise SnapshotError(f"{folder} cannot be read: {error.strerror}") from error
     except Exception as error:  # safetensors and json raise errors of many types.
         raise SnapshotError(f"{folder} is damaged: {type(error).__name__}: {error}") from error
+
+
+def _stated_size(path: Path) -> int:
+    """Return the size of a safetensors file according to its header, without reading its arrays."""
+    with open_file(path) as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > _HEADER_LIMIT:
+            raise SnapshotError(f"{path.parent} is damaged: the header of {path.name} is too long")
+        header = parse_json(file.read(length))
+    header.pop("__metadata__", None)
+    return int(8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0))
 
 
 def read_newest(folder: Path) -> Snapshot | None:

@@ -88,6 +88,8 @@ def restore_snapshot(loop: FitLoop, snapshot: Snapshot) -> None:
         raise SnapshotError(
             f"the checkpoint is from a fit with {earlier}, but this fit has {now}: {cure}"
         )
+    if loop.validation is not None and metadata["history"]["scores"] is None:
+        raise SnapshotError("the checkpoint has no validation scores, which this fit needs")
     trainer.want_accuracy(metadata["with_accuracy"])
     state = trainer.state
     sums = state.loss if trainer.with_accuracy else ()
