@@ -39,13 +39,14 @@ KINDS = ["empty", "number", "date", "number", "category", "category"]
 
 def fitted(X=X, **settings):
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Left out as inputs")
+        warnings.filterwarnings("ignore", "Left out as inputs|.* has numbers stored as text")
         return tabular(**settings).fit(X, y)
 
 
 def test_a_csv_file_is_fitted_as_the_command_line_does(tmp_path):
-    told = r"Left out as inputs: X\['id'\] \(text, with 120 values in 120 rows, e.g. 'n0'\)"
-    with pytest.warns(UserWarning, match=told):
+    left_out = r"Left out as inputs, since their text .* in nearly every row: X\['id'\]\. Drop"
+    numbers = r"X\['paid'\] has numbers stored as text, e.g. '0', and is used as numbers\. For"
+    with pytest.warns(UserWarning, match=left_out), pytest.warns(UserWarning, match=numbers):
         model = tabular().fit(X, y)
     assert [column.kind for column in model.columns_.columns] == KINDS
     parsed = X.assign(
@@ -56,12 +57,9 @@ def test_a_csv_file_is_fitted_as_the_command_line_does(tmp_path):
     np.testing.assert_array_equal(same.predict_proba(parsed[[*parsed][1:]]), model.predict_proba(X))
     assert re.search(r"\nid +left out +0\n", repr(model.columns_))
     for gap in ("?", " NA", None):
-        rows = model.columns_.transform(X[:1].assign(smokes=gap, paid=gap, joined=gap, member=gap))
-        assert [*rows[0]] == [
-            *model.columns_.transform(
-                X[:1].assign(smokes=None, paid=np.nan, joined=None, member=None)
-            )[0]
-        ]
+        names = ["smokes", "paid", "joined", "member"]
+        rows = X[:1].assign(**dict.fromkeys(names, gap)), X[:1].assign(**dict.fromkeys(names))
+        np.testing.assert_array_equal(*map(model.columns_.transform, rows))
     holes = tabular().fit(pandas.DataFrame({"city": ["Bern", "Oslo", "?", "None"] * 30}), y)
     assert holes.columns_.input_names == ("city=Bern", "city=Oslo", "city is missing")
     zones = X.assign(joined=X["joined"] + "T02:00+02:00", age=X["age"].astype(str))
@@ -119,8 +117,16 @@ def test_a_declared_category_is_a_category():
     np.testing.assert_array_equal(named.predict(text.astype(str)), named.predict(text))
     days = pandas.DataFrame({"day": pandas.Categorical(["2026-01-31", "2026-02-28"] * 60)})
     assert tabular().fit(days, y).columns_.columns[0].kind == "category"
-    with pytest.raises(ValueError, match=r"X\['zip'\] has numbers stored as text, e.g. '00': conv"):
-        tabular().fit(declared.astype({"zip": str}), y)
+    with pytest.warns(
+        UserWarning, match=r"X\['zip'\] has numbers stored as text, e.g. '00'"
+    ) as told:
+        numbers = tabular().fit(undeclared := declared.astype({"zip": str}), y)
+    assert numbers.columns_.columns[0].kind == "number"
+    cure = re.search(r"e.g. by (column.*)\.$", str(told[0].message))[1]
+    column = eval(cure, {"column": undeclared["zip"]})
+    assert fitted(undeclared.assign(zip=column)).columns_.columns[0].kind == "category"
+    few = tabular().fit(pandas.DataFrame({"month": [*"1234?"] * 24}), y)  # They may be codes.
+    assert few.columns_.input_names[:2] == ("month=1", "month=2")
 
 
 VALUES = RNG.uniform(1e3, 1e5, N).round(2)
@@ -160,9 +166,24 @@ def test_dates_in_another_format_are_named():
     told = r"X\['day'\] has '01.01.2025', which is not an ISO 8601 date, but is used as 60 categ"
     with pytest.warns(UserWarning, match=told) as caught:
         tabular().fit(pandas.DataFrame({"day": days}), y)
+    unique = X[["age"]].assign(day=DAYS.dt.strftime("%m/%d/%y"))
+    with (
+        pytest.warns(UserWarning, match="Left out as inputs"),
+        pytest.warns(UserWarning, match="'01/30/24', which is not an ISO 8601 date, and is left"),
+    ):
+        tabular().fit(unique, y)
     cure = re.search(r"e.g. by (.*)\.$", str(caught[0].message))[1]
     found = eval(cure, {"pandas": pandas, "column": pandas.Series(days)})
     assert found.dt.strftime("%d.%m.%Y").tolist() == days
+
+
+def test_warnings_of_all_folds_are_the_same_so_that_they_are_printed_once():
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        scores = cross_val_score(tabular(), X, y, cv=3)
+    assert not np.any(np.isnan(scores))
+    texts = {str(one.message) for one in caught if "Stochastic" not in str(one.message)}
+    assert len({text for text in texts if text.startswith("Left out")}) == 1
 
 
 def test_many_wrong_columns_are_all_named():
@@ -222,5 +243,12 @@ def test_a_wrong_name_of_a_target_is_told_what_to_type():
     ):
         with case(told), pytest.raises(ValueError, match=told):
             tabular().fit(given, name)
+    holes = frame.assign(group=[*y[:7], None, *y[8:]])
+    with pytest.raises(
+        ValueError, match=r"X\['group'\], the target, is missing in row 7"
+    ) as caught:
+        tabular().fit(holes, "group")
+    cure = re.search(r"e.g. X = (.*), or", str(caught.value))[1]
+    tabular().fit(eval(cure, {"X": holes}), "group")
     with pytest.raises(ValueError, match="X has no column 'no' to use as y_val"):
         tabular().fit(frame, "group", X_val=frame, y_val="no")

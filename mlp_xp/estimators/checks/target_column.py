@@ -26,6 +26,12 @@ def take_target(X: Any, y: Any, name: str = "y") -> tuple[Any, Any]:
         more = ", ..." if len(frame.columns) > _SHOWN else ""
         shown = ", ".join(map(repr, frame.columns[:_SHOWN])) + more
         raise ValueError(f"X has no column {y!r} to use as {name}{end} It has {shown}.")
-    target = frame[y].to_native()
+    series = frame[y]
+    if (row := series.is_null().arg_max()) is not None and series.is_null()[row]:
+        raise ValueError(
+            f"X[{y!r}], the target, is missing in row {row}: leave out such rows, e.g. "
+            f"X = X.dropna(subset=[{y!r}]), or X.drop_nulls({y!r}) in polars."
+        )
+    target = series.to_native()
     is_pandas = hasattr(target, "iloc")
-    return frame.drop(y).to_native(), target if is_pandas else frame[y].to_numpy()
+    return frame.drop(y).to_native(), target if is_pandas else series.to_numpy()

@@ -52,13 +52,13 @@ def learn_columns(estimator: Any, raws: Sequence[RawColumn]) -> TableColumns:
             parsed = parse_text(raw) if is_text else raw
             column = _learn(estimator, name, parsed, is_named=is_named)
             if isinstance(column, CategoryColumn):
-                is_useless, reason = judge_categories(count_text(parsed), len(raw.values))
-                has_inputs = bool(column.values) or column.has_missing
-                if is_useless and (is_text or not has_inputs):
-                    left_out.append(f"{raw.label} ({reason}, e.g. {str(raw.factors[1][0])[:40]!r})")
+                is_useless, _ = judge_categories(count_text(parsed), len(raw.values))
+                is_useless &= is_text or not (column.values or column.has_missing)
+                if is_text:
+                    warn_of_values(parsed, is_left_out=is_useless)
+                if is_useless:
+                    left_out.append(raw.label)
                     column = EmptyColumn(name, True)
-                elif is_text:
-                    warn_of_values(parsed)
             learned.append((column, parsed))
     problems.raise_error()
     _check_inputs(learned, left_out)
@@ -108,14 +108,16 @@ def _learn(estimator: Any, name: str, raw: RawColumn, *, is_named: bool) -> Colu
 
 def _check_inputs(learned: Sequence[tuple[Column, RawColumn]], left_out: Sequence[str]) -> None:
     """Raise ValueError if no column is an input; otherwise, warn about text that is left out."""
-    reasons = "; ".join([*left_out[:_NAMED], *(["..."] if len(left_out) > _NAMED else [])])
+    more = [f"{len(left_out) - _NAMED} more"] if len(left_out) > _NAMED else []
+    shown = ", ".join([*left_out[:_NAMED], *more])
+    why = "text is constant or differs in nearly every row"
     if all(isinstance(column, EmptyColumn) for column, _ in learned):
         if not left_out:
             raise ValueError("X has no value in any column: check how it was loaded.")
-        raise ValueError(f"X has no column that can be an input. Left out: {reasons}.")
-    if left_out:
+        raise ValueError(f"X has no column that can be an input, since {why}: {shown}.")
+    if left_out:  # The same text in each fold of a cross-validation is printed once.
         cure = "Drop these columns to silence this warning."
-        warn_caller(f"Left out as inputs: {reasons}. {cure}")
+        warn_caller(f"Left out as inputs, since their {why}: {shown}. {cure}")
 
 
 def _named(given: Any, n_columns: int, names: Sequence[str]) -> list[bool]:

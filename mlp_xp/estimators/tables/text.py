@@ -30,24 +30,28 @@ def count_text(raw: RawColumn) -> dict[Category, int]:
 
 
 def parse_text(raw: RawColumn) -> RawColumn:
-    """Return a text column as dates if all of its text is ISO 8601 dates, otherwise as text.
+    """Return a text column as dates or numbers if all of its text is, otherwise as text.
 
-    Words such as "?" mean missing values. Text of numbers becomes numbers if it also has such
-    words: otherwise, `pandas.read_csv` would have read numbers, so the user wants text. Raise
-    ColumnError if the text is mostly numbers or dates.
+    Words such as "?" mean missing values. A few numbers stay text, since they may be codes; many
+    become numbers, with a warning. Raise ColumnError if the text is mostly numbers or dates.
     """
     counts = count_text(raw)
     is_text = {value: isinstance(value, str) for value in counts}
     texts = {str(v): n for v, n in counts.items() if is_text[v] and not means_missing(str(v))}
-    has_numbers, has_gaps = not all(is_text.values()), len(texts) < len(counts)
-    if all(map(is_finite, texts)) and (has_numbers or (texts and has_gaps)):
-        return parse_numbers(raw)
-    if has_numbers:
+    if not all(is_text.values()):
+        if all(map(is_finite, texts)):
+            return parse_numbers(raw)
         raise text_and_numbers(raw.label)
     if texts and all(parse_date(text.strip()) for text in texts):
         return parse_dates(raw)
     wrong = find_wrong_text(texts)
     if wrong is not None and wrong.is_certain:
+        if wrong.form == "plain":
+            warn_caller(
+                f"{raw.label} {wrong.reason}, and is used as numbers. For categories, such as ZIP "
+                "codes, declare them, e.g. by column.astype('category')."
+            )
+            return parse_numbers(raw)
         cure = f"{cure_of(wrong)}, or drop the column, or name it in categorical_features"
         raise ColumnError(raw.label, wrong.reason, cure)
     return drop_gaps(raw, ())
@@ -60,15 +64,13 @@ def drop_gaps(raw: RawColumn, categories: Collection[Category]) -> RawColumn:
     return replace(raw, values=np.asarray([*values, None])[codes]) if None in values else raw
 
 
-def warn_of_values(raw: RawColumn) -> None:
+def warn_of_values(raw: RawColumn, *, is_left_out: bool) -> None:
     """Warn if the categories of a text column are numbers with units or commas, or dates."""
     texts = {str(value): n for value, n in count_text(raw).items()}
     wrong = find_wrong_text(texts)
     if wrong is not None and wrong.is_unusual and len(texts) > 2:
-        warn_caller(
-            f"{raw.label} {wrong.reason}, but is used as {len(texts)} categories. To use the "
-            f"values, {cure_of(wrong)}."
-        )
+        use = "and is left out" if is_left_out else f"but is used as {len(texts)} categories"
+        warn_caller(f"{raw.label} {wrong.reason}, {use}. To use the values, {cure_of(wrong)}.")
 
 
 def parse_dates(raw: RawColumn) -> RawColumn:
