@@ -19,7 +19,7 @@ from mlp_xp.datasets._dataset import Column
 from mlp_xp.datasets._own_data import csv_files
 from mlp_xp.datasets._own_data import parquet as _parquet
 from mlp_xp.datasets._own_data import tables as _tables
-from mlp_xp.datasets._own_data.csv_files import CsvFormat
+from mlp_xp.datasets._own_data.csv_format import CsvFormat
 from mlp_xp.datasets._own_data.tables import read_table
 
 GOOD = "".join(f"{i},{i * i},{'ab'[i % 2]}\n" for i in range(20))
@@ -482,3 +482,21 @@ def test_a_target_with_decimal_commas_is_an_error_that_names_the_option():
     assert load_files("a.csv", task="classification").class_names[:2] == ("0,0", "0,1")
     data = load_files("a.csv", decimal=",")
     assert sorted([*data.y_train, *data.y_test])[:4] == [0.0, 0.0, 0.1, 0.1]
+
+
+def test_what_to_type_for_numbers_with_commas_follows_the_format():
+    rows = "".join(f"{i},5;{i};x\n{i},25;{i};y\n" for i in range(60))
+    write("a.csv", f"i;j;kind\n{rows}")
+    said = (
+        "'i' has '0,5' among its numbers: write plain .*1234.5, set --decimal , for decimal commas"
+    )
+    rejects(f"{said}, or type --drop i$", load_files, "a.csv")
+    used = load_files("a.csv", decimal=",").columns.used
+    assert used == (Column("i"), Column("j"))
+    new = {"columns": used, "has_target": False}
+    said = "'i' has '1,5', but the network was trained with numbers: correct it, set --decimal ,"
+    rejects(said, read_table, write("b.csv", "i;j\n1,5;2\n"), **new)
+    new["form"] = CsvFormat(decimal=",")
+    assert read_table(Path("b.csv"), **new).x.tolist() == [[1.5, 2.0]]
+    said = "'i' has '1.5', but .*: correct it, set --decimal . for decimal points, or leave it"
+    rejects(said, read_table, write("b.csv", "i;j\n2,5;2\n1.5;2\n"), **new)

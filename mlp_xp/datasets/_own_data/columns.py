@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from mlp_xp._utils.categories import find_wrong_text, judge_categories
 from mlp_xp._utils.optional import as_typed
 from mlp_xp.datasets._dataset import Column, DatasetError
+from mlp_xp.datasets._own_data.csv_format import CsvFormat
 
+_RECOGNIZED = CsvFormat()
 KINDS = ("number", "flag", "date", "text")
 
 
@@ -30,13 +32,18 @@ def _counts_of(column: NDArray[Any]) -> Counter[Any]:
 
 
 def check_columns(
-    path: object, names: Sequence[str], columns: Iterable[NDArray[Any]], *, are_known: bool
+    path: object,
+    names: Sequence[str],
+    columns: Iterable[NDArray[Any]],
+    form: CsvFormat,
+    *,
+    are_known: bool,
 ) -> None:
     """Raise DatasetError if columns cannot be inputs; the error lists them and what to type.
 
     If ``are_known``, the columns are those of a model, so text is known to be categorical.
     """
-    problems, cures = {}, {"write plain numbers such as 1234.5": None}
+    problems, cures = {}, {f"write plain numbers such as {form.text(1234.5)}": None}
     for name, column in zip(names, columns, strict=True):
         first = first_value(column) if column.dtype == object else 0.0
         if isinstance(first, str):
@@ -45,8 +52,8 @@ def check_columns(
                 problems[name] = wrong.reason
                 if wrong.form == "date":
                     cures["write dates such as 2026-01-31"] = None
-                if wrong.form == "comma" and wrong.commas == "unknown":
-                    cures["set --decimal , for decimal commas"] = None
+                if hint := form.decimal_hint(wrong.commas):
+                    cures[hint] = None
         elif not isinstance(first, datetime | None) and np.any(
             infinite := np.isinf(column.astype(np.float64, copy=False))
         ):
@@ -68,7 +75,11 @@ def drop_option(names: Iterable[str]) -> str:
 
 
 def choose_columns(
-    path: object, names: Sequence[str], x: NDArray[Any], x_train: NDArray[Any]
+    path: object,
+    names: Sequence[str],
+    x: NDArray[Any],
+    x_train: NDArray[Any],
+    form: CsvFormat = _RECOGNIZED,
 ) -> tuple[tuple[Column, ...], list[str]]:
     """Return the columns that can be inputs, and notes for the user."""
     used, notes = [], []
@@ -79,7 +90,7 @@ def choose_columns(
             notes.append(f"left out: {name} (it is empty)")
             continue
         if isinstance(first, str):
-            is_left_out, note = _text_note(name, column, train)
+            is_left_out, note = _text_note(name, column, train, form)
             notes += [note] if note else []
             if not is_left_out:
                 used.append(Column(name, "text", None in {*column}))
@@ -101,7 +112,9 @@ def choose_columns(
     return tuple(used), notes
 
 
-def _text_note(name: str, column: NDArray[Any], train: NDArray[Any]) -> tuple[bool, str]:
+def _text_note(
+    name: str, column: NDArray[Any], train: NDArray[Any], form: CsvFormat
+) -> tuple[bool, str]:
     """Return whether a text column is left out, and a note for the user or ""."""
     everywhere, counts = _counts_of(column), _counts_of(train)
     is_left_out, note = judge_categories(counts, len(train), everywhere)
@@ -109,7 +122,9 @@ def _text_note(name: str, column: NDArray[Any], train: NDArray[Any]) -> tuple[bo
         return True, f"left out: {name} ({note})"
     wrong = find_wrong_text(everywhere)
     if wrong is not None and wrong.is_unusual and len(everywhere) > 2:
-        return False, f"{name} {wrong.reason}, but is used as {len(everywhere)} categories"
+        note = f"{name} {wrong.reason}, but is used as {len(everywhere)} categories"
+        hint = form.decimal_hint(wrong.commas)
+        return False, f"{note}: {hint}" if hint else note
     return False, f"{name}: {note}" if note else ""
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mlp_xp._utils.categories import is_finite
 from mlp_xp.datasets._dataset import Column, Columns, Dataset, DatasetError, split_dataset
 from mlp_xp.datasets._own_data.columns import choose_columns
-from mlp_xp.datasets._own_data.csv_files import CsvFormat, number_with_comma
+from mlp_xp.datasets._own_data.csv_format import CsvFormat, number_with_comma
 from mlp_xp.datasets._own_data.images import read_images
 from mlp_xp.datasets._own_data.selection import Table
 from mlp_xp.datasets._own_data.tables import TABLES, read_table

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mlp_xp._utils.categories import WORDS
+from mlp_xp._utils.categories import WORDS, parse_date
 from mlp_xp.datasets._dataset import Column, DatasetError
 from mlp_xp.datasets._own_data.columns import check_columns, first_value
-from mlp_xp.datasets._own_data.values import is_no_date, is_no_number
+from mlp_xp.datasets._own_data.csv_format import CsvFormat
+from mlp_xp.datasets._own_data.values import parse
 
 TARGETS = ("target", "label", "class", "y")  # The default names of the column to predict.
 _BYTES = {np.dtype(bool), np.dtype(np.uint8)}
@@ -40,6 +41,7 @@ class Wanted(NamedTuple):
     drop: tuple[str, ...]
     columns: Sequence[Column] | None
     has_target: bool
+    form: CsvFormat
 
     def expected(self, n_columns: int) -> list[Column | None]:
         """Return the model's column at each position, or None at each position without a model."""
@@ -121,19 +123,29 @@ def make_table(
         raise DatasetError(f"{path} has no rows: add one per sample, with its target")
     for i, column in enumerate(wanted.columns or ()):
         if column.kind != "text" and isinstance(first_value(each[i]), str):
-            is_wrong = is_no_date if column.kind == "date" else is_no_number
-            texts = [text for text in each[i] if text and is_wrong(text)]
-            text = next((text for text in texts if text.lower() not in WORDS), texts[0])
-            what = "dates" if column.kind == "date" else "numbers"
-            raise DatasetError(
-                f"{path}: {column.name!r} has {text[:40]!r}, but the network was trained with "
-                f"{what}: correct it, or leave it empty"
-            )
-    check_columns(path, kept, each, are_known=wanted.columns is not None)
+            raise _changed(path, column, [*filter(None, each[i])], wanted.form)
+    check_columns(path, kept, each, wanted.form, are_known=wanted.columns is not None)
     x = columns if isinstance(columns, np.ndarray) else _matrix(columns)
     if choice.target is None:
         return Table(kept, x, None, "")
     return Table(kept, x, y, names[choice.target], len(is_known) - len(x))
+
+
+def _changed(path: Path, column: Column, texts: list[str], form: CsvFormat) -> DatasetError:
+    """Return the error for a column that has text instead of the model's numbers or dates."""
+    is_date = column.kind == "date"
+    wrong = [
+        text
+        for text in texts
+        if (parse_date(text) is None if is_date else isinstance(parse(text, form.number), str))
+    ]
+    text = next((text for text in wrong if text.lower() not in WORDS), wrong[0])
+    hint = "" if is_date else form.decimal_hint("unknown" if "," in text else "")
+    what, cure = "dates" if is_date else "numbers", f"{hint}, " if hint else ""
+    return DatasetError(
+        f"{path}: {column.name!r} has {text[:40]!r}, but the network was trained with {what}: "
+        f"correct it, {cure}or leave it empty"
+    )
 
 
 def _matrix(columns: Sequence[NDArray[Any]]) -> NDArray[Any]:

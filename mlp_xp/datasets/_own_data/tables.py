@@ -10,7 +10,8 @@ import numpy as np
 
 from mlp_xp._utils.storage.files import open_file
 from mlp_xp.datasets._dataset import Column, DatasetError
-from mlp_xp.datasets._own_data.csv_files import CsvFormat, read_csv
+from mlp_xp.datasets._own_data.csv_files import read_csv
+from mlp_xp.datasets._own_data.csv_format import CsvFormat
 from mlp_xp.datasets._own_data.parquet import read_parquet
 from mlp_xp.datasets._own_data.selection import (
     TARGETS,
@@ -27,6 +28,7 @@ _PANDAS_INDEX = re.compile(r"__index_level_\d+__")
 # A file may unpack to `_MAX_RATIO` times its size, or to `_MIN_LIMIT` bytes if that is more.
 _MAX_RATIO, _MIN_LIMIT = 64, 32 << 20
 _BYTES_A_LABEL = 8
+_RECOGNIZED = CsvFormat()
 _MIN_PIXELS = 64  # The minimum number of pixels of an image, e.g. 8 x 8.
 
 
@@ -37,7 +39,7 @@ def read_table(
     drop: Sequence[str] = (),
     columns: Sequence[Column] | None = None,
     has_target: bool = True,
-    form: CsvFormat | None = None,
+    form: CsvFormat = _RECOGNIZED,
 ) -> Table:
     """Read a table from a CSV (with or without a header), NPZ or Parquet file.
 
@@ -47,16 +49,14 @@ def read_table(
     """
     try:
         open_file(path).close()
-        wanted = Wanted(target, tuple(drop), columns, has_target)
-        if path.suffix.lower() == ".csv":
-            return read_csv(path, wanted, form or CsvFormat())
+        wanted = Wanted(target, tuple(drop), columns, has_target, form)
         return _READERS[path.suffix.lower()](path, wanted)
     except (DatasetError, ImportError):
         raise
     except MemoryError as error:
         raise DatasetError(f"{path} does not fit into memory: split the file") from error
     except UnicodeError as error:
-        given = f" as {form.encoding}" if form and form.encoding else ""
+        given = f" as {form.encoding}" if form.encoding else ""
         raise DatasetError(
             f"{path} cannot be read{given} ({error}): set --encoding to the encoding of the file, "
             "e.g. utf-8, utf-16, cp1252 (Western European) or cp1250 (Central European)"
@@ -106,7 +106,7 @@ def _read_parquet(path: Path, wanted: Wanted) -> Table:
         if kind in NUMBERS and values.dtype.kind in ("biuf" if kind == "flag" else "iuf"):
             found.append(values)
             continue
-        texts = Values(column)
+        texts = Values(column, wanted.form)
         texts.extend(["" if value is None else str(value) for value in values.tolist()])
         found.append(texts.array())
     y = np.empty(0) if choice.target is None else columns[names[choice.target]]
@@ -163,5 +163,5 @@ def _read_npz(path: Path, wanted: Wanted) -> Table:
     )
 
 
-_READERS = {".npz": _read_npz, ".parquet": _read_parquet}
-TABLES = (".csv", *_READERS)
+_READERS = {".csv": read_csv, ".npz": _read_npz, ".parquet": _read_parquet}
+TABLES = tuple(_READERS)

@@ -3,8 +3,9 @@
 import math
 import re
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from mlp_xp._utils.categories import MISSING, WORDS, parse_date
 from mlp_xp.datasets._dataset import Column
 from mlp_xp.datasets._own_data.columns import KINDS
+from mlp_xp.datasets._own_data.csv_format import CsvFormat
 
 NUMBERS = {"number", "flag"}  # The kinds of columns that contain numbers.
 _LONGEST = max(map(len, MISSING))
@@ -27,28 +29,26 @@ class Values:
     expects, if there is a model.
     """
 
-    def __init__(
-        self, column: Column | None = None, number: Callable[[str], float] = float
-    ) -> None:
+    def __init__(self, column: Column | None, form: CsvFormat) -> None:
         self.numbers = array("d")
         kinds = {*KINDS} if column is None else {column.kind}
         self._may_be_words, self._may_be_dates = "flag" in kinds, "date" in kinds
         self._are_words = kinds == {"flag"}
         self.texts: list[str] | None = [] if not kinds & NUMBERS else None
-        self._number, self._known = number, _Texts(number)
+        self._form, self._known = form, _Texts(form)
 
     def extend(self, cells: Sequence[str]) -> None:
         """Parse a block of cells, and append their values."""
         if self.texts is None:
             with suppress(ValueError):
-                self.numbers.extend(array("d", map(self._number, cells)))
+                self.numbers.extend(array("d", map(self._form.number, cells)))
                 return
-            numbers = {text: parse(text, self._number) for text in {*cells}}
+            numbers = {text: parse(text, self._form.number) for text in {*cells}}
             with suppress(TypeError):  # A value is text.
                 self.numbers.extend(array("d", map(numbers.__getitem__, cells)))  # type: ignore[arg-type]
                 return
             distinct, codes = np.unique(self.numbers, return_inverse=True)
-            texts = [_as_text(number) for number in distinct.tolist()]
+            texts = [_text(number, self._form) for number in distinct.tolist()]
             self.texts = [texts[code] for code in codes.tolist()]
         self.texts.extend(map(self._known.__getitem__, cells))
 
@@ -60,12 +60,12 @@ class Values:
         if self._are_words or (
             self._may_be_words and all(text.lower() in WORDS for text in different)
         ):
-            numbers = {text: _word(text) for text in different}
+            numbers = {text: _word(text, self._form.number) for text in different}
             return np.asarray(array("d", map(numbers.__getitem__, self.texts)))
         column = np.empty(len(self.texts), dtype=object)
         if self._may_be_dates:
-            dates = {text: parse_date(text) for text in different}
-            if all(date or not text for text, date in dates.items()):
+            dates = _dates(different)
+            if dates is not None:
                 column[:] = [*map(dates.__getitem__, self.texts)]
                 return column
         column[:] = [text or None for text in self.texts]
@@ -73,16 +73,31 @@ class Values:
 
 
 class _Texts(dict[str, str]):
-    """The parsed texts of a column; equal numbers give equal texts."""
+    """The parsed texts of a column; equal numbers give equal texts, missing values give ""."""
 
-    def __init__(self, number: Callable[[str], float]) -> None:
+    def __init__(self, form: CsvFormat) -> None:
         super().__init__()
-        self._number = number
+        self._form, self._number = form, form.number
 
     def __missing__(self, text: str) -> str:
         """Parse a new text."""
-        parsed = self[text] = _as_text(parse(text, self._number))
+        value = parse(text, self._number)
+        parsed = self[text] = value if isinstance(value, str) else _text(value, self._form)
         return parsed
+
+
+def _dates(texts: Iterable[str]) -> dict[str, datetime | None] | None:
+    """Return the dates in texts (None for ""), or None if a text is not a date."""
+    dates = {}
+    for text in texts:
+        dates[text] = date = parse_date(text)
+        if date is None and text:
+            return None
+    return dates
+
+
+def _text(value: float, form: CsvFormat) -> str:
+    return "" if math.isnan(value) else form.text(value)
 
 
 def parse(text: str, number: Callable[[str], float] = float) -> float | str:
@@ -96,22 +111,7 @@ def parse(text: str, number: Callable[[str], float] = float) -> float | str:
     return math.nan if len(text) <= _LONGEST and text.lower() in MISSING else text
 
 
-def is_no_date(text: str) -> bool:
-    return parse_date(text) is None
-
-
-def is_no_number(text: str) -> bool:
-    return isinstance(parse(text), str)
-
-
-def _word(text: str) -> float:
+def _word(text: str, number: Callable[[str], float]) -> float:
     """Return 1 for yes, 0 for no, a number, or NaN for other text, which a model does not know."""
-    number = WORDS[text.lower()] if text.lower() in WORDS else parse(text)
-    return number if isinstance(number, float) else math.nan
-
-
-def _as_text(value: float | str) -> str:
-    """Return a value as text; equal numbers give equal texts."""
-    if isinstance(value, str):
-        return value
-    return "" if math.isnan(value) else f"{value:.15g}"
+    value = WORDS[text.lower()] if text.lower() in WORDS else parse(text, number)
+    return value if isinstance(value, float) else math.nan
