@@ -62,8 +62,8 @@ def test_a_table_is_trained_on_with_the_recipe_for_tables(mlp_xp, iris, undrawn)
     # Columns are found by their names, in any order, and the class need not be there.
     Path("new.csv").write_text("d,c,b,a\n0.2,1.4,3.5,5.1\n2.1,5.7,3.0,7.1\n")
     lines = mlp_xp("predict", "run", "new.csv").out.splitlines()
-    assert lines[0].startswith("new.csv, row 1: setosa ")
-    assert lines[1].startswith("new.csv, row 2: virginica ")
+    assert lines[0].split() == ["row", "label", "probability", "next"]
+    assert [line.split()[:2] for line in lines[1:]] == [["1", "setosa"], ["2", "virginica"]]
 
 
 def test_a_table_of_text_booleans_and_holes_is_enough(mlp_xp, undrawn, monkeypatch):
@@ -101,8 +101,11 @@ def test_a_table_of_text_booleans_and_holes_is_enough(mlp_xp, undrawn, monkeypat
     Path("new").mkdir()
     Path("new/a.csv").write_text("port,age,child,load\nMars,,yes,0.5 kg\nMars,,perhaps,1 kg\n")
     Path("new/b.csv").write_text("child,load,port,age\n,,C,70\n")
-    pattern = r"new/a.csv, row 1: yes .*\nnew/a.csv, row 2: .*\nnew/b.csv, row 1: "
-    assert re.match(pattern, mlp_xp("predict", "run", "new").out)
+    head, *lines = mlp_xp("predict", "run", "new").out.splitlines()
+    assert head.split() == ["file", "row", "label", "probability"]
+    rows = [line.split() for line in lines]
+    assert [row[:2] for row in rows] == [["new/a.csv", "1"], ["new/a.csv", "2"], ["new/b.csv", "1"]]
+    assert rows[0][2] == "yes"
 
     config = json.loads(Path("run/config.json").read_text())
     config["data"]["columns"][0]["kind"] = "word"
@@ -124,7 +127,7 @@ def test_predict_reads_years_as_names_and_quotes_the_text_that_is_no_number(mlp_
     Path("homes.csv").write_text(Path("homes.csv").read_text().replace("rooms,area", "2019,2020"))
     mlp_xp("train", "homes.csv", "--target", "price", "--epochs", 1, *FEW[2:])
     Path("new.csv").write_text("2019,2020\n3,50\n")
-    assert mlp_xp("predict", "run", "new.csv").out.startswith("new.csv, row 1: ")
+    assert mlp_xp("predict", "run", "new.csv").out.startswith("row  prediction\n  1  ")
     Path("new.csv").write_text("2019,2020\nyes,50\n")
     assert "'2019' has 'yes', but" in mlp_xp("predict", "run", "new.csv").err
 
@@ -222,9 +225,12 @@ def test_a_folder_of_pictures_is_trained_on(mlp_xp):
     train = ["train", "--data", "pets", "--image-size", "6x4", "--epochs", 20, *FEW, "--members", 3]
     assert "test accuracy 100.00 %" in mlp_xp(*train).out
     assert "Surest mistakes" in Path("run/report.html").read_text(encoding="utf-8")
-    assert mlp_xp("predict", "run", "pets").out.count("\n") == 30
+    done = mlp_xp("predict", "run", "pets")
+    cure = "to write a row for each, type --out predictions.csv"
+    assert done.out == f"30 images: cat 15, dog 15; {cure}\n"
+    assert done.err == "note: 15 of 30 images were resized to 6x4\n"
     done = mlp_xp("predict", "run", "pets/dog/1.jpg")
-    assert done.out.startswith("pets/dog/1.jpg: dog ")
+    assert done.out.splitlines()[1].startswith("pets/dog/1.jpg  dog ")
     assert "9x9, resized to 6x4" in done.err
     assert mlp_xp("evaluate", "run").out.endswith("(most frequent class 50.00 %) of 6 samples\n")
 
@@ -272,7 +278,8 @@ def test_classes_are_numbers_in_order_and_trained_rows_are_not_tested(mlp_xp, fa
 def test_other_data_than_those_of_the_training_are_an_error(mlp_xp, fails, iris, undrawn):
     assert mlp_xp("train", "--data", "iris.csv", *FEW, "--epochs", 1).status == 0
     Path("other.csv").write_text("a,b,c,d,species\n" + "1,2,3,4,rose\n1,2,3,4,tulip\n" * 3)
-    assert "differs from the train" in fails("evaluate", "run", "--data-path", "other.csv")
+    said = "other.csv: 'species' has 'rose', but the network was trained with the classes setosa, v"
+    assert said in fails("evaluate", "run", "--data-path", "other.csv")
     assert "type a .csv, .npz, .parquet file" in fails("predict", "run", "picture.png")
     Path("new.csv").write_text("a,b,c\n1,2,3\n")
     assert "no column 'd', which the network was trained with" in fails("predict", "run", "new.csv")
@@ -306,7 +313,7 @@ def test_numbers_are_learned(mlp_xp, homes):
 
     Path("new.csv").write_text("area,rooms\n100,3\n")
     prediction = model.predict(pd.DataFrame({"rooms": [3.0], "area": [100.0]}))[0]
-    assert mlp_xp("predict", "run", "new.csv").out == f"new.csv, row 1: {prediction:,.0f}\n"
+    assert mlp_xp("predict", "run", "new.csv").out == f"row  prediction\n  1  {prediction:10,.0f}\n"
     found = json.loads(mlp_xp("predict", "run", "new.csv", "--json").out)["predictions"]
     assert found == [{"file": "new.csv, row 1", "prediction": pytest.approx(prediction)}]
 

@@ -15,7 +15,7 @@ from running import draw
 
 from mlp_xp import MLPRegressor
 from mlp_xp.cli.commands import lab
-from mlp_xp.cli.commands.predict import read_image
+from mlp_xp.cli.new_data import read_images
 from mlp_xp.cli.run_folder.config import DataInfo
 from mlp_xp.datasets import load_digits
 from mlp_xp.saving import load_model, save_model
@@ -47,12 +47,14 @@ def test_predict_prints_the_likeliest_classes(mlp_xp, finished):
     done = mlp_xp("predict", finished, *paths)
     assert (done.status, done.err) == (0, "")
     p = model.predict_proba(digits.x_test[:5])
-    for line, path, row in zip(done.out.splitlines(), paths, p, strict=True):
-        best = np.argsort(-row)[:3]
-        assert line == f"{path}: " + ", ".join(f"{i} {100 * row[i]:.1f} %" for i in best)
+    head, *lines = done.out.splitlines()
+    assert head == "file   label  probability  next"
+    for line, path, row in zip(lines, paths, p, strict=True):
+        first, *others = (f"{i} {100 * row[i]:.1f} %" for i in np.argsort(-row)[:3])
+        assert line.split() == f"{path} {first} {', '.join(others)}".split()
     large = mlp_xp("predict", finished, draw(Path("large.png"), digits.x_test[0], (64, 32)))
     assert large.err == "note: large.png is 64x32, resized to 8x8\n"
-    assert large.out.split()[1] == done.out.split()[1]
+    assert large.out.split()[4:6] == ["large.png", done.out.split()[5]]
 
 
 COLOR = DataInfo("cifar10", None, ("a", "b"), (3, 2, 4), 255)
@@ -64,13 +66,13 @@ def test_pictures_of_any_mode_become_channel_planes():
     for mode in ("L", "P", "RGBA", "1", "CMYK", "RGB"):
         name = "a.jpg" if mode == "CMYK" else "a.png"
         Image.fromarray(PIXELS).convert(mode).save(name)
-        rows = [read_image(Path(name), images) for images in (COLOR, GRAY)]
+        rows = [read_images([Path(name)], images)[0] for images in (COLOR, GRAY)]
         assert [row.shape for row in rows] == [(24,), (8,)], mode
     np.testing.assert_array_equal(rows[0].reshape(3, 2, 4), PIXELS.transpose(2, 0, 1))
     exif = Image.Exif()
     exif[0x0112] = 3  # The camera was upside down.
     Image.fromarray(PIXELS).save("a.png", exif=exif)
-    row = read_image(Path("a.png"), COLOR)
+    (row,) = read_images([Path("a.png")], COLOR)
     np.testing.assert_array_equal(row.reshape(3, 2, 4), PIXELS[::-1, ::-1].transpose(2, 0, 1))
 
 
@@ -93,10 +95,10 @@ def test_a_picture_that_would_fill_the_memory_is_an_error(tmp_path):
     Image.new("L", (9000, 9000)).save(path)
     said = "a.png cannot be read as .* has 9000x9000 pixels, but at most 16,777,216 are read from"
     with bounded(), pytest.raises(ValueError, match=said):
-        read_image(path, COLOR)
+        read_images([path], COLOR)
     Image.new("L", (4000, 3000)).save(path)
     with bounded():
-        assert read_image(path, COLOR).shape == (24,)
+        assert read_images([path], COLOR).shape == (1, 24)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")

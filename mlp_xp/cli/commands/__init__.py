@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mlp_xp import __version__
-from mlp_xp.cli.commands.parser import Parser, add_backend, add_option, add_output, add_seed, number
+from mlp_xp.cli.commands.parser import (
+    Parser,
+    add_backend,
+    add_csv_format,
+    add_option,
+    add_output,
+    add_seed,
+    column_names,
+    number,
+)
 
 __all__ = ["COLUMNS", "COMMANDS", "parse"]
 
@@ -87,7 +96,11 @@ def _add_train(parser: Parser) -> None:
 
 def _add_evaluate(parser: Parser) -> None:
     _add_run(parser)
-    add_option(parser, "--data-path PATH", "file or folder of the data set")
+    text = "new data to test on: tables with the target, or a folder of images per class (the data "
+    text += "set's test samples)"
+    add_option(parser, "files DATA", text, type=Path, nargs="*", default=[])
+    add_option(parser, "--data-path PATH", "the same as DATA", type=Path)
+    add_csv_format(parser, ", or as in the training")
     add_backend(parser)
     add_output(parser)
 
@@ -96,7 +109,13 @@ def _add_predict(parser: Parser) -> None:
     _add_run(parser)
     text = "a PNG or JPEG file; a .csv, .npz or .parquet file, if RUN was trained on a table; or "
     text += "a folder of such files"
-    add_option(parser, "images FILE", text, type=Path, nargs="+")
+    add_option(parser, "files FILE", text, type=Path, nargs="+")
+    text = "write a row for each row or image to a .csv, .json or .parquet file, replaced if it "
+    text += "exists; without it, a short table is printed"
+    add_option(parser, "--out FILE", text, type=Path)
+    text = "table columns to copy to the predictions, separated by commas"
+    add_option(parser, "--id COLUMNS", text, type=column_names, default=())
+    add_csv_format(parser, ", or as in the training")
     add_backend(parser)
     add_output(parser)
 
@@ -194,7 +213,7 @@ COMMANDS = {
         "test a trained network on its data set's test samples",
         _add_evaluate,
         "evaluate:run",
-        ("runs/my-run", "runs/my-run --backend jax"),
+        ("runs/my-run", "runs/homes new.csv", "runs/my-run --backend jax"),
     ),
     "predict": Command(
         "classify images, or predict for the rows of tables",
@@ -204,6 +223,7 @@ COMMANDS = {
             "runs/my-run cat.png",
             "runs/my-run photos --backend torch",
             "runs/homes new.csv",
+            "runs/homes new.csv --id house --out predictions.csv",
             "runs/homes new.csv --json",
         ),
     ),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from mlp_xp.cli.loading import load_backend
+from mlp_xp.cli.new_data import find_files, read_labeled, with_format
 from mlp_xp.cli.run_folder.config import DataInfo, digest_of
 from mlp_xp.cli.run_folder.saved_run import read_run
 from mlp_xp.cli.terminal.lines import print_note
@@ -17,24 +19,20 @@ from mlp_xp.cli.training.tasks import baseline_of, task_of
 from mlp_xp.datasets import Dataset
 from mlp_xp.recipes import FILES
 
+_ALL_TESTED = "{} differs from the training data, so all of its samples are tested"
+
 
 def run(args: argparse.Namespace, output: Output) -> int:
     """Print the scores of a network; for a classifier, also the accuracy of each class."""
     model, info = read_run(args.run_folder)
     load_backend(args.backend, args.device)
     model.set_params(backend=args.backend, device=args.device)
-    known, path = info, args.data_path or info.path
-    info = replace(info, path=path)
-    data = info.load(output)
+    paths = [*args.files, *([] if args.data_path is None else [args.data_path])]
+    if args.files and args.data_path:
+        raise ValueError(f"type {args.files[0]} or --data-path {args.data_path}, not both")
     if info.name == FILES:
         output.samples = "samples"
-        form = info.class_names, info.image_shape, info.feature_names
-        if (data.class_names, data.image_shape, data.feature_names) != form:
-            raise ValueError(
-                f"{path} differs from the training data in classes, columns or image size: set "
-                "--data-path to data of the same form"
-            )
-        data = _untrained(Path(str(path)), data, known)
+    data = _load(paths, info, args, output)
     task = task_of(info.class_names)
     with output.doing(f"testing on {len(data.x_test):,} {output.samples}"):
         test = task.test(model, data)
@@ -49,6 +47,35 @@ def run(args: argparse.Namespace, output: Output) -> int:
     return 0
 
 
+def _load(
+    paths: Sequence[Path], info: DataInfo, args: argparse.Namespace, output: Output
+) -> Dataset:
+    """Load the test samples; raise ValueError for data of another form than the training data."""
+    known = [] if info.path is None else [Path(info.path)]
+    is_new = [path.resolve() for path in paths] != [path.resolve() for path in known]
+    if info.name == FILES and info.image_shape is None and paths and is_new:
+        files = find_files(paths, info)
+        info = with_format(info, args, files)
+        with output.doing(f"loading {files[0]}", is_logged=True):
+            data = read_labeled(files, info)
+        if digest_of(data) != info.digest:
+            print_note(_ALL_TESTED.format(*files) if len(files) == 1 else "all rows are tested")
+        return data
+    if len(paths) > 1:
+        raise ValueError(f"type only {paths[0]}: several files are for networks of tables")
+    path = str(paths[0]) if paths else info.path
+    data = replace(with_format(info, args, paths or known), path=path).load(output)
+    if info.name != FILES:
+        return data
+    form = info.class_names, info.image_shape, info.feature_names
+    if (data.class_names, data.image_shape, data.feature_names) != form:
+        raise ValueError(
+            f"{path} differs from the training data in classes, columns or image size: type data "
+            "of the same form after RUN"
+        )
+    return _untrained(Path(str(path)), data, info)
+
+
 def _untrained(path: Path, data: Dataset, known: DataInfo) -> Dataset:
     """Return the data with a test set that the network was not trained on.
 
@@ -60,8 +87,8 @@ def _untrained(path: Path, data: Dataset, known: DataInfo) -> Dataset:
     if path.resolve() == Path(str(known.path)).resolve():
         raise ValueError(
             f"{path} has changed since the training, so samples to test on may have been trained "
-            "on: restore it, or set --data-path to other samples"
+            "on: restore it, or type other samples after RUN"
         )
-    print_note(f"{path} differs from the training data, so all of its samples are tested")
+    print_note(_ALL_TESTED.format(path))
     x_test = np.concatenate([data.x_train, data.x_test])
     return data._replace(x_test=x_test, y_test=np.concatenate([data.y_train, data.y_test]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import math
 import re
 from collections.abc import Callable, Iterable
@@ -106,11 +107,31 @@ def add_backend(options: Options, default: str = "auto") -> None:
     add_option(options, "--device NAME", "e.g. cpu, cuda:1 or mps (the library's default)")
 
 
+def add_csv_format(options: Options, note: str = "") -> None:
+    """Add the options for the format of CSV files; ``note`` ends the help of each."""
+    add = partial(add_option, options)
+    text = r"character between the columns of a .csv file, e.g. ';' or '\t' (recognized"
+    add("--separator CHAR", f"{text}{note})", type=_separator)
+    add("--decimal CHAR", f"decimal point in a .csv file: '.' or ',' (.{note})")
+    text = "encoding of a .csv file, e.g. cp1252 or utf-16 (recognized"
+    add("--encoding NAME", f"{text}{note})")
+
+
+def _separator(text: str) -> str:
+    return {"\\t": "\t", "tab": "\t"}.get(text, text)
+
+
 def add_output(options: Options) -> None:
     """Add ``--quiet`` and ``--json``."""
     add = partial(add_option, options, action="store_true")
     add("--quiet", "print only the result and errors")
     add("--json", "print the result as JSON on stdout, and everything else on stderr")
+
+
+def column_names(text: str) -> tuple[str, ...]:
+    """Return the column names in a comma-separated text."""
+    names = next(csv.reader([text], skipinitialspace=True), [])
+    return tuple(name.strip() for name in names if name.strip())
 
 
 def add_seed(options: Options, what: str, **settings: Any) -> None:

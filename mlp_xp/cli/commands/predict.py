@@ -3,89 +3,104 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mlp_xp.cli.loading import load_backend
+from mlp_xp.cli.new_data import find_files, read_images, read_rows, with_format
+from mlp_xp.cli.prediction_files import check_out, text_table, write_columns
 from mlp_xp.cli.run_folder.config import DataInfo
 from mlp_xp.cli.run_folder.saved_run import read_run
-from mlp_xp.cli.terminal.lines import print_note, printable
 from mlp_xp.cli.terminal.output import Output
-from mlp_xp.cli.training.tasks import task_of
-from mlp_xp.datasets._dataset import Column
-from mlp_xp.datasets._own_data.images import IMAGE_ENDINGS, image_planes, open_image
-from mlp_xp.datasets._own_data.tables import TABLES, read_table
+from mlp_xp.cli.training.tasks import Predictions, task_of
+
+_N_SHOWN = 10  # The number of rows that are printed.
 
 
 def run(args: argparse.Namespace, output: Output) -> int:
-    """Print a prediction for each image or table row."""
+    """Print predictions for images or table rows, or write them to a file."""
     model, info = read_run(args.run_folder)
     load_backend(args.backend, args.device)
     model.set_params(backend=args.backend, device=args.device)
-    names: list[Any] = _files(args.images, TABLES if info.image_shape is None else IMAGE_ENDINGS)
-    if info.image_shape is None:
-        names, x = _read_rows(names, info)
-    else:
-        x = np.stack([read_image(path, info) for path in names])
-    lines, found = [], []
-    predictions = task_of(info.class_names).predictions(model, x)
-    for path, (text, result) in zip(names, predictions, strict=True):
-        found.append({"file": str(path), **result})
-        lines.append(printable(f"{path}: {text}"))
-    output.result("\n".join(lines), {"predictions": found})
+    files = find_files(args.files, info)
+    info = with_format(info, args, files)
+    if args.out is not None:
+        check_out(args.out, files)
+    is_table = info.image_shape is None
+    if args.id and not is_table:
+        raise ValueError(f"--id {','.join(args.id)} is for tables, but RUN is for images")
+    with output.doing(f"reading {len(files):,} files" if len(files) > 1 else f"reading {files[0]}"):
+        if is_table:
+            rows, x = _read_tables(files, info, args.id)
+        else:
+            rows, x = {"file": [*map(str, files)]}, read_images(files, info)
+    noun = "rows" if is_table else "images"
+    with output.doing(f"predicting {len(x):,} {noun}"):
+        found = task_of(info.class_names).predict(model, x)
+    if args.out is not None:
+        _write(args.out, rows, found)
+    content = {"rows": len(x), "out": str(args.out)} if args.out else _as_json(files, rows, found)
+    # A folder of images is summarized, since it may have thousands of them.
+    n_shown = 0 if args.out or (not is_table and len(args.files) < len(files)) else _N_SHOWN
+    output.result("\n".join(_lines(rows, found, n_shown, noun, args.out)), content)
     return 0
 
 
-def _files(paths: list[Path], endings: tuple[str, ...]) -> list[Path]:
-    """Replace each folder by its files with one of the file name endings."""
-    files: list[Path] = []
-    for path in paths:
-        found = [path]
-        if path.is_dir():
-            found = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in endings]
-            found = [file for file in found if file.is_file() and not file.name.startswith(".")]
-        if not found:
-            raise ValueError(
-                f"{path} contains no file that ends in {', '.join(endings)}: type a file that is "
-                "like the training data, or a folder of such files"
-            )
-        files += found
-    return files
+def _read_tables(
+    files: Sequence[Path], info: DataInfo, ids: Sequence[str]
+) -> tuple[dict[str, list[Any]], np.ndarray]:
+    """Read tables; return the columns that identify each row, and a matrix of all rows."""
+    tables = [read_rows(path, info, kept=ids) for path in files]
+    lengths = [len(table.x) for table in tables]
+    rows: dict[str, list[Any]] = {}
+    if len(files) > 1:
+        names = map(str, files)
+        rows["file"] = [name for name, n in zip(names, lengths, strict=True) for _ in range(n)]
+    rows["row"] = [row for n in lengths for row in range(1, n + 1)]
+    for name in ids:
+        rows[name] = [value for table in tables for value in table.kept[name]]
+    return rows, np.concatenate([table.x for table in tables])
 
 
-def read_image(path: Path, info: DataInfo) -> np.ndarray:
-    """Read an image, and convert it to the training data's size, channels and pixel range."""
-    assert info.image_shape is not None
-    channels, height, width = info.image_shape
-    picture = open_image(path)
-    picture = picture.convert("RGB" if channels == 3 else "L")
-    if picture.size != (width, height):
-        given = "x".join(map(str, picture.size))
-        print_note(f"{path} is {given}, resized to {width}x{height}")
-        picture = picture.resize((width, height))
-    planes = np.rint(image_planes(picture, channels).astype(np.float32) * (info.max_value / 255))
-    return planes.astype(np.uint8).reshape(-1)
+def _write(out: Path, rows: Mapping[str, list[Any]], found: Predictions) -> None:
+    if twice := rows.keys() & found.columns.keys():
+        name = min(twice)
+        raise ValueError(
+            f"--id {name} is also the name of a column of the predictions: rename it in the table"
+        )
+    write_columns(out, {**rows, **found.columns})
 
 
-def _read_rows(paths: list[Path], info: DataInfo) -> tuple[list[str], np.ndarray]:
-    """Read tables, and return the name of each row and a matrix of all rows."""
-    names, rows = [], []
-    for path in paths:
-        if path.suffix.lower() not in TABLES:
-            raise ValueError(
-                f"{path}: the network was trained on a table: type a {', '.join(TABLES)} file"
-            )
-        columns = info.columns or [Column(n) for n in info.feature_names]
-        x = read_table(path, columns=columns, has_target=False).x
-        if not info.columns and np.any(is_gap := np.isnan(x)):
-            row, column = np.argwhere(is_gap)[0].tolist()
-            raise ValueError(
-                f"{path}: row {row + 1} has no value in column {columns[column].name!r}, but the "
-                "network was trained without missing values: fill in the value, or train on data "
-                "that has missing values"
-            )
-        names += [f"{path}, row {row}" for row in range(1, len(x) + 1)]
-        rows.append(x)
-    return names, np.concatenate(rows)
+def _as_json(
+    files: Sequence[Path], rows: Mapping[str, list[Any]], found: Predictions
+) -> dict[str, Any]:
+    """Return the predictions as JSON values."""
+    names = rows.get("file", [str(files[0])] * len(found.results))
+    if "row" in rows:
+        pairs = zip(names, rows["row"], strict=True)
+        names = [f"{name}, row {row}" for name, row in pairs]
+    ids = {name: values for name, values in rows.items() if name not in ("file", "row")}
+    return {
+        "predictions": [
+            {"file": name, **{key: values[i] for key, values in ids.items()}, **result}
+            for i, (name, result) in enumerate(zip(names, found.results, strict=True))
+        ]
+    }
+
+
+def _lines(
+    rows: Mapping[str, list[Any]], found: Predictions, n_shown: int, noun: str, out: Path | None
+) -> list[str]:
+    """Return the first predictions as a table, and a summary if there are more."""
+    lines, n_rows = [], len(found.results)
+    if n_shown:
+        columns = {name: [*map(str, values[:n_shown])] for name, values in rows.items()}
+        lines = text_table(columns | found.texts(n_shown))
+    if n_rows > n_shown:
+        summary = f"{n_rows:,} {noun if n_rows > 1 else noun[:-1]}: {found.summary}"
+        cure = "to write a row for each, type --out predictions.csv"
+        lines.append(f"{summary}; {cure}" if out is None else f"{summary}; written to {out}")
+    return lines

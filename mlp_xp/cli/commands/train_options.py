@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
 from argparse import SUPPRESS
 from functools import partial
 from pathlib import Path
@@ -13,9 +12,11 @@ from mlp_xp.cli.commands.parser import (
     Options,
     Parser,
     add_backend,
+    add_csv_format,
     add_option,
     add_output,
     add_seed,
+    column_names,
     number,
 )
 from mlp_xp.cli.loading import DEFAULT, TABLE
@@ -104,10 +105,11 @@ def _add_data(group: Options, default: str) -> None:
     add("--data NAME", "the same as DATA")
     add("--target COLUMN", "table column to predict (target, label, class or y, else the last one)")
     text = "table columns to leave out, separated by commas"
-    add("--drop COLUMNS", text, type=_column_names)
+    add("--drop COLUMNS", text, type=column_names)
     text = "for a table, whether to predict classes (classification) or numbers (regression, the "
     text += "default if the numbers have fractions or many distinct values)"
     add("--task NAME", text, choices=["classification", "regression"])
+    add_csv_format(group)
     text = "resize the images of a folder (otherwise, all must have the same size)"
     add("--image-size WxH", text, type=_size)
     add("--data-path PATH", "DATA's file or folder (searched for, else downloaded)")
@@ -116,11 +118,6 @@ def _add_data(group: Options, default: str) -> None:
     text = "settings to start from: a name that `mlp-xp recipes` lists, or a TOML file; other "
     text += f"options override them ({DEFAULT}; {TABLE} for your own tables)"
     add("--recipe NAME", text)
-
-
-def _column_names(text: str) -> tuple[str, ...]:
-    names = next(csv.reader([text], skipinitialspace=True), [])
-    return tuple(name.strip() for name in names if name.strip())
 
 
 def _add_output(group: Options) -> None:

@@ -18,6 +18,7 @@ from mlp_xp.cli.terminal.output import Output
 from mlp_xp.datasets import LOADERS, Dataset
 from mlp_xp.datasets._dataset import Column
 from mlp_xp.datasets._own_data.columns import decode_columns
+from mlp_xp.datasets._own_data.csv_format import CsvFormat
 from mlp_xp.recipes import FILES
 from mlp_xp.saving import read_json
 from mlp_xp.saving._files import expect
@@ -31,7 +32,8 @@ class DataInfo:
     """A description of a run's data set that allows using the model without the data.
 
     ``class_names`` is empty for regression. ``columns`` is empty if the data are not a table.
-    ``digest`` is the digest of the user's own data; see `digest_of`.
+    ``digest`` is the digest of the user's own data; see `digest_of`. The last three fields are the
+    format of CSV files; see `CsvFormat`.
     """
 
     name: str
@@ -44,15 +46,30 @@ class DataInfo:
     feature_names: tuple[str, ...] = ()
     columns: tuple[Column, ...] = ()
     digest: str | None = None
+    separator: str | None = None
+    decimal: str | None = None
+    encoding: str | None = None
+
+    @property
+    def task(self) -> str:
+        """Whether classes or numbers are predicted."""
+        return "classification" if self.class_names else "regression"
+
+    @property
+    def form(self) -> CsvFormat:
+        """The format of CSV files."""
+        return CsvFormat(self.separator, self.decimal, self.encoding)
 
     def load(self, output: Output) -> Dataset:
         """Load the data set."""
         options = {
             "target": self.target,
             "image_size": self.image_size,
-            "task": "classification" if self.class_names else "regression",
+            "task": self.task,
             "columns": self.columns or None,
         }
+        if Path(self.path or "").suffix.lower() == ".csv":
+            options |= vars(self.form)
         return load_data(self.name, self.path, options, output)
 
 
@@ -81,6 +98,7 @@ def data_info(config: dict[str, Any], model: Any) -> DataInfo:
     lists = ("class_names", "image_shape", "image_size", "feature_names")
     given = {name: None if data[name] is None else tuple(data[name]) for name in lists}
     info = DataInfo(**data | given | {"columns": decode_columns(data["columns"])})
+    _ = info.form  # Raise an error for invalid values.
     size, shape, features = info.image_size, info.image_shape, info.feature_names
     classes = getattr(model, "classes_", np.empty(0, dtype=int))
     is_known = info.name in LOADERS or (info.name == FILES and info.path is not None)

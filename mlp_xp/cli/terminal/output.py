@@ -6,11 +6,15 @@ import argparse
 import contextlib
 import json
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any, TextIO
 
 from mlp_xp._utils.display.progress import LiveBar, NotebookBar, open_bar, spinner
 from mlp_xp.cli.terminal.lines import print_line, printable
+
+_PAUSE = 10.0  # The seconds between two lines about what is being done.
 
 
 class Output:
@@ -55,14 +59,36 @@ class Output:
 
     @contextlib.contextmanager
     def doing(self, text: str, *, is_logged: bool = False) -> Iterator[None]:
-        """Show a spinner on a terminal; elsewhere, print the text if ``is_logged`` is true."""
+        """Show a spinner on a terminal; elsewhere, print the text every 10 s.
+
+        If ``is_logged`` is true, it is also printed at once.
+        """
         if self._is_quiet:
             yield
             return
         with spinner(printable(text), self._file) as is_shown:
             if is_logged and not is_shown:
                 self.print(text)
+            with contextlib.nullcontext() if is_shown else self._repeating(text):
+                yield
+
+    @contextlib.contextmanager
+    def _repeating(self, text: str) -> Iterator[None]:
+        """Print a text with the time taken, again and again, until the end of the block."""
+        start, is_over = time.perf_counter(), threading.Event()
+
+        def repeat() -> None:
+            with contextlib.suppress(OSError, ValueError):  # The output was closed.
+                while not is_over.wait(_PAUSE):
+                    self.print(f"{text}: {time.perf_counter() - start:.0f} s so far")
+
+        thread = threading.Thread(target=repeat, daemon=True)
+        thread.start()
+        try:
             yield
+        finally:
+            is_over.set()
+            thread.join()
 
     def open_bar(self) -> LiveBar | NotebookBar | None:
         """Open a progress bar if the output is a terminal or a notebook."""

@@ -10,7 +10,7 @@ import numpy as np
 from mlp_xp.backends import Backend
 from mlp_xp.cli.loading import describe, load_data, load_recipe_backend
 from mlp_xp.cli.terminal.output import Output
-from mlp_xp.cli.training.settings import Settings
+from mlp_xp.cli.training.settings import OWN_OPTIONS, Settings
 from mlp_xp.cli.training.tasks import Task, task_of
 from mlp_xp.datasets import Dataset
 from mlp_xp.datasets._dataset import Column, Columns
@@ -37,8 +37,7 @@ def prepare(settings: Settings, output: Output) -> Prepared:
     with output.doing("choosing a device"):
         backend = load_recipe_backend(settings.recipe, model)
     backend.with_precision(model.precision)  # Check this before the run folder is created.
-    names = "target", "image_size", "task", "drop"
-    options = {name: getattr(settings, name) for name in names}
+    options = {name: getattr(settings, name) for name in OWN_OPTIONS}
     options["columns"] = settings.columns or None
     data = load_data(settings.data, settings.data_path, options, output, is_logged=True)
     settings = settings.fitting(data)

@@ -43,7 +43,8 @@ def describe_run(prepared: Prepared, arguments: Sequence[str]) -> dict[str, Any]
     image = data.image_shape, data.max_value, target, settings.image_size
     digest = digest_of(data) if settings.data == FILES else None
     names = data.feature_names, columns, digest
-    info = DataInfo(settings.data, path, data.class_names, *image, *names)
+    form = settings.separator, settings.decimal, settings.encoding
+    info = DataInfo(settings.data, path, data.class_names, *image, *names, *form)
     libraries = ("numpy", "scikit-learn", "array-api-compat")
     params = model.get_params(deep=False)
     del params["callbacks"]

@@ -39,6 +39,7 @@ _OPTIONS["n_iter_no_change"] = "early_stopping"
 # Options that --resume also accepts, because they change results only by rounding errors.
 _FREE = {name for name, row in CLASSIFIER.items() if row.free_on_resume}
 _FREE |= {"data_path", "checkpoint", "tensorboard"}
+OWN_OPTIONS = ("target", "image_size", "task", "drop", "separator", "decimal", "encoding")
 _MIN_STEPS = 1000  # The minimum number of training steps for small data sets.
 _INTERVAL = "1 min"  # The default time between two checkpoints.
 
@@ -63,6 +64,9 @@ class Settings:
     image_size: tuple[int, int] | None = None
     task: str | None = None
     drop: tuple[str, ...] = ()
+    separator: str | None = None
+    decimal: str | None = None
+    encoding: str | None = None
     columns: tuple[Column, ...] = ()
     n_before: int = 0
 
@@ -125,9 +129,9 @@ class Settings:
             if path is not None:
                 raise ValueError(f"--data {data} is a path: leave out --data-path")
             return FILES, str(Path(data).resolve())
-        if self.target or self.image_size or self.task or self.drop:
+        if typed := [name for name in OWN_OPTIONS if getattr(self, name)]:
             raise ValueError(
-                f"--target, --drop, --task and --image-size are for your own data, not for {data}"
+                f"{option_name(typed[0])} is for your own data, not for {data}"
                 + (f": for your file or folder, type ./{data}" if is_there else "")
             )
         if self.data and path is None and is_there:

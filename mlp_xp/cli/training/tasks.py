@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from sklearn.metrics import (
@@ -22,12 +23,28 @@ from mlp_xp.cli.terminal.lines import printable
 from mlp_xp.cli.terminal.text import score_text, value_text
 from mlp_xp.datasets import Dataset
 from mlp_xp.estimators import MLPClassifier, MLPRegressor
+from mlp_xp.estimators.fitted.state import fitted_state
 from mlp_xp.plotting import ConfusionMatrixDisplay, new_figure, save_figure
 from mlp_xp.training.loop.records import Running
 
 ESTIMATORS: dict[str, Any] = {"classification": MLPClassifier, "regression": MLPRegressor}
 _N_CLASSES = 3  # The number of classes printed for each prediction.
+_N_COUNTED = 10  # The number of classes in a summary.
+_LEVELS = (0.05, 0.95)  # The quantiles that are predicted from a standard deviation.
 _LARGEST = 1e100  # Predictions are clipped to this, so a diverged network has finite scores.
+
+
+class Predictions(NamedTuple):
+    """Predictions for new samples.
+
+    ``columns`` are the columns of a file, ``results`` the JSON values of each sample, ``summary``
+    a line about all samples, and ``texts(n)`` the columns of a printed table of n samples.
+    """
+
+    columns: Mapping[str, list[Any]]
+    results: list[dict[str, Any]]
+    summary: str
+    texts: Callable[[int], dict[str, list[str]]]
 
 
 @dataclass(frozen=True)
@@ -104,16 +121,37 @@ class Classification:
         """Return the validation accuracy as text."""
         return f"val {100 * score:.1f} %"
 
-    def predictions(self, model: Any, x: np.ndarray) -> list[tuple[str, dict[str, Any]]]:
-        """Return the most likely classes of each sample."""
-        found = []
-        for p in model.predict_proba(x):
-            likeliest = np.argsort(-p, kind="stable")[:_N_CLASSES]
-            likely = [self.class_names[label] for label in model.classes_[likeliest]]
-            probabilities = dict(zip(likely, p[likeliest].tolist(), strict=True))
-            text = ", ".join(f"{name} {100 * p:.1f} %" for name, p in probabilities.items())
-            found.append((text, {"probabilities": probabilities}))
-        return found
+    def predict(self, model: Any, x: np.ndarray) -> Predictions:
+        """Return the label and the probabilities of each sample."""
+        p = model.predict_proba(x)
+        names = [self.class_names[label] for label in model.classes_]
+        order = np.argsort(-p, axis=1, kind="stable")[:, :_N_CLASSES]
+        labels = [names[i] for i in order[:, 0].tolist()]
+        columns: dict[str, list[Any]] = {"label": labels}
+        columns |= {f"probability_{name}": p[:, i].tolist() for i, name in enumerate(names)}
+        likely = [
+            {names[i]: float(row[i]) for i in likeliest}
+            for row, likeliest in zip(p, order.tolist(), strict=True)
+        ]
+        results = [
+            {"label": label, "probabilities": found}
+            for label, found in zip(labels, likely, strict=True)
+        ]
+        counts = Counter(labels).most_common()
+        parts = [f"{name} {count:,}" for name, count in counts[:_N_COUNTED]]
+        parts += [f"{len(counts) - _N_COUNTED} other classes"] if len(counts) > _N_COUNTED else []
+
+        def texts(n: int) -> dict[str, list[str]]:
+            ranked = [[f"{100 * value:.1f} %" for value in one.values()] for one in likely[:n]]
+            shown = {"label": labels[:n], "probability": [one[0] for one in ranked]}
+            if len(names) > 2:
+                shown["next"] = [
+                    ", ".join(f"{name} {text}" for name, text in [*zip(one, text, strict=True)][1:])
+                    for one, text in zip(likely[:n], ranked, strict=True)
+                ]
+            return shown
+
+        return Predictions(columns, results, ", ".join(parts), texts)
 
     def draw(self, folder: Path, test: Evaluation) -> None:
         """Draw the confusion matrix."""
@@ -191,10 +229,24 @@ class Regression:
         """Return the validation R2 as text."""
         return f"val R2 {score:.3f}"
 
-    def predictions(self, model: Any, x: np.ndarray) -> list[tuple[str, dict[str, Any]]]:
-        """Return the predicted value of each sample."""
-        values = model.predict(x).tolist()
-        return [(value_text(value), {"prediction": value}) for value in values]
+    def predict(self, model: Any, x: np.ndarray) -> Predictions:
+        """Return the predicted value of each sample, and quantiles if the loss has them."""
+        values = model.predict(x)
+        columns: dict[str, list[float]] = {"prediction": values.tolist()}
+        loss = fitted_state(model).loss
+        if loss.has_std:
+            columns["std"] = model.predict(x, return_std=True)[1].tolist()
+        levels = _LEVELS if loss.has_std else loss.levels
+        for level in levels:
+            columns[f"quantile_{level:g}"] = model.predict(x, quantiles=level).tolist()
+        rows = zip(*columns.values(), strict=True)
+        results = [dict(zip(columns, row, strict=True)) for row in rows]
+        mean, low, high = map(value_text, (values.mean(), values.min(), values.max()))
+
+        def texts(n: int) -> dict[str, list[str]]:
+            return {name: [*map(value_text, found[:n])] for name, found in columns.items()}
+
+        return Predictions(columns, results, f"mean {mean}, from {low} to {high}", texts)
 
     def draw(self, folder: Path, test: Evaluation) -> None:
         """Draw predictions against true values, and errors against predictions."""

@@ -38,12 +38,13 @@ def read_csv(path: Path, wanted: Wanted) -> Table:
         columns = [
             (i, Values(column, form)) for i, column in zip(choice.features, known, strict=True)
         ]
-        if choice.target is not None:
+        if choice.target is not None and wanted.columns is None:
             _check_varies(path, rows if has_names else chain([first], rows), names, choice.target)
             file.seek(0)
             rows = csv.reader(file, delimiter=separator, strict=True)
             first = next(rows)
         y: list[str] = []
+        kept: dict[str, list[str]] = {name: [] for name in choice.kept}
         lines = _lines(path, rows, [] if has_names else [first], names)
         while block := list(islice(lines, max(8, _CELLS // len(names)))):
             cells = [*zip(*block, strict=True)]
@@ -51,10 +52,12 @@ def read_csv(path: Path, wanted: Wanted) -> Table:
                 values.extend(cells[i])
             if choice.target is not None:
                 y += map(str.strip, cells[choice.target])
+            for name, place in choice.kept.items():
+                kept[name] += cells[place]
     labels, notes = _labels(y, form)
     found = [values.array() for _, values in columns]
     table = make_table(path, names, choice, wanted, found, labels)
-    return table._replace(notes=(*notes, *([note] if note else [])))
+    return table._replace(notes=(*notes, *([note] if note else [])), kept=kept)
 
 
 def _has_names(first: list[str], wanted: Wanted) -> bool:

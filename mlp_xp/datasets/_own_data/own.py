@@ -17,6 +17,7 @@ from mlp_xp.datasets._own_data.images import read_images
 from mlp_xp.datasets._own_data.selection import Table
 from mlp_xp.datasets._own_data.tables import TABLES, read_table
 
+_RECOGNIZED = CsvFormat()
 _TEST_FRACTION = 0.2
 _TASKS = ("classification", "regression")
 # Integers are classes if they have at most 20 distinct values, or one distinct value per 10 rows.
@@ -139,6 +140,19 @@ def load_files(
             f"{path} is a table: leave out --image-size, which is for folders of images"
         )
     table = read_table(path, target, drop=drop, columns=columns, form=form)
+    return split_table(path, table, task, columns, has_all=not drop, form=form)
+
+
+def split_table(
+    path: Path,
+    table: Table,
+    task: str | None,
+    columns: Sequence[Column] | None,
+    *,
+    has_all: bool = True,
+    form: CsvFormat = _RECOGNIZED,
+) -> Dataset:
+    """Return a table as a data set, with a fifth of the rows held out; see `load_files`."""
     if table.y is None:
         raise DatasetError(f"{path} has no array y to predict: add y, or set --target to an array")
     values = None if task == "classification" else _numbers(path, table, is_sure=task is not None)
@@ -147,11 +161,39 @@ def load_files(
     else:
         where = f"{path}, column {table.target!r}"
         data = _split(where, table.x, _labels(table.y), None, table.names)
-    return _with_inputs(path, data, table, columns, has_all=not drop)
+    return _with_inputs(path, data, table, columns, has_all=has_all, form=form)
+
+
+def targets_of(path: Path, table: Table, class_names: Sequence[str]) -> NDArray[Any]:
+    """Return the targets of new rows: the indices of classes, or numbers if there are no classes.
+
+    Raise DatasetError for targets that the network cannot predict.
+    """
+    if table.y is None:
+        raise DatasetError(f"{path} has no array y to test on: add y")
+    if not class_names:
+        numbers = _numbers(path, table, is_sure=True)
+        assert numbers is not None
+        return numbers
+    codes = {name: code for code, name in enumerate(class_names)}
+    labels = [*map(str, _labels(table.y).tolist())]
+    if unknown := sorted({*labels} - codes.keys()):
+        known = ", ".join(class_names[:20]) + (", ..." if len(class_names) > 20 else "")
+        raise DatasetError(
+            f"{path}: {table.target!r} has {unknown[0][:40]!r}, but the network was trained with "
+            f"the classes {known}: correct it, or leave it empty to skip the row"
+        )
+    return np.asarray([codes[label] for label in labels])
 
 
 def _with_inputs(
-    path: Path, data: Dataset, table: Table, used: Sequence[Column] | None, *, has_all: bool
+    path: Path,
+    data: Dataset,
+    table: Table,
+    used: Sequence[Column] | None,
+    *,
+    has_all: bool,
+    form: CsvFormat,
 ) -> Dataset:
     """Return the data with only the columns that can be inputs."""
     notes = []
@@ -163,7 +205,7 @@ def _with_inputs(
     if is_plain and used is None:  # NPZ arrays of plain numbers keep their dtype.
         return data._replace(columns=Columns(table.target, (), tuple(notes)))
     if used is None:
-        used, more = choose_columns(path, table.names, table.x, data.x_train)
+        used, more = choose_columns(path, table.names, table.x, data.x_train, form)
         notes = [*more, *notes]
         if len(used) < len(table.names):
             places = {name: place for place, name in enumerate(table.names)}

@@ -1,8 +1,9 @@
 """The columns that are read from a table: the features and the target."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +24,7 @@ class Table(NamedTuple):
 
     ``x`` contains numbers, with NaN for missing values, or objects if the file has text or dates,
     with None for missing values. ``n_left_out`` is the number of rows without a target; ``notes``
-    tell the user about the target.
+    tell the user about the target. ``kept`` contains further columns as they are in the file.
     """
 
     names: tuple[str, ...]
@@ -32,6 +33,7 @@ class Table(NamedTuple):
     target: str
     n_left_out: int = 0
     notes: tuple[str, ...] = ()
+    kept: Mapping[str, list[Any]] = MappingProxyType({})
 
 
 class Wanted(NamedTuple):
@@ -42,6 +44,7 @@ class Wanted(NamedTuple):
     columns: Sequence[Column] | None
     has_target: bool
     form: CsvFormat
+    kept: tuple[str, ...] = ()
 
     def expected(self, n_columns: int) -> list[Column | None]:
         """Return the model's column at each position, or None at each position without a model."""
@@ -53,6 +56,7 @@ class Choice(NamedTuple):
 
     features: list[int]
     target: int | None
+    kept: dict[str, int]
 
 
 def choose(path: Path, names: list[str], wanted: Wanted) -> Choice:
@@ -72,8 +76,8 @@ def choose(path: Path, names: list[str], wanted: Wanted) -> Choice:
     target = wanted.target
     if wanted.has_target:
         if target is None:
-            kept = [name for name in names if name not in ("", *wanted.drop)] or names
-            target = next((name for name in kept if name.lower() in TARGETS), kept[-1])
+            others = [name for name in names if name not in ("", *wanted.drop)] or names
+            target = next((name for name in others if name.lower() in TARGETS), others[-1])
         elif target not in names:
             end = error_end(target, names)
             raise DatasetError(f"{path} has no column {target!r} to predict{end} It has {shown}")
@@ -89,11 +93,15 @@ def choose(path: Path, names: list[str], wanted: Wanted) -> Choice:
             f"{path} has no column {', '.join(map(repr, absent))}, which the network was trained "
             f"with; it has {shown}"
         )
+    if unknown := [name for name in wanted.kept if name not in where]:
+        end = error_end(unknown[0], names)
+        raise DatasetError(f"{path} has no column {unknown[0]!r} to copy{end} It has {shown}")
     if not features:
         more = ", or set --separator" if path.suffix.lower() == ".csv" else ""
         raise DatasetError(f"{path} has only the column {target!r}: add at least one feature{more}")
     position = where[str(target)] if wanted.has_target else None
-    return Choice([where[name] for name in features], position)
+    kept = {name: where[name] for name in wanted.kept}
+    return Choice([where[name] for name in features], position, kept)
 
 
 def numbered(n_columns: int) -> list[str]:

@@ -40,16 +40,18 @@ def read_table(
     columns: Sequence[Column] | None = None,
     has_target: bool = True,
     form: CsvFormat = _RECOGNIZED,
+    kept: Sequence[str] = (),
 ) -> Table:
     """Read a table from a CSV (with or without a header), NPZ or Parquet file.
 
     By default, the target is the column named target, label, class or y, otherwise the last column,
     and all other columns are features. ``columns`` are the columns that a model was trained on. The
-    target is read only if ``has_target`` is true. ``form`` is the format of a CSV file.
+    target is read only if ``has_target`` is true. ``form`` is the format of a CSV file. Columns in
+    ``kept`` are returned as they are in the file, which requires that ``has_target`` is false.
     """
     try:
         open_file(path).close()
-        wanted = Wanted(target, tuple(drop), columns, has_target, form)
+        wanted = Wanted(target, tuple(drop), columns, has_target, form, tuple(kept))
         return _READERS[path.suffix.lower()](path, wanted)
     except (DatasetError, ImportError):
         raise
@@ -87,10 +89,15 @@ def _read_parquet(path: Path, wanted: Wanted) -> Table:
         columns = read_parquet(path, wanted.drop)
     else:  # Read only the columns that the model needs, since a file may have others of any kind.
         used = [column.name for column in wanted.columns]
-        used += [str(wanted.target)] * wanted.has_target
+        used += [*wanted.kept, *[str(wanted.target)] * wanted.has_target]
         columns = read_parquet(path, used, are_dropped=False)
     # Unless it is named, the index that pandas appends is left out, as in CSV files.
-    named = {*wanted.drop, wanted.target, *(column.name for column in wanted.columns or ())}
+    named = {
+        *wanted.drop,
+        *wanted.kept,
+        wanted.target,
+        *(column.name for column in wanted.columns or ()),
+    }
     for name in columns.keys() - named:
         if _PANDAS_INDEX.fullmatch(name):
             del columns[name]
@@ -110,7 +117,8 @@ def _read_parquet(path: Path, wanted: Wanted) -> Table:
         texts.extend(["" if value is None else str(value) for value in values.tolist()])
         found.append(texts.array())
     y = np.empty(0) if choice.target is None else columns[names[choice.target]]
-    return make_table(path, names, choice, wanted, found, y)
+    kept = {name: columns[name].tolist() for name in choice.kept}
+    return make_table(path, names, choice, wanted, found, y)._replace(kept=kept)
 
 
 def _read_npz(path: Path, wanted: Wanted) -> Table:
@@ -136,7 +144,8 @@ def _read_npz(path: Path, wanted: Wanted) -> Table:
                 "them, or set --target to the name of another array"
             )
         y = None if label is None else arrays[label]
-        if y is not None and y.ndim == 1 < len(y) and np.all(y == y[0]):
+        is_new = wanted.columns is not None
+        if y is not None and not is_new and y.ndim == 1 < len(y) and np.all(y == y[0]):
             raise DatasetError(f"{path}: {label} is {y[0]} in every row: nothing to predict")
         x = arrays[name]
     if x.ndim < 2 or x.dtype.kind not in "biuf":
