@@ -226,7 +226,7 @@ def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
         terminalreporter.write_line(f"{spec:28} {ran}")
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def ctrl_c() -> Iterator[None]:
     """Restore KeyboardInterrupt for SIGINT, because background processes ignore the signal."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -217,7 +217,7 @@ def test_the_command_compiles_all_there_is(tmp_path, monkeypatch, capsys):
     assert '[fast]"' in capsys.readouterr().err
 
 
-def test_ctrl_c_ends_a_compilation_at_once(ctrl_c, tmp_path, monkeypatch):
+def test_ctrl_c_ends_a_compilation_at_once(tmp_path, monkeypatch):
     started = tmp_path / "started"
     child = f"import time; open({str(started)!r}, 'w'); time.sleep(120)"
     monkeypatch.setattr(_native, "_CHILD", child)

@@ -127,7 +127,7 @@ def test_a_forked_process_keeps_no_lock(tmp_path):
 
 
 @pytest.mark.parametrize("is_interrupted", [False, True])
-def test_a_fork_waits_until_no_other_thread_computes(is_interrupted, ctrl_c, monkeypatch):
+def test_a_fork_waits_until_no_other_thread_computes(is_interrupted, monkeypatch):
     x, y = np.eye(4), [0, 0, 1, 1]
     has_begun, may_end, ended = threading.Event(), threading.Event(), []
 

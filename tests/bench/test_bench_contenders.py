@@ -55,7 +55,7 @@ def check_turns(name, workload, job):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of one process to another")
-def test_ctrl_c_while_a_contender_starts_is_not_lost(turns, tmp_path, monkeypatch, ctrl_c, capfd):
+def test_ctrl_c_while_a_contender_starts_is_not_lost(turns, tmp_path, monkeypatch, capfd):
     def start():
         os.write(2, b"a traceback")
         os.kill(os.getpid(), signal.SIGINT)

@@ -61,7 +61,6 @@ def test_the_time_left_ticks_between_two_reports(terminal, clock):
         wait_until(lambda: "0:04 left" in last_line(screen.getvalue()))
 
 
-@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_is_answered_at_once(terminal):
     screen = terminal()
     with interrupts(), begun(4) as (bar, model):

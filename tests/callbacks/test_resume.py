@@ -333,7 +333,6 @@ def test_logs_of_a_resumed_fit_are_whole(tmp_path):
     assert rows("part") == rows("whole")
 
 
-@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGTERM to another process")
 def test_sigterm_writes_a_checkpoint_and_ends_with_143(tmp_path):
     class Terminate(Callback):

@@ -84,7 +84,7 @@ def test_a_resumed_run_is_the_whole_one(name, mlp_xp, stop):
     assert outcome("run") == outcome("whole")
 
 
-@pytest.mark.usefixtures("ctrl_c", "undrawn")
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_that_ctrl_c_ended_is_marked_and_resumed(mlp_xp, fails, monkeypatch):
     press = in_the_third_epoch(lambda: signal.raise_signal(signal.SIGINT))
     with watching(monkeypatch, on_step_end=press):

@@ -67,7 +67,6 @@ def test_ctrl_c_in_a_callback_is_silent_and_not_lost():
     assert (done.returncode, shown, done.stderr) == (130, "pressed\n", EARLY)
 
 
-@pytest.mark.usefixtures("ctrl_c")
 def test_postponed_ctrl_c_is_raised_at_the_end():
     with pytest.raises(KeyboardInterrupt), interrupts() as pressed, postponed():
         seen = [signal.raise_signal(signal.SIGINT) or pressed() for _ in range(2)]

@@ -167,7 +167,6 @@ def test_lab_prints_every_ten_epochs_and_draws_the_curves(mlp_xp, small_cifar, m
     assert Path("results/mlp.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.usefixtures("ctrl_c")
 def test_lab_tests_and_draws_after_ctrl_c(mlp_xp, small_cifar, monkeypatch):
     real, saved = lab.run_mlp_training, []
 

@@ -217,7 +217,6 @@ def test_wrong_weights_and_classes():
             call(X, labels, **given)
 
 
-@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_keeps_the_model_so_far():
     def press(model, record):
         if record.epoch == 2:

@@ -229,7 +229,6 @@ def test_a_warm_start_never_ends_worse_than_it_began():
     assert model.best_validation_score_ == pytest.approx(-loss)
 
 
-@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_ends_the_callers_loop_of_partial_fits():
     calls = []
 

@@ -222,7 +222,7 @@ def test_the_pace_leaves_out_the_first_step_and_forgets_what_was_slow(clock):
     assert pace.seconds_left() == pytest.approx(51.0)
 
 
-def test_ctrl_c_is_a_flag_and_the_second_one_an_exception(ctrl_c):
+def test_ctrl_c_is_a_flag_and_the_second_one_an_exception():
     with interrupts() as pressed:
         assert not pressed()
         signal.raise_signal(signal.SIGINT)
@@ -232,14 +232,14 @@ def test_ctrl_c_is_a_flag_and_the_second_one_an_exception(ctrl_c):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_an_error_before_the_first_step_ends_the_fit_while_it_is_handled(ctrl_c, monkeypatch):
+def test_an_error_before_the_first_step_ends_the_fit_while_it_is_handled(monkeypatch):
     monkeypatch.setattr("mlp_xp.training.loop.multi_epoch.MultiEpoch", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError) as _error:  # Its traceback keeps what is not closed.
         MLPRegressor().fit([[0.0], [1.0]], [0, 1])
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_ctrl_c_raises_at_once_in_a_wait_of_the_main_thread_only(ctrl_c):
+def test_ctrl_c_raises_at_once_in_a_wait_of_the_main_thread_only():
     started, over = threading.Event(), threading.Event()
 
     def wait():
@@ -259,7 +259,7 @@ def test_ctrl_c_raises_at_once_in_a_wait_of_the_main_thread_only(ctrl_c):
         signal.raise_signal(signal.SIGINT)
 
 
-def test_other_threads_and_handlers_are_left_alone(ctrl_c):
+def test_other_threads_and_handlers_are_left_alone():
     def work():
         with interrupts() as pressed:
             return signal.getsignal(signal.SIGINT), pressed()
