@@ -86,6 +86,7 @@ html_title = "mlp_xp"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_show_sourcelink = False
+html_search_scorer = str(HERE / "extensions" / "search_scorer.js")
 html_sidebars = {
     "index": [],
     "how-it-works": [],
