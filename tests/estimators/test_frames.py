@@ -11,6 +11,7 @@ from helpers import case, pickled_and_saved
 from test_tables import tabular
 
 from mlp_xp import MLPEnsembleClassifier, MLPRegressor
+from mlp_xp.datasets import load_files
 from mlp_xp.model_selection import GridSearchCV, cross_val_score
 
 N = 120
@@ -44,7 +45,7 @@ def fitted(X=X, **settings):
 
 
 def test_a_csv_file_is_fitted_as_the_command_line_does(tmp_path):
-    left_out = r"Left out as inputs, since their text .* in nearly every row: X\['id'\]\. Drop"
+    left_out = r"Left out as inputs, since their text .* hardly repeats: X\['id'\]\. Drop"
     numbers = r"X\['paid'\] has numbers stored as text, e.g. '0', and is used as numbers\. For"
     with pytest.warns(UserWarning, match=left_out), pytest.warns(UserWarning, match=numbers):
         model = tabular().fit(X, y)
@@ -66,6 +67,55 @@ def test_a_csv_file_is_fitted_as_the_command_line_does(tmp_path):
     np.testing.assert_array_equal(model.predict_proba(zones), model.predict_proba(X))
     for other in pickled_and_saved(model, tmp_path):
         np.testing.assert_array_equal(other.predict_proba(X), model.predict_proba(X))
+
+
+COLUMNS = {  # The columns of a file, and what the command line and a fit do with each.
+    "number": (AGE, [f"{i}e3" for i in range(N)], [*map(str, range(N - 1)), "?"], [3] * N),
+    "date": (DAYS.astype(str), DAYS.astype(str) + "T10:00:00Z", ["", "2025-12-31"] * 60),
+    "text": (["a", "b"] * 60, ["a", "", "c"] * 40, [f"1.{i % 9}.{i % 3}" for i in range(N)]),
+    "left out": (
+        [f"n{i}" for i in range(N)],
+        ["web"] * N,
+        [""] * N,
+        DAYS.dt.strftime("%d/%m/%Y"),
+        [f"044 {i:03} {i % 97:02} 11" for i in range(N)],
+        [f"{i:04x}" for i in range(N)],
+    ),
+    "wrong": (
+        [f"{i / 7:.2f} %" for i in range(N)],
+        [f"${i * 37:,}" for i in range(N)],
+        [f"{i},5" for i in range(N)],
+        [f"-{i}.234,5 EUR" for i in range(N)],
+        [i if i % 20 else "n.a." for i in range(N)],
+        [day if i % 30 else "soon" for i, day in enumerate(DAYS.astype(str))],
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_files_and_frames_have_the_same_rules(tmp_path):
+    file = tmp_path / "a.csv"
+
+    def read_file():
+        data = load_files(file, target="kind")
+        used = {column.name: column.kind for column in data.columns.used}
+        return used.get("given", "left out")
+
+    def fit_frame():
+        kind = tabular(max_iter=1).fit(pandas.read_csv(file), "kind").columns_.columns[1].kind
+        return {"empty": "left out", "category": "text"}.get(kind, kind)
+
+    for expected, columns in COLUMNS.items():
+        for column in columns:
+            frame = pandas.DataFrame({"age": AGE, "given": column, "kind": y})
+            frame.to_csv(file, index=False)
+            for kind_of in (read_file, fit_frame):
+                with case((kind_of.__name__, column)):
+                    try:
+                        found = kind_of()
+                    except ValueError as error:
+                        found = "wrong" if "among its" in str(error) else str(error)
+                    assert found == expected
 
 
 def test_columns_are_matched_by_name():

@@ -223,7 +223,7 @@ UNFIT = [  # Wrong columns in a fit, and what the error says.
     ),
     (
         pandas.DataFrame({key: [f"id {i}" for i in range(200)] for key in ("id", "name")}),
-        r"X has no column that can be an input, .* nearly every row: X\['id'\], X\['name'\]\.",
+        r"X has no column that can be an input, since its text .*: X\['id'\], X\['name'\]\.",
     ),
     (X.assign(age=np.inf), r"X\['age'\] has infinity in row 0: replace it"),
     (X.assign(city=[["a"]] * N), r"X\['city'\] has cells that are not values, e.g. \['a'\]: drop"),

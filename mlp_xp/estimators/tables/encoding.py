@@ -110,11 +110,11 @@ def _check_inputs(learned: Sequence[tuple[Column, RawColumn]], left_out: Sequenc
     """Raise ValueError if no column is an input; otherwise, warn about text that is left out."""
     more = [f"{len(left_out) - _NAMED} more"] if len(left_out) > _NAMED else []
     shown = ", ".join([*left_out[:_NAMED], *more])
-    why = "text is constant or differs in nearly every row"
+    why = "text is constant or hardly repeats"
     if all(isinstance(column, EmptyColumn) for column, _ in learned):
         if not left_out:
             raise ValueError("X has no value in any column: check how it was loaded.")
-        raise ValueError(f"X has no column that can be an input, since {why}: {shown}.")
+        raise ValueError(f"X has no column that can be an input, since its {why}: {shown}.")
     if left_out:  # The same text in each fold of a cross-validation is printed once.
         cure = "Drop these columns to silence this warning."
         warn_caller(f"Left out as inputs, since their {why}: {shown}. {cure}")
