@@ -66,7 +66,7 @@ class RepositoryLinks(SphinxTransform):
         path = find(target, self.env.docname) if target else None
         if path is None:
             return
-        page = INCLUDED.get(path)
+        page, title = INCLUDED.get(path), node.get("reftitle") or node.get("title")
         if page is None and path.startswith("docs/") and path.endswith((".md", ".rst")):
             page = path.removeprefix("docs/").rpartition(".")[0]
         if page is None and path.startswith("docs/gallery/plot_"):
@@ -87,6 +87,8 @@ class RepositoryLinks(SphinxTransform):
             self.env.repository_files.add(path)
             up = "../" * self.env.docname.count("/")
             new = nodes.reference(refuri=f"{up}source/{path}.html", internal=True)
+            if title:
+                new["reftitle"] = title
         new += node.children
         node.replace_self(new)
 
