@@ -112,7 +112,7 @@ class BaseMLP(SklearnNamesMixin, NotebookMixin, RecipeMixin, CallbackSupportMixi
     def fit(
         self,
         X: Any,
-        y: Any,
+        y: Any = None,
         sample_weight: Any = None,
         *,
         X_val: Any = None,
@@ -128,10 +128,12 @@ class BaseMLP(SklearnNamesMixin, NotebookMixin, RecipeMixin, CallbackSupportMixi
         Parameters
         ----------
         X : array-like, sparse matrix or data frame of shape (samples, features), of any library
-            float32, float64 or integers.
+            float32, float64 or integers. Or an iterable of batches ``(X, y)`` or ``(X, y,
+            sample_weight)``, such as torch's DataLoader. It is read once before the first epoch and
+            again in each epoch; `batch_size` and `shuffle` are not used.
         y : array-like of shape (samples,) or (samples, outputs), or str
             Class labels, or real values for a regressor. A text is the name of a column of X, which
-            is then not used as input.
+            is then not used as input. None if X has batches.
         sample_weight : array-like of shape (samples,), optional
             At least 0.
         X_val, y_val, sample_weight_val : as X, y and sample_weight, optional

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import sparse
 
 from mlp_xp.backends import get_backend
-from mlp_xp.training.data.rows import Rows, Shard
+from mlp_xp.training.data.rows import View
 
 
 def large_integer(values: Any) -> str:
@@ -27,7 +27,7 @@ def check_range(X: Any) -> None:
     """Raise ValueError if a checked X, of any library, has a number that float32 cannot hold."""
     if type(X) is np.ndarray and X.dtype == np.float32:  # Faster than comparing names of dtypes.
         return
-    values = X.x if isinstance(X, Rows | Shard) else X
+    values = X.x if isinstance(X, View) else X
     values = values.data if sparse.issparse(values) else values
     if "float64" not in str(values.dtype) or 0 in values.shape:
         return

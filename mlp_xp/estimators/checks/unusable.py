@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import os
+from collections.abc import Mapping, Sequence, Set
 from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 from scipy import sparse
 
+_ARRAY = "shape", "__array__", "__dlpack__", "__dataframe__", "__arrow_c_stream__", "iloc"
 _READERS = {
     ".csv": "pandas.read_csv",
     ".parquet": "pandas.read_parquet",
     ".npy": "numpy.load",
     ".npz": "numpy.load",
 }
+
+
+def is_stream(X: Any) -> bool:
+    """Whether X can be iterated, but is neither an array nor a sequence of rows."""
+    others = str, bytes, Sequence, Mapping, Set
+    is_other = isinstance(X, others) or any(hasattr(X, name) for name in _ARRAY)
+    return hasattr(type(X), "__iter__") and not is_other
 
 
 def refuse_path(X: Any, name: str = "X") -> None:
@@ -29,11 +39,17 @@ def refuse_path(X: Any, name: str = "X") -> None:
 
 
 def refuse_unusable(X: Any, estimator: str, *, is_table: bool) -> None:
-    """Raise an error if X is a path, or has more than two axes, masked values, records or dates.
+    """Raise an error if X is no array, or has more than two axes, masked values, records or dates.
 
     Dates can be columns of a table.
     """
     refuse_path(X)
+    if is_stream(X) or inspect.isroutine(X):
+        raise TypeError(
+            f"X must be an array, got a {type(X).__name__}: to fit on batches (X, y), pass an "
+            "iterable that starts again in each epoch, and no y; to predict, call predict for the "
+            "X of each batch."
+        )
     if getattr(X, "ndim", 2) > 2:
         raise ValueError(
             f"Expected 2D array, got {X.ndim}D array instead: shape {tuple(X.shape)}. Make each "

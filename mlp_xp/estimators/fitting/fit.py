@@ -16,6 +16,7 @@ from mlp_xp._utils.random import RandomState
 from mlp_xp._utils.signals import interrupts
 from mlp_xp._utils.threads import current_worker
 from mlp_xp.backends import get_backend
+from mlp_xp.estimators.checks.batches import check_training, check_validation, without_order
 from mlp_xp.estimators.checks.processes import (
     advise_numba,
     describe_backend,
@@ -23,7 +24,7 @@ from mlp_xp.estimators.checks.processes import (
     processes_of,
 )
 from mlp_xp.estimators.checks.range import check_range
-from mlp_xp.estimators.checks.validation import Given, Sample, check_held_out, check_sample
+from mlp_xp.estimators.checks.validation import Given, Sample
 from mlp_xp.estimators.fitted.sklearn_overrides import check_overrides
 from mlp_xp.estimators.fitted.state import fitted_state, publish
 from mlp_xp.estimators.fitting.baseline import warn_if_useless
@@ -39,6 +40,7 @@ from mlp_xp.estimators.settings.config import (
     training_backend,
 )
 from mlp_xp.estimators.targets import Targets
+from mlp_xp.training.data.rows import Batches
 from mlp_xp.training.loop.fit_loop import FitLoop
 from mlp_xp.training.loop.history import History
 from mlp_xp.training.loop.records import Record
@@ -72,6 +74,8 @@ def fit_requests(
                 from mlp_xp.estimators.fitting.rank_zero import RankZeroReporter
 
                 reporter_type = RankZeroReporter
+            if isinstance(sample.X, Batches):
+                given = sample.X, None, None
             reporter = reporter_type(model, loop, given, processes)
             is_interrupted = stack.enter_context(reporter.fit())
             settings = reporter.settings()
@@ -138,8 +142,8 @@ def _prepare(
     continues = continues and snapshot is None
     state = fitted_state(model) if continues and {"_state", "coefs_"} & vars(model).keys() else None
     is_new = state is None
-    whole = sample = check_sample(model, given, reset=is_new, processes=processes)
-    validation = check_held_out(model, held_out, processes)
+    sample = check_training(model, given, reset=is_new, processes=processes)
+    whole, validation = without_order(sample), check_validation(model, held_out, processes)
 
     # Encode the targets, and create or continue the network.
     history, columns, n_features = History(), vars(model).get("columns_"), sample.X.shape[1]
@@ -193,7 +197,7 @@ def _prepare(
     wants = processes.first(any(getattr(call, "wants_accuracy", False) for call in callbacks))
     trainer.want_accuracy(targets.classes is not None and wants)
     batch_size = params["batch_size"] if config.loop.max_fun is None else "auto"
-    data = place_sample(trainer, sample, targets, params["placement"], batch_size)
+    data = place_sample(trainer, sample, targets, params, batch_size)
     model._training = Training(trainer, ())
     measured = None
     if validation is not None:

@@ -15,7 +15,7 @@ from mlp_xp.backends import Backend, get_backend
 from mlp_xp.estimators.fitted.state import publish
 from mlp_xp.estimators.fitting.network import Training
 from mlp_xp.estimators.settings.config import resolve_loop
-from mlp_xp.training.data.rows import Rows
+from mlp_xp.training.data.rows import View
 from mlp_xp.training.inference.inference import put_writable
 from mlp_xp.training.loop.fit_loop import FitLoop
 from mlp_xp.training.loop.loop_settings import LoopSettings
@@ -76,7 +76,7 @@ class Reporter:
         self._model = model
         self._loop = loop
         X, y, weights = given
-        self._to = get_backend(X.x if isinstance(X, Rows) else X)
+        self._to = get_backend(X.x if isinstance(X, View) else X)
         self._facts = {"X": X, "y": y, "metadata": {"sample_weight": weights}}
         self._callbacks = list(model.callbacks or ())
         self._step_hooks = self._hooks("on_step_end")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from numbers import Integral
 from typing import Any
 
@@ -11,14 +11,18 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from mlp_xp._utils.sklearn_compat import warn_caller
+from mlp_xp.estimators.checks.batches import in_batch
 from mlp_xp.estimators.checks.validation import Sample, check_weights
 from mlp_xp.estimators.settings.config import REFINEMENT
 from mlp_xp.estimators.targets import Targets
 from mlp_xp.nn.layers import ACTIVATIONS
+from mlp_xp.training.data.batches import StreamedBatches
 from mlp_xp.training.data.placement import Data, multiplies_sparse, place
+from mlp_xp.training.data.rows import Batches, Triple
 from mlp_xp.training.step.step_settings import own_parts
 from mlp_xp.training.trainer import Trainer
 
+_PROBED = 8  # The number of samples with which the gradients of a user's loss are checked.
 _FEW = 10_000  # The maximum number of samples whose split is cached.
 
 
@@ -35,6 +39,11 @@ def split_sample(
 
     If `random_state` is a generator, advance it as scikit-learn's split does.
     """
+    if isinstance(sample.X, Batches):
+        raise ValueError(
+            "early_stopping=True cannot hold out samples if X has batches: pass X_val and y_val, "
+            "or X_val with batches."
+        )
     n_samples = sample.X.shape[0]
     strata = targets.strata(sample.y, fraction)
     groups = None if strata is None else (strata.tobytes(), strata.dtype.str, strata.ndim)
@@ -103,15 +112,23 @@ def _split(
 
 
 def place_sample(
-    trainer: Trainer, sample: Sample, targets: Targets, placement: Any, batch_size: Any
+    trainer: Trainer, sample: Sample, targets: Targets, params: Mapping[str, Any], batch_size: Any
 ) -> Data:
     """Return the training data, either on the device or to be streamed there batch by batch."""
+    if isinstance(sample.X, Batches):
+        _check_pullbacks(trainer, targets.encode(sample.y[:_PROBED], trainer.dtype))
+        return _place_batches(trainer, sample, targets, params.get("class_weight"))
     encoded = targets.encode(sample.y, trainer.dtype)
     _check_pullbacks(trainer, encoded)
     backend, rules = trainer.backend, trainer.rules
     stays_sparse = multiplies_sparse(backend, rules.network, trainer.scaling, rules.augmentation)
     data = place(
-        backend, sample.X, encoded, trainer.dtype, placement, multiplies_sparse=stays_sparse
+        backend,
+        sample.X,
+        encoded,
+        trainer.dtype,
+        params["placement"],
+        multiplies_sparse=stays_sparse,
     )
     if batch_size != "auto" and batch_size > data.n_samples:
         warn_caller(
@@ -119,6 +136,31 @@ def place_sample(
             "is going to be clipped."
         )
     return data
+
+
+def _place_batches(
+    trainer: Trainer, sample: Sample, targets: Targets, class_weight: Any
+) -> StreamedBatches:
+    """Return the training data if X has batches; class weights are those of all samples."""
+    balance = targets.weigh(sample.y, None, class_weight)
+    labels, first = np.unique(sample.y, return_index=True)
+    if balance is not None and sample.y.ndim > 1:
+        raise ValueError(
+            "`class_weight` must be None if X has batches and y has several columns: yield the "
+            "weights of each batch as its third part, (X, y, sample_weight)."
+        )
+
+    def read() -> Iterator[Triple]:
+        for number, (x, y, weights) in enumerate(sample.X.read()):
+            with in_batch(number):
+                encoded = targets.encode(y, trainer.dtype)
+            if balance is not None:
+                own = balance[first][np.searchsorted(labels, y)]
+                weights = own if weights is None else weights * own
+            yield x, encoded, weights
+
+    has_weights = sample.weights is not None
+    return StreamedBatches(trainer.backend, sample.X, read, trainer.dtype, has_weights=has_weights)
 
 
 def _check_pullbacks(trainer: Trainer, targets: np.ndarray) -> None:
@@ -131,7 +173,7 @@ def _check_pullbacks(trainer: Trainer, targets: np.ndarray) -> None:
 
     dtype = "float64" if backend.has_float64 else "float32"
     generator = np.random.default_rng(trainer.seed)
-    rows = slice(0, 8)
+    rows = slice(0, _PROBED)
     with backend.scope():
         for function in own:
             x = backend.put(generator.standard_normal((8, 4)), dtype)

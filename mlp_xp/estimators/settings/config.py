@@ -20,7 +20,7 @@ from mlp_xp.nn.network import Network
 from mlp_xp.optimizers import OPTIMIZERS, SGD, Optimizer
 from mlp_xp.optimizers.schedules import SCHEDULES, Constant, InvScaling, Schedule
 from mlp_xp.training.data.input_scaling import Whiten
-from mlp_xp.training.data.rows import Rows, Shard
+from mlp_xp.training.data.rows import View
 from mlp_xp.training.loop.loop_settings import LoopSettings
 from mlp_xp.training.step.step_settings import Rules
 
@@ -317,7 +317,7 @@ def _plain_numbers(settings: Any) -> Any:
 def choose_backend(params: Mapping[str, Any], X: Any) -> Backend:
     """Return the backend named by `backend` and `device`, or the backend of the data."""
     backend, device = params["backend"], params["device"]
-    X = X.x if isinstance(X, Rows | Shard) else X
+    X = X.x if isinstance(X, View) else X
     if backend is None and device is not None and namespace_backend(X) is None:
         return get_backend("numpy", device)
     return get_backend(X if backend is None else backend, device)
@@ -338,7 +338,7 @@ def resolve_dtype(config: TrainingConfig, backend: Backend, X: Any) -> str:
     if config.dtype is not None:
         return config.dtype
     # As in scikit-learn, train in single precision only if X is in single precision or uint8.
-    if isinstance(X.x if isinstance(X, Rows | Shard) else X, np.ndarray):
+    if isinstance(X.x if isinstance(X, View) else X, np.ndarray):
         # Scikit-learn converts NumPy's float16 to double. Compare dtypes, since comparing their
         # names is slower.
         is_single = X.dtype in (np.float32, np.uint8)

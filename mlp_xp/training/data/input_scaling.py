@@ -11,7 +11,7 @@ import numpy as np
 
 from mlp_xp.backends import Backend, to_numpy
 from mlp_xp.backends.kernels import Scaling, Whitening
-from mlp_xp.training.data.rows import kept_dtype, take_rows
+from mlp_xp.training.data.rows import Batches, kept_dtype, take_rows
 
 _BLOCK = 512
 _LARGE = 0.9  # An entry of a direction is large if it is at least this fraction of the largest.
@@ -76,8 +76,10 @@ def standardization(
 
 
 def _blocks(backend: Backend, x: Any, dtype: str) -> Iterator[Any]:
-    for start in range(0, x.shape[0], _BLOCK):
-        yield backend.put(take_rows(x, slice(start, min(start + _BLOCK, x.shape[0]))), dtype)
+    for part in (x for x, *_ in x.read()) if isinstance(x, Batches) else (x,):
+        for start in range(0, part.shape[0], _BLOCK):
+            rows = slice(start, min(start + _BLOCK, part.shape[0]))
+            yield backend.put(take_rows(part, rows), dtype)
 
 
 def _varies(backend: Backend, x: Any, dtype: str, first: Any, exchange: Exchange | None) -> Any:

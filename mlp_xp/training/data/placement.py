@@ -24,7 +24,7 @@ from mlp_xp.backends import Backend, to_numpy
 from mlp_xp.backends.kernels import SparseMatrix
 from mlp_xp.nn.entries import denses
 from mlp_xp.nn.network import Network, Params
-from mlp_xp.training.data.epoch_plan import EpochPlan
+from mlp_xp.training.data.epoch_plan import EpochPlan, plan_epoch
 from mlp_xp.training.data.rows import Rows, Shard, is_mapped, kept_dtype, take_rows
 from mlp_xp.training.step.inputs import Batch, Selection
 
@@ -60,6 +60,10 @@ class Data(ABC):
         known = rows if owned is None else owned
         self.n_samples: int = y.shape[0] if known is None else len(known)
 
+    def plan(self, batch_size: int, **settings: Any) -> EpochPlan:
+        """Return the plan of an epoch; see `plan_epoch`."""
+        return plan_epoch(self.n_samples, batch_size, **settings)
+
     @abstractmethod
     def epoch(self, plan: EpochPlan) -> Generator[Batch]:
         """Yield the batches of a plan, on the device."""
@@ -85,7 +89,7 @@ class Resident(Data):
 
     def epoch(self, plan: EpochPlan) -> Generator[Batch]:
         """Yield the batches of a plan as positions in the data."""
-        for selection in _steps(self._backend, _at(plan, self._rows), self._dtype):
+        for selection in selections(self._backend, _at(plan, self._rows), self._dtype):
             yield Batch(self.x, self.y, selection)
 
     def stacked(self, plans: Sequence[EpochPlan]) -> list[Batch]:
@@ -109,7 +113,7 @@ class Streamed(Data):
         """Yield the rows of each batch of a plan."""
         plan = _at(plan, self._rows)
         batches = self._backend.feed(self._gather(plan))
-        steps = _steps(self._backend, plan._replace(rows=None), self._dtype)
+        steps = selections(self._backend, plan._replace(rows=None), self._dtype)
         for (x, y), selection in zip(batches, steps, strict=True):
             yield Batch(x, y, selection)
 
@@ -248,7 +252,7 @@ def _stacks(
     return [(steps, stack(steps)) for steps in (range(n_full), range(n_full, n_steps)) if steps]
 
 
-def _steps(backend: Backend, plan: EpochPlan, dtype: str) -> Iterator[Selection]:
+def selections(backend: Backend, plan: EpochPlan, dtype: str) -> Iterator[Selection]:
     """Copy the selections of an epoch to the device at once, and yield each step's selection."""
     for steps, stacked in _stacks(backend, [plan], dtype):
         columns = [

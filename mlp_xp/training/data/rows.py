@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import mmap
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy import sparse
 
-from mlp_xp.backends import get_backend
+from mlp_xp.backends import get_backend, to_numpy
 
 # Below this array size, rows are copied, so that training steps read contiguous memory. The copy
 # takes a few milliseconds.
@@ -18,13 +19,24 @@ _COPIED_BYTES = 1 << 23
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class View:
+    """Samples that are not an array; ``x`` is an array of their library, device and dtype."""
+
+    x: Any
+
+    @property
+    def dtype(self) -> Any:
+        """The dtype of the samples."""
+        return self.x.dtype
+
+
+@dataclass(frozen=True, eq=False)
+class Rows(View):
     """Rows of an array, stored as positions instead of a copy.
 
     ``shared`` is the array's `SharedData` if many fits use its rows.
     """
 
-    x: Any
     rows: np.ndarray
     shared: Any = None
 
@@ -33,21 +45,15 @@ class Rows:
         """The shape of an array of these rows."""
         return (len(self.rows), *self.x.shape[1:])
 
-    @property
-    def dtype(self) -> Any:
-        """The dtype of the array."""
-        return self.x.dtype
-
 
 @dataclass(frozen=True, eq=False)
-class Shard:
+class Shard(View):
     """The samples that this process stores.
 
     ``owned`` has each sample's position in ``x``, or -1 if another process stores the sample. If
     this process stores no sample, ``x`` has a single, unused row.
     """
 
-    x: Any
     owned: np.ndarray
 
     @property
@@ -56,19 +62,47 @@ class Shard:
         return (len(self.owned), *self.x.shape[1:])
 
     @property
-    def dtype(self) -> Any:
-        """The dtype of the array."""
-        return self.x.dtype
-
-    @property
     def mine(self) -> Any:
         """The rows of this process, in the order of the samples; may be empty."""
         rows = self.owned[self.owned >= 0]
         return self.x[rows] if sparse.issparse(self.x) else Rows(self.x, rows)
 
 
+Triple = tuple[Any, np.ndarray, np.ndarray | None]  # The X, y and sample weights of a batch.
+
+
+@dataclass(frozen=True, eq=False)
+class Batches(View):
+    """Samples that an iterable yields in batches, so that memory holds only one of them.
+
+    ``x`` is the first batch, ``counts`` are the batches' numbers of samples, and ``read()`` yields
+    the batches again.
+    """
+
+    counts: tuple[int, ...]
+    read: Callable[[], Iterator[Triple]]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of an array of all samples."""
+        return (sum(self.counts), *self.x.shape[1:])
+
+    def take(self, rows: Any) -> np.ndarray:
+        """Return rows, given as a slice or as ascending positions."""
+        positions, start, parts = np.arange(self.shape[0])[rows], 0, []
+        for x, *_ in self.read():
+            own = positions[(positions >= start) & (positions < start + x.shape[0])] - start
+            parts.append(to_numpy(take_rows(x, own)))
+            start += x.shape[0]
+            if start > positions[-1]:
+                break
+        return np.concatenate(parts)
+
+
 def take_rows(x: Any, rows: Any) -> Any:
     """Return rows as a dense array; ``rows`` is a slice or an array of positions."""
+    if isinstance(x, Batches):
+        return x.take(rows)
     if isinstance(x, Rows):
         return take_rows(x.x, x.rows[rows])
     if sparse.issparse(x):
@@ -86,7 +120,7 @@ def kept_dtype(x: Any, dtype: str) -> str | None:
     NumPy's signed integers and uint8 are kept, since every library can index arrays of these
     dtypes.
     """
-    if isinstance(x, Rows | Shard):
+    if isinstance(x, View):
         return kept_dtype(x.x, dtype)
     if sparse.issparse(x):
         return dtype

@@ -11,7 +11,7 @@ import numpy as np
 
 from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.network import Params
-from mlp_xp.training.data.epoch_plan import EpochPlan, plan_epoch
+from mlp_xp.training.data.epoch_plan import EpochPlan
 from mlp_xp.training.data.placement import Data
 from mlp_xp.training.loop.loop_settings import LoopPosition, LoopSettings, Validation
 from mlp_xp.training.loop.records import Record
@@ -70,8 +70,7 @@ class Request:
     def plan(self, later: int = 0, *, pad: bool = False) -> EpochPlan:
         """Return the plan of the trainer's next epoch, or of a later one; see `plan_epoch`."""
         trainer = self.trainer
-        return plan_epoch(
-            self.data.n_samples,
+        return self.data.plan(
             self.settings.batch_size,
             seed=trainer.seed if self.settings.shuffle else None,
             epoch=trainer.n_epochs + later,

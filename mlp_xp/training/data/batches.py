@@ -1,0 +1,77 @@
+"""Training data that the caller's iterable yields in batches."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Generator, Iterator
+from typing import Any
+
+import numpy as np
+
+from mlp_xp.backends import Backend, to_numpy
+from mlp_xp.training.data.epoch_plan import EpochPlan
+from mlp_xp.training.data.placement import Streamed, selections
+from mlp_xp.training.data.rows import Batches, Triple, kept_dtype, take_rows
+from mlp_xp.training.step.inputs import Batch
+
+
+class StreamedBatches(Streamed):
+    """Batches that are trained on as they are, in the iterable's order.
+
+    ``read()`` yields each batch with encoded targets. If batches other than the last have different
+    sizes, or if the backend compiles a step for each shape, rows of weight 0 fill all batches.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        batches: Batches,
+        read: Callable[[], Iterator[Triple]],
+        dtype: str,
+        *,
+        has_weights: bool,
+    ) -> None:
+        super().__init__(backend, None, np.empty(batches.shape[0]), dtype)
+        self._counts, self._read, self._has_weights = batches.counts, read, has_weights
+
+    def plan(self, batch_size: int, **settings: Any) -> EpochPlan:
+        """Return the plan of an epoch; sums of weights are those of the first pass."""
+        counts, weights = np.asarray(self._counts), settings["weights"]
+        size, rows = int(max(counts)), np.arange(sum(counts), dtype=np.int32)
+        if settings["pad"] or np.any(counts[:-1] < size):
+            is_real = np.arange(size) < counts[:, None]
+            filled = np.zeros(is_real.shape, dtype=np.int32)
+            filled[is_real] = rows
+            rows = filled.reshape(-1)
+        totals = counts if weights is None else np.add.reduceat(weights, np.cumsum(counts) - counts)
+        return EpochPlan(rows, None, size, counts.tolist(), totals.astype(float).tolist())
+
+    def epoch(self, plan: EpochPlan) -> Generator[Batch]:
+        """Yield the batches of a plan, which may lack the first batches of the iterable."""
+        assert plan.rows is not None
+        size = plan.batch_size
+        is_filled = len(plan.rows) == len(plan.counts) * size
+        has_weights = self._has_weights or (is_filled and min(self._counts) < size)
+
+        def rows(batch: Triple) -> tuple[np.ndarray, ...]:
+            x, y, weights = batch
+            dtype, x = kept_dtype(x, self._dtype), to_numpy(take_rows(x, slice(None)))
+            # Copy X, since the iterable may write its next batch into the same memory.
+            arrays = [np.array(x, dtype or x.dtype), y]
+            if has_weights:
+                given = np.ones(len(y)) if weights is None else weights
+                arrays.append(given.astype(self._dtype))
+            if is_filled and len(y) < size:
+                arrays = [_filled(array, size) for array in arrays]
+            return tuple(arrays)
+
+        first = len(self._counts) - len(plan.counts)
+        batches = self._backend.feed(map(rows, itertools.islice(self._read(), first, None)))
+        steps = selections(self._backend, plan._replace(rows=None), self._dtype)
+        for (x, y, *weights), selection in zip(batches, steps, strict=True):
+            yield Batch(x, y, selection._replace(weights=weights[0] if weights else None))
+
+
+def _filled(array: np.ndarray, size: int) -> np.ndarray:
+    """Return an array with rows of zeros appended."""
+    return np.concatenate([array, np.zeros((size - len(array), *array.shape[1:]), array.dtype)])
