@@ -8,9 +8,11 @@ from sklearn.decomposition import PCA
 from trainers import assert_close
 
 from mlp_xp import MLPClassifier, MLPRegressor
+from mlp_xp._utils.random import constant
 from mlp_xp.augmentation import Flip, Mixup
 from mlp_xp.backends import get_backend
 from mlp_xp.backends.kernels import Whitening
+from mlp_xp.nn.blocks import PLE
 from mlp_xp.nn.hidden import Project
 from mlp_xp.training.data.input_scaling import Whiten, find_scaling, standardization
 
@@ -142,3 +144,33 @@ def test_mistakes_are_told():
             Whiten(**given)
     with pytest.raises(ValueError, match=r"`n_components` must be at most 4, .* got 9"):
         MLPClassifier(input_scaling=Whiten("pca", 9)).fit(np.eye(4), [0, 1, 0, 1])
+
+
+@pytest.mark.parametrize("kind", ["pca", "zca", "standardize"])
+def test_pieces_of_embeddings_are_not_between_values_that_differ_by_rounding(backend, kind):
+    """Integers, one the sum of two others: whitening makes equal values differ, and noise of 0."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 4, (120, 3)).astype(np.float64)
+    x = np.c_[x, x[:, 0] + x[:, 1]]
+    settings = SHORT | {"numeric_embedding": "ple", "input_scaling": kind, "max_iter": 10}
+    model = MLPRegressor(**settings).fit(x, x[:, 0] * x[:, 1])
+    other = MLPRegressor(**settings).fit(backend.put(x), backend.put(x[:, 0] * x[:, 1]))
+    order = rng.permutation(120)  # Sums of other orders are rounded differently.
+    for rows in (slice(None), order):
+        expected = model.predict(x[rows])
+        predicted = backend.get(other.predict(backend.put(x[rows])))
+        np.testing.assert_allclose(predicted, expected, atol=1e-9)
+    (pieces,) = (entry for entry in model.other_weights_ if hasattr(entry, "per_unit"))
+    assert np.max(pieces.per_unit) < 1e4
+
+
+def test_no_sample_is_on_an_edge_of_an_embedding():
+    x = np.r_[np.zeros(50), np.ones(30), np.arange(2.0, 22.0)][:, None]
+    params = PLE(8, 2).init(1, np.random.RandomState(0).uniform, constant)
+    start, per_unit, *_ = PLE(8, 2).adapt(params, x, xp=get_backend("numpy").xp)
+    edges = np.append(start[0], start[0, -1] + 1.0 / per_unit[0, -1])
+    assert np.all(np.diff(edges) >= 0.0)
+    assert np.min(np.abs(x - edges)) > 0.06
+    # One piece for each step between neighboring values that are quantiles.
+    np.testing.assert_allclose(edges[[0, 1]], 1 / 16)
+    assert edges[-1] == pytest.approx(21.0 + 21.0 / 16)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 # The maximum number of rows used to adapt initial weights.
 _MOST_ROWS = 4096
+_NOISE = 64.0  # Values differ by rounding only if they differ by fewer epsilons times their terms.
 # Network settings that may change when training continues.
 _OF_A_STEP = "activation", "dropout", "input_dropout"
 
@@ -126,10 +127,26 @@ def _adapt_to_data(
     if state.scaling is not None:
         shift, scale, *rotation = (to_numpy(leaf).astype(np.float64) for leaf in state.scaling)
         x = (x - shift) * scale
-        x = x @ rotation[0] if rotation else x
+        x = _without_noise(x, rotation[0], state.dtype) if rotation else x
     # All processes use the first process's weights, since different CPUs may round differently.
     adapt: Any = partial(adapt_params, xp=get_backend("numpy").xp)
     return processes.first_of(partial(adapt, state.network, params, x, generator.uniform))
+
+
+def _without_noise(x: np.ndarray, rotation: np.ndarray, dtype: str) -> np.ndarray:
+    """Return ``x @ rotation``, with equal values where a column's values differ by rounding only.
+
+    Layers that divide a column at its values would otherwise divide it between such values, and
+    each backend would round a sample to another side.
+    """
+    rotated = x @ rotation
+    noise = _NOISE * np.finfo(dtype).eps * np.mean(np.abs(x) @ np.abs(rotation), axis=0)
+    order = np.argsort(rotated, axis=0, kind="stable")
+    ordered = np.take_along_axis(rotated, order, axis=0)
+    is_first = np.diff(ordered, axis=0, prepend=-np.inf) > noise
+    first = np.maximum.accumulate(np.where(is_first, np.arange(len(x))[:, None], 0), axis=0)
+    np.put_along_axis(rotated, order, np.take_along_axis(ordered, first, axis=0), axis=0)
+    return rotated
 
 
 def _some_rows(X: Any, most: int) -> np.ndarray:

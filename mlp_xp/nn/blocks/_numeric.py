@@ -11,6 +11,8 @@ from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp.nn.blocks._base import Make, normal
 from mlp_xp.nn.layers import Periodic, Piecewise, periodic, piecewise
 
+_ABOVE = 1 / 16  # The position of an edge of `PLE`, from a value (0) to the next larger value (1).
+
 
 class NumericEmbedding:
     """The hashable base class for numeric embeddings, which map each number to several numbers."""
@@ -108,13 +110,24 @@ class PLE(NumericEmbedding):
         )
 
     def adapt(self, params: Piecewise, x: Array, *, xp: Namespace) -> Piecewise:
-        """Set the pieces: one between any two neighboring quantiles, empty if they are equal."""
+        """Set the pieces: one between any two neighboring quantiles, empty if they are equal.
+
+        Each edge is slightly above its quantile, so that no sample is on an edge, where rounding
+        errors would decide to which piece it belongs.
+        """
         ordered, last = xp.sort(x, axis=0), x.shape[0] - 1
         rows = [round(last * i / self.pieces) for i in range(self.pieces + 1)]
-        edges = xp.stack([ordered[row, :] for row in rows], axis=-1)
+        edges = xp.stack([_just_above(ordered, row, xp=xp) for row in rows], axis=-1)
         length = edges[:, 1:] - edges[:, :-1]
         per_unit = xp.astype(length > 0.0, x.dtype) / xp.where(length > 0.0, length, 1.0)
         return params._replace(start=edges[:, :-1], per_unit=per_unit)
+
+
+def _just_above(ordered: Array, row: int, *, xp: Namespace) -> Array:
+    """Return a number between each column's value in a row and its next larger value."""
+    value, spread = ordered[row, :], ordered[-1, :] - ordered[0, :]
+    larger = xp.where(ordered > value, ordered, value + spread)
+    return value + _ABOVE * (xp.min(larger, axis=0) - value)
 
 
 NUMERIC_EMBEDDINGS: dict[str, type[PBLD | PLE]] = {"pbld": PBLD, "ple": PLE}
