@@ -83,13 +83,15 @@ class WrongText(NamedTuple):
     ``form`` is "text" or "date" (other text among numbers or dates), "day" (dates that are not in
     ISO 8601 format), "plain" (text of numbers only), "large" (too large for float64), "comma", or
     "unit" (also signs and spaces). ``commas`` is "decimal", "thousands", "unknown", or "" if there
-    are none. ``is_certain`` is false if the column may also be categorical.
+    are none. ``is_certain`` is false if the column may also be categorical. ``has_others`` is true
+    if there is other text among the numbers.
     """
 
     form: str
     example: str
     commas: str
     is_certain: bool
+    has_others: bool = False
 
     @property
     def is_unusual(self) -> bool:
@@ -139,10 +141,10 @@ def _wrong_number(numbers: Mapping[str, str | None], *, is_certain: bool) -> Wro
     unusual = [text for text in numbers if numbers[text] is not None and not is_finite(text)]
     large = [text for text in unusual if text.lstrip("+-").isdecimal()]
     has_digits_only = all(is_finite(text.replace(",", "").replace(".", "")) for text in unusual)
-    form = "plain" if not unusual else "comma" if has_digits_only else "unit"
-    form = "text" if others else "large" if large else form
-    example = [*others, *large, *unusual, *numbers][0]
-    return WrongText(form, example, _commas(unusual), is_certain)
+    form = "large" if large else "comma" if has_digits_only else "unit"
+    form = form if unusual else "text" if others else "plain"
+    example = [*large, *others, *unusual, *numbers][0]
+    return WrongText(form, example, _commas(unusual), is_certain, bool(others))
 
 
 def _read_nearly_all(

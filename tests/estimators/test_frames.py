@@ -206,6 +206,12 @@ def test_all_numbers_with_units_and_commas_are_named_at_once_with_the_cure():
             np.testing.assert_allclose(found, VALUES)
     assert any("X['mixed'] has text and numbers: convert" in line for line in lines)
     assert not any("age" in line or "'ok'" in line for line in lines)
+    some = ["n.a." if i == 60 else text for i, text in enumerate(WRITTEN["percent"])]
+    with pytest.raises(ValueError, match=r"X\['a'\] has 'n.a.' among its numbers") as caught:
+        tabular().fit(pandas.DataFrame({"a": some}), y)
+    expression = re.search(r"by (pandas.to_numeric\(.*\)), or drop", str(caught.value))[1]
+    found = eval(expression, {"pandas": pandas, "column": pandas.Series(some)})
+    np.testing.assert_array_equal(np.flatnonzero(np.isnan(found)), [60])
     few = pandas.DataFrame({"a": ["10 %", "20 %", "30 %"] * 40})
     with pytest.warns(UserWarning, match=r"'10 %' among its numbers, but is used as 3 categories"):
         assert tabular().fit(few, y).columns_.columns[0].kind == "category"

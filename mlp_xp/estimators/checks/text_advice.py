@@ -97,7 +97,8 @@ def cure_of(wrong: WrongText, column: str = "column") -> str:
     if wrong.form not in ("comma", "unit"):
         return f"convert them, e.g. by pandas.to_numeric({column}, errors='coerce')"
     column = column if wrong.form == "comma" else f"{column}.{_STRIP}"
-    conversions = [f"pandas.to_numeric({column}{end})" for end in _COMMAS[wrong.commas]]
+    errors = ", errors='coerce'" if wrong.has_others else ""
+    conversions = [f"pandas.to_numeric({column}{end}{errors})" for end in _COMMAS[wrong.commas]]
     if len(conversions) == 1:
         return f"convert them by {conversions[0]}"
     return (
