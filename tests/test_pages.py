@@ -81,7 +81,9 @@ def fenced(text: str, language: str) -> list[str]:
 
 def links(page: Path) -> list[tuple[str, str]]:
     """Return the links to files and headings, as paths and anchors, without titles."""
-    return re.findall(r"\]\(([^)#: ]*)(?:#([^) ]*))?(?: \"[^\"]*\")?\)", page.read_text(encoding="utf-8"))
+    return re.findall(
+        r"\]\(([^)#: ]*)(?:#([^) ]*))?(?: \"[^\"]*\")?\)", page.read_text(encoding="utf-8")
+    )
 
 
 def anchors(page: Path) -> set[str]:

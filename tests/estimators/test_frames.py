@@ -308,3 +308,25 @@ def test_a_wrong_name_of_a_target_is_told_what_to_type():
     tabular().fit(eval(cure, {"X": holes}), "group")
     with pytest.raises(ValueError, match="X has no column 'no' to use as y_val"):
         tabular().fit(frame, "group", X_val=frame, y_val="no")
+
+
+@pytest.mark.matrix
+@pytest.mark.filterwarnings("ignore:Left out as inputs", "ignore:.* has numbers stored as text")
+def test_frames_of_polars_follow_the_same_rules():
+    polars = pytest.importorskip("polars")
+    text = X.assign(group=y).to_csv(index=False).encode()
+    frame = polars.read_csv(text, infer_schema_length=None)
+    model = tabular().fit(frame, "group")
+    assert [column.kind for column in model.columns_.columns] == KINDS
+    inputs = frame.drop("group")
+    np.testing.assert_array_equal(model.predict_proba(inputs), fitted().predict_proba(X))
+    turned = inputs.select(inputs.columns[:0:-1])
+    np.testing.assert_array_equal(model.predict_proba(turned), model.predict_proba(inputs))
+    with pytest.warns(UserWarning, match="did not have, ignored: 'group'"):
+        model.predict(frame)
+    with pytest.raises(ValueError, match=r"X lacks columns of the fit, 'age'"):
+        model.predict(inputs.drop("age"))
+    with pytest.raises(ValueError, match=r"X\['age'\] has categories, but had numbers .* 'old'"):
+        model.predict(inputs.with_columns(age=polars.lit("old")))
+    with pytest.raises(ValueError, match=r"^2 columns of X cannot be used\.\nX\['a'\] has '\d"):
+        tabular().fit(polars.DataFrame({"a": WRITTEN["percent"], "b": [[1]] * N}), y)
