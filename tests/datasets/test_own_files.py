@@ -318,6 +318,7 @@ def test_a_file_on_which_polars_panics_or_aborts_is_an_error(tmp_path, monkeypat
     for how, said in (
         ("raise PanicException('out of spec')", "out of spec"),
         ("os.abort()", "abo"),
+        ("os.write(2, b'memory allocation of 9 bytes failed'); os.abort()", "MemoryError: polars"),
         ("bytearray(6 << 30)", "MemoryError" if sys.platform == "linux" else ""),
     ):
         (tmp_path / "polars.py").write_text(POLARS.format(how=how))
@@ -500,3 +501,10 @@ def test_what_to_type_for_numbers_with_commas_follows_the_format():
     assert read_table(Path("b.csv"), **new).x.tolist() == [[1.5, 2.0]]
     said = "'i' has '1.5', but .*: correct it, set --decimal . for decimal points, or leave it"
     rejects(said, read_table, write("b.csv", "i;j\n2,5;2\n1.5;2\n"), **new)
+
+
+def test_a_table_of_very_many_columns_is_refused_by_its_first_line():
+    names = ",".join(f"c{i}" for i in range(50_001))
+    write("a.csv", f"{names},kind\n" + "1\n" * 3)  # The lines are wrong, but are not read.
+    said = "a.csv has 50,002 columns, but at most 50,000 can be inputs: keep the most"
+    rejects(said, load_files, "a.csv")

@@ -176,13 +176,20 @@ def _read_polars(path: Path, chosen: Sequence[str], are_dropped: bool) -> dict[s
         command = [sys.executable, "-P", "-c", _CODE, *arguments]
         environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}  # Each thread needs address space.
         streams: Any = {"stdin": subprocess.DEVNULL, "capture_output": True}
-        if subprocess.run(command, env=environment, **streams).returncode:
+        done = subprocess.run(command, env=environment, **streams)
+        if done.returncode:
             for name, check in ("size", _check_size), ("nested", _refuse_nested):
                 if (found := folder / f"{name}.json").exists():
                     check(path, *json.loads(found.read_text()))
             reason = folder / "error.txt"
-            is_known = reason.exists()
-            raise ValueError(reason.read_text(encoding="utf-8") if is_known else "polars aborted")
+            text = reason.read_text(encoding="utf-8") if reason.exists() else "polars aborted"
+            # Rust aborts with this message on stderr.
+            if text == "MemoryError" or b"memory allocation" in done.stderr:
+                raise DatasetError(
+                    f"{path} cannot be read (MemoryError: polars needs more than "
+                    f"{limits[1] / 1e9:.1f} GB): split the file, or type {pip_command('pyarrow')}"
+                )
+            raise ValueError(text)
         names = json.loads((folder / "names.json").read_text())
         return {name: _column(folder / str(i)) for name, i in names}
 

@@ -16,6 +16,7 @@ from mlp_xp.datasets._own_data.csv_format import CsvFormat
 from mlp_xp.datasets._own_data.values import parse
 
 TARGETS = ("target", "label", "class", "y")  # The default names of the column to predict.
+MOST_COLUMNS = 50_000  # With more, training would take hours, and not fit into memory.
 _BYTES = {np.dtype(bool), np.dtype(np.uint8)}
 
 
@@ -83,10 +84,16 @@ def choose(path: Path, names: list[str], wanted: Wanted) -> Choice:
             raise DatasetError(f"{path} has no column {target!r} to predict{end} It has {shown}")
         if target in wanted.drop:
             raise DatasetError(f"{target!r} is the column to predict: leave it out of --drop")
-    if wanted.columns is None:
-        features = [name for name in names if name not in (target, "", *wanted.drop)]
-    else:
+    if wanted.columns is not None:
         features = [column.name for column in wanted.columns]
+    else:
+        features = [name for name in names if name not in (target, "", *wanted.drop)]
+        # Arrays may have images, whose pixels are not embedded.
+        if len(features) > MOST_COLUMNS and path.suffix.lower() != ".npz":
+            raise DatasetError(
+                f"{path} has {len(names):,} columns, but at most {MOST_COLUMNS:,} can be inputs: "
+                "keep the most useful ones, or in Python, pass a matrix of numbers to fit"
+            )
     where = {name: position for position, name in enumerate(names)}
     if absent := [name for name in features if name not in where]:
         raise DatasetError(

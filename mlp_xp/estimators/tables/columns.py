@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -112,7 +113,8 @@ class TableColumns:
     def indicators(self) -> list[int]:
         """The positions of the numbers that have a missing-value indicator."""
         counts = [len(column.number_names) for column in self.columns]
-        return [sum(counts[:i]) for i in self._gaps]
+        starts = [0, *accumulate(counts)]
+        return [starts[i] for i in self._gaps]
 
     def by_column(self, values: Any) -> np.ndarray:
         """Return, for each column, the norm of its inputs' weights or gradients.
