@@ -30,6 +30,7 @@ EXAMPLES = sorted((DOCS / "gallery").glob("plot_*.py"))
 # The packages that a page needs beyond the extra `test`.
 NEEDED = {
     "docs/export.md": ["ndonnx", "onnxruntime", "skl2onnx", "torch"],
+    "docs/how-to/batches.md": ["torch"],
     "docs/how-to/device.md": ["torch"],
     "docs/how-to/export.md": ["ndonnx", "onnxruntime"],
     "docs/how-to/gpu-arrays.md": ["torch"],
@@ -72,6 +73,7 @@ JOBS = {
     "learning rate": ("learning-rate", "validation_curve"),
     "fine-tuning": ("fine-tune", "warm_start"),
     "logging": ("log", "autolog"),
+    "batches from a loader": ("batches", "DataLoader"),
 }
 
 
