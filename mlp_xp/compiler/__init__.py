@@ -5,4 +5,4 @@ A formula is a function of arrays that uses only the Array API. `trace` records 
 """
 
 from mlp_xp.compiler.formula import Graph, check_formula, derive, graph_of, with_pullback
-from mlp_xp.compiler.graph import FormulaError, Node, in_order
+from mlp_xp.compiler.graph import FormulaError, Layout, Node, in_order

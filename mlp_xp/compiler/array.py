@@ -122,10 +122,13 @@ def multiply(a: Any, b: Any) -> TracedArray:
 
 def power(a: Any, b: Any) -> TracedArray:
     """Return a power; small integer powers are products, which are exact and fast."""
-    if type(b) in (int, float) and b in (1, 2, 3):
-        result = a
-        for _ in range(int(b) - 1):
-            result = multiply(result, a)
+    if type(b) in (int, float) and b in range(1, 9):
+        result, square, n = None, a, int(b)
+        while n:
+            if n % 2:
+                result = square if result is None else multiply(result, square)
+            n //= 2
+            square = multiply(square, square) if n else square
         return TracedArray(as_node(result))
     return operation("pow", a, b)
 

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 
 class FormulaError(ValueError):
     """The error for a formula that cannot be traced or differentiated."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The shape and the dtype of an array, which is all that a formula may depend on."""
+
+    shape: tuple[int, ...]
+    dtype: str
 
 
 class Node:
@@ -61,16 +70,20 @@ class Node:
         return f"<{self.operation} {self.dtype}{list(self.shape)}>"
 
 
-def in_order(results: Iterable[Node]) -> list[Node]:
-    """Return all nodes that the results need, each once, after its operands."""
+def in_order(results: Iterable[Node], known: Iterable[Node] = ()) -> list[Node]:
+    """Return all nodes that the results need, each once, after its operands.
+
+    Operands of ``known`` nodes are not needed.
+    """
     # Without recursion, since a long chain of operations could exceed Python's limit.
     found: dict[Node, None] = {}
+    leaves = set(known)
     pending = [(node, False) for node in reversed(list(results))]
     while pending:
         node, is_ready = pending.pop()
         if node in found:
             continue
-        if is_ready:
+        if is_ready or node in leaves:
             found[node] = None
         else:
             pending.append((node, True))

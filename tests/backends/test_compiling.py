@@ -191,7 +191,7 @@ def test_cold_warm_and_uncached_fits_give_the_same_bits(tmp_path):
 def test_units_are_the_same_whatever_compiles_them(tmp_path, monkeypatch, capsys):
     (tmp_path / "coverage.py").write_text("")  # A script's neighbor, which numba took for its own.
     monkeypatch.syspath_prepend(tmp_path)
-    others = jobs.Unit(jobs.number_of(jobs.ActivateArray), 1, 1), UNIT
+    others = jobs.Unit(jobs.number_of(jobs.Gather), 1, 1), UNIT
     units = [jobs.Unit(jobs.number_of(jobs.Take)), *others]
     together = _native._compile_apart(units)
     for unit in reversed(units):

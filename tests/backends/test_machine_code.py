@@ -52,7 +52,7 @@ def before():
 def job():
     """Return a linked job, and what it writes ones to."""
     found = np.zeros((3, 4))
-    array = jobs.ActivateArray(True, 12, np.ones((3, 4)), 0, found, jobs.RELU)
+    array = jobs.Arithmetic(True, jobs.MULTIPLY, 12, np.ones((3, 4)), np.ones((3, 4)), found, 12)
     words, _ = jobs.table([jobs.Job(array, True)])
     thread_pool.link([words])
     return words, found
@@ -227,10 +227,10 @@ def test_code_is_kept_for_all_users(folder, monkeypatch):
     monkeypatch.setattr(_native, "_folders", lambda: [folder / "new"])
     before = os.umask(0o022)
     try:
-        _native._write(UNIT, b"code")
+        _native._write(UNIT.name, b"code")
     finally:
         os.umask(before)
-    assert _native._read(UNIT) == b"code"
+    assert _native._read(UNIT.name) == b"code"
     (file,) = (folder / "new").iterdir()
     assert file.suffix == ".bin"
     assert file.stat().st_mode & 0o777 == 0o644
@@ -259,7 +259,7 @@ def test_what_another_process_compiles_is_waited_for(folder, monkeypatch):
     monkeypatch.setattr(_native, "_compile", lambda units: pytest.fail("it is compiled twice"))
 
     def write():
-        _native._write(UNIT, b"code")
+        _native._write(UNIT.name, b"code")
         os.close(other)
 
     other = os.open(folder, os.O_RDONLY)
@@ -273,13 +273,13 @@ def test_what_another_process_compiles_is_waited_for(folder, monkeypatch):
 def test_ctrl_c_leaves_no_part_of_a_file(folder, monkeypatch):
     monkeypatch.setattr(os, "replace", Mock(side_effect=KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        _native._write(UNIT, b"code")
+        _native._write(UNIT.name, b"code")
     assert list(folder.iterdir()) == []
 
 
 def test_a_flipped_bit_in_any_byte_and_any_cut_are_found(folder):
     """Loaded, such a file would end the process."""
-    _native._write(UNIT, b"code")
+    _native._write(UNIT.name, b"code")
     (file,) = folder.iterdir()
     content = file.read_bytes()
     for i in range(len(content)):
@@ -287,24 +287,24 @@ def test_a_flipped_bit_in_any_byte_and_any_cut_are_found(folder):
         harmed[i] ^= 1 << i % 8
         for bad in (harmed, content[:i]):
             file.write_bytes(bad)
-            assert _native._read(UNIT) is None
+            assert _native._read(UNIT.name) is None
     file.unlink()  # Nor can a folder be read.
     file.mkdir()
-    assert _native._read(UNIT) is None
-    _native._write(UNIT, b"code")  # Nor can it be replaced.
+    assert _native._read(UNIT.name) is None
+    _native._write(UNIT.name, b"code")  # Nor can it be replaced.
     assert list(folder.iterdir()) == [file]
 
 
 def test_code_that_others_may_have_written_is_not_run(folder):
     """The temporary folder is everybody's."""
-    _native._write(UNIT, b"code")
+    _native._write(UNIT.name, b"code")
     for mode in (0o777, 0o775, 0o757):
         folder.chmod(mode)
-        assert _native._read(UNIT) is None
+        assert _native._read(UNIT.name) is None
         _native._writable.cache_clear()
         assert _native._writable() is None
     folder.chmod(0o755)
-    assert _native._read(UNIT) == b"code"
+    assert _native._read(UNIT.name) == b"code"
 
 
 def test_the_temporary_folder_is_used_where_no_other_can_be_written(folders, tmp_path, monkeypatch):

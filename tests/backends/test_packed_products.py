@@ -76,7 +76,7 @@ def modelled_product():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_amx, "emit", emit)
         patch.setattr(machine_code, "_engine", lambda: engine)
-        return machine_code._load(UNIT, _build.build(UNIT)), engine
+        return machine_code._load(UNIT.name, _build.build(UNIT)), engine
 
 
 @pytest.fixture(params=["amx", "bfloat16", "float32", "float64"])

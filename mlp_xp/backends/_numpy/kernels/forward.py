@@ -17,6 +17,7 @@ from mlp_xp.augmentation import map_pixels, take_lines
 from mlp_xp.backends import kernels
 from mlp_xp.backends._numpy.kernels.writing import (
     are_positions,
+    constant_like,
     constants,
     has_rows,
     is_plain,
@@ -27,7 +28,7 @@ from mlp_xp.backends._numpy.kernels.writing import (
 from mlp_xp.backends._numpy.native.thread_pool import has_pool
 from mlp_xp.backends._numpy.tracing.traced import Traced
 from mlp_xp.nn import layers
-from mlp_xp.nn.layers import Activation, ActivationPullback, Arrangement, Dense, LayerPullback
+from mlp_xp.nn.layers import ActivationPullback, Arrangement, Dense, LayerPullback
 from mlp_xp.nn.losses import Loss, SoftmaxCrossEntropy, mean_loss
 
 Array: TypeAlias = Any  # A NumPy array or a traced array.
@@ -174,43 +175,37 @@ def gather(source: kernels.Source, *, dtype: DType, xp: Namespace) -> Array:
     return out
 
 
-# The activations in machine code, in the order of their numbers in `native.jobs`.
-_ACTIVATIONS = ("relu", "logistic", "gelu", "silu")
-
-
 @or_plain
-def activate(
-    function: str | Activation, x: Array, *, xp: Namespace
-) -> tuple[Array, ActivationPullback]:
-    """Compute `mlp_xp.nn.layers.activate`."""
-    if function not in _ACTIVATIONS or not (has_pool() and is_plain(x)):
+def activate(function: Any, x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
+    """Compute `mlp_xp.nn.layers.activate` by a loop that is compiled from its formula."""
+    if not (has_pool() and is_plain(x)):
         return layers.activate(function, x, xp=xp)
-    number = _ACTIVATIONS.index(function)
+    from mlp_xp.backends._numpy.kernels.formulas import activation_loops, is_large
+
+    loops = activation_loops(function, x.shape, x.dtype.name)
+    if loops is None:
+        return layers.activate(function, x, xp=xp)
     y = np.empty_like(x)
-    _activate(number, x, 0, y)
+    loops.forward.run([x], [y], is_shared=is_large(x))
 
     def pullback(dy: Array) -> Array:
         dy = made_plain(dy if dy.shape == y.shape else np.broadcast_to(dy, y.shape), y)
         dx = np.empty_like(y)
-        _activate(number, y if function in ("relu", "logistic") else x, dy, dx)
+        loops.backward.run([y if loops.reads_output else x, dy], [dx], is_shared=is_large(x))
         return dx
 
     return y, pullback
-
-
-def _activate(function: int, x: Array, dy: Array | int, out: Array) -> None:
-    from mlp_xp.backends._numpy.native.jobs import ActivateArray
-    from mlp_xp.backends._numpy.native.tuning import LEAST_NUMBERS
-
-    job = ActivateArray(x.dtype == np.float64, x.size, x, dy, out, function)
-    run(job, x.size >= LEAST_NUMBERS)
 
 
 @or_plain
 def loss(
     loss: Loss, logits: Array, targets: Array, weights: Array | None = None, *, xp: Namespace
 ) -> tuple[Array, Callable[[], Array]]:
-    """Compute `mlp_xp.nn.losses.mean_loss` for the cross-entropy of labels in one pass."""
+    """Compute `mlp_xp.nn.losses.mean_loss` in one pass, by a loop of its formula if it has one."""
+    if has_pool() and weights is None and targets.dtype == logits.dtype:
+        found = _elementwise_loss(loss, logits, targets)
+        if found is not None:
+            return found
     is_known = (
         type(loss) is SoftmaxCrossEntropy
         and has_pool()
@@ -238,4 +233,20 @@ def loss(
         dlogits=dlogits,
     )
     run(job, False)
+    return value, lambda: dlogits
+
+
+def _elementwise_loss(
+    loss: Loss, logits: Array, targets: Array
+) -> tuple[Array, Callable[[], Array]] | None:
+    from mlp_xp.backends._numpy.kernels.formulas import layout, loss_loop
+
+    loop = None
+    if is_plain(logits, targets) and logits.size:
+        loop = loss_loop(loss, layout(logits), layout(targets))
+    if loop is None:
+        return None
+    weight = constant_like(logits, 1.0 / logits.shape[0])
+    value, dlogits = np.empty_like(logits, shape=()), np.empty_like(logits)
+    loop.run([logits, targets, weight], [dlogits, value])
     return value, lambda: dlogits

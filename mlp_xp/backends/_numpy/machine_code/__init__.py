@@ -45,6 +45,8 @@ from mlp_xp.backends._numpy.machine_code._cpu import (
 )
 from mlp_xp.backends._numpy.native import jobs
 from mlp_xp.backends._numpy.native.jobs import MachineCodeError, Unit, number_of
+from mlp_xp.backends._numpy.native.loops import LOOPS
+from mlp_xp.compiler.print_cpu import Loop
 
 _CHILD = """
 import json, sys
@@ -63,7 +65,6 @@ _EFFORT = {0: 8} | {
         jobs.TiledProduct: 14,
         jobs.Update: 12,
         jobs.Softmax: 6,
-        jobs.ActivateArray: 4,
         jobs.Arithmetic: 3,
         jobs.Copy: 3,
         jobs.Gather: 4,
@@ -73,6 +74,7 @@ _EFFORT = {0: 8} | {
     }.items()
 }
 
+_FORMULA = number_of(jobs.FormulaLoop)
 _addresses: dict[Unit, int] = {}
 _lock = fork_safe_lock()
 
@@ -81,6 +83,9 @@ def addresses(units: Iterable[Unit]) -> dict[Unit, int]:
     """Return the address of each unit's machine code; compile and load what is missing."""
     with _lock:
         missing = [unit for unit in dict.fromkeys(units) if unit not in _addresses]
+        for unit in [unit for unit in missing if unit.kind == _FORMULA]:
+            _addresses[unit] = _load_loop(LOOPS[unit.variant])
+        missing = [unit for unit in missing if unit.kind != _FORMULA]
         if missing:
             codes = _kept(missing)
             if len(codes) < len(missing):
@@ -89,10 +94,10 @@ def addresses(units: Iterable[Unit]) -> dict[Unit, int]:
                     absent = [unit for unit in missing if unit not in codes]
                     compiled = _compile(absent) if absent else {}
                     for unit, code in compiled.items():
-                        _write(unit, code)
+                        _write(unit.name, code)
                     codes |= compiled
             for unit, code in codes.items():
-                _addresses[unit] = _load(unit, code)
+                _addresses[unit] = _load(unit.name, code)
         return _addresses
 
 
@@ -137,12 +142,28 @@ def _engine() -> Any:
     return binding.create_mcjit_compiler(binding.parse_assembly(""), target_machine())
 
 
-def _load(unit: Unit, code: bytes) -> int:
+def _load(name: str, code: bytes) -> int:
     """Load an object file and return the address of its function."""
     engine = _engine()
     engine.add_object_file(binding.ObjectFileRef.from_data(code))
     engine.finalize_object()
-    return int(engine.get_function_address(unit.name))
+    return int(engine.get_function_address(name))
+
+
+def _load_loop(loop: Loop) -> int:
+    """Return the address of a formula's loop, which this process compiles in a tenth of a second.
+
+    It is always loaded from its object file, so results do not depend on whether it was cached.
+    """
+    code = _read(loop.name)
+    if code is None:
+        module, machine = binding.parse_assembly(loop.text), target_machine()
+        options = binding.create_pipeline_tuning_options(speed_level=3)
+        passes = binding.create_pass_builder(machine, options)
+        passes.getModulePassManager().run(module, passes)
+        code = machine.emit_object(module)
+        _write(loop.name, code)
+    return _load(loop.name, code)
 
 
 # --- the compiler ---------------------------------------------------------------------------------
@@ -265,8 +286,8 @@ def _writable() -> Path | None:
     return None
 
 
-def _file(folder: Path, unit: Unit) -> Path:
-    return folder / f"{unit.name}-{_key()}.bin"
+def _file(folder: Path, name: str) -> Path:
+    return folder / f"{name}-{_key()}.bin"
 
 
 @contextlib.contextmanager
@@ -284,29 +305,29 @@ def _one_process() -> Iterator[None]:
 
 def _kept(units: Sequence[Unit]) -> dict[Unit, bytes]:
     """Return the cached object files of these units."""
-    found = {unit: _read(unit) for unit in units}
+    found = {unit: _read(unit.name) for unit in units}
     return {unit: code for unit, code in found.items() if code is not None}
 
 
-def _read(unit: Unit) -> bytes | None:
-    """Return a unit's cached object file, or None if it is missing or corrupt."""
+def _read(name: str) -> bytes | None:
+    """Return a function's cached object file, or None if it is missing or corrupt."""
     for folder in _folders():
         with contextlib.suppress(OSError):
             if not _is_safe(folder):
                 continue
-            content = _file(folder, unit).read_bytes()
+            content = _file(folder, name).read_bytes()
             digest, code = content[:32], content[32:]
             if hashlib.sha256(code).digest() == digest:
                 return code
     return None
 
 
-def _write(unit: Unit, code: bytes) -> None:
+def _write(name: str, code: bytes) -> None:
     """Write an object file to the cache, completely or not at all."""
     folder = _writable()
     if folder is None:
         return
     # Ignore a full disk: the cache only saves time.
-    with contextlib.suppress(OSError), replacing(_file(folder, unit)) as file:
+    with contextlib.suppress(OSError), replacing(_file(folder, name)) as file:
         file.write_bytes(hashlib.sha256(code).digest() + code)
         file.chmod(0o644)  # Let all users read the file.

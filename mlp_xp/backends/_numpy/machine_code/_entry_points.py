@@ -26,7 +26,6 @@ from mlp_xp.backends._numpy.machine_code._loops import (
     compute,
     copy_runs,
     gather,
-    make_activation,
     make_update,
     softmax,
     sum_rows,
@@ -62,7 +61,7 @@ _JOB_BYTES = HEADER.itemsize
 _GATHER, _TAKE = map(number_of, (jobs.Gather, jobs.Take))
 _PRODUCT, _UPDATE = map(number_of, (jobs.TiledProduct, jobs.Update))
 _COLUMN_SUMS_JOB, _GATHER_JOB, _TAKE_JOB = map(record, (jobs.ColumnSums, jobs.Gather, jobs.Take))
-_ACTIVATE_JOB, _SOFTMAX_JOB = map(record, (jobs.ActivateArray, jobs.Softmax))
+_SOFTMAX_JOB = record(jobs.Softmax)
 _ARITHMETIC_JOB, _COPY_JOB, _GROUP_JOB = map(record, (jobs.Arithmetic, jobs.Copy, jobs.Group))
 _UPDATE_JOB = record(jobs.Update)
 
@@ -113,24 +112,6 @@ def _column_sums(is_double: bool, _: int) -> Any:
         low, high = start_of(thread, n_threads, n), start_of(thread + 1, n_threads, n)
         x = carray(pointer(job.x), (job.n_rows, n), number)
         sum_rows(x, carray(pointer(job.sums), n, number), low, high)
-
-    return unit
-
-
-def _activate(is_double: bool, function: int) -> Any:
-    number = np.float64 if is_double else np.float32
-    activate, activate_back = make_activation(function)
-
-    def unit(address, thread, n_threads, totals, scratch):  # type: ignore[no-untyped-def]
-        job = carray(pointer(address), 1, _ACTIVATE_JOB)[0]
-        n = job.size
-        low, high = start_of(thread, n_threads, n), start_of(thread + 1, n_threads, n)
-        x = carray(pointer(job.x), n, number)[low:high]
-        out = carray(pointer(job.out), n, number)[low:high]
-        if job.dy:
-            activate_back(x, carray(pointer(job.dy), n, number)[low:high], out)
-        else:
-            activate(x, out)
 
     return unit
 
@@ -218,7 +199,6 @@ _MAKERS: dict[type, Callable[[bool, int], Any]] = {
     jobs.ColumnSums: _column_sums,
     jobs.Gather: _gather,
     jobs.Take: _take,
-    jobs.ActivateArray: _activate,
     jobs.Softmax: _softmax,
     jobs.Arithmetic: _arithmetic,
     jobs.Copy: _copy,

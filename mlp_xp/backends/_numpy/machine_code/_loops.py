@@ -1,4 +1,4 @@
-"""Loops except matrix products: gathering rows, sums, activations, the softmax, and updates."""
+"""Loops written by hand, except matrix products: gathers, sums, the softmax, and updates."""
 
 from __future__ import annotations
 
@@ -22,9 +22,6 @@ from mlp_xp.backends._numpy.machine_code._tile import ROWS, TILE
 from mlp_xp.backends._numpy.native.jobs import (
     ADAM,
     ADD,
-    GELU,
-    LOGISTIC,
-    SILU,
     SUBTRACT,
     UPDATED_ARRAY,
     Update,
@@ -101,73 +98,6 @@ def _exp(x, most):  # type: ignore[no-untyped-def]
     for i in range(len(_TERMS)):
         y = y * r + number(_TERMS[i])
     return y * power_of_two(n)
-
-
-def make_activation(function: int) -> tuple[Any, Any]:
-    """Return the loops of an activation and of its gradient."""
-    if function in (GELU, SILU):
-        return _make_gated(function == GELU)
-    is_logistic = function == LOGISTIC
-
-    @jit
-    def activate(x, y):  # type: ignore[no-untyped-def]
-        zero, one = x.dtype.type(0), x.dtype.type(1)
-        if is_logistic:
-            # Clip x so that e^-x does not overflow; the logistic function is practically 0 there.
-            most = _largest_power(x)
-            for i in range(x.size):
-                y[i] = one / (one + _exp(-x[i], most))
-        else:
-            for i in range(x.size):
-                y[i] = zero if x[i] <= zero else x[i]  # Propagates NaN.
-
-    @jit
-    def activate_back(y, dy, dx):  # type: ignore[no-untyped-def]
-        zero, one = y.dtype.type(0), y.dtype.type(1)
-        if is_logistic:
-            for i in range(y.size):
-                dx[i] = dy[i] * y[i] * (one - y[i])
-        else:
-            for i in range(y.size):
-                dx[i] = dy[i] * (one if y[i] > zero else zero)
-
-    return activate, activate_back
-
-
-# GELU's (1 + tanh v) / 2 is the logistic function of u = 2 v; these are the factors of x and x^3.
-_LINEAR = 2 * math.sqrt(2 / math.pi)
-_CUBIC = 0.044715 * _LINEAR
-
-
-def _make_gated(is_gelu: bool) -> tuple[Any, Any]:
-    """Return the loops of x / (1 + e^-u) and of its gradient; SiLU has u = x."""
-
-    @jit
-    def gate(x, most):  # type: ignore[no-untyped-def]
-        """Return the gate, and the derivative of u."""
-        number = type(x)
-        u, slope = x, number(1)
-        if is_gelu:
-            square = x * x
-            u = x * (number(_LINEAR) + square * number(_CUBIC))
-            slope = number(_LINEAR) + square * number(3 * _CUBIC)
-        share = number(1) / (number(1) + _exp(-u, most))
-        return number(0) if is_gelu and u < -most else share, slope
-
-    @jit
-    def activate(x, y):  # type: ignore[no-untyped-def]
-        most = _largest_power(x)
-        for i in range(x.size):
-            y[i] = x[i] * gate(x[i], most)[0]
-
-    @jit
-    def activate_back(x, dy, dx):  # type: ignore[no-untyped-def]
-        one, most = x.dtype.type(1), _largest_power(x)
-        for i in range(x.size):
-            share, slope = gate(x[i], most)
-            dx[i] = dy[i] * (share + x[i] * slope * share * (one - share))
-
-    return activate, activate_back
 
 
 @jit

@@ -17,7 +17,6 @@ import numpy as np
 WORDS = 24  # The number of 64-bit integers in a record.
 # The update rules: gradient descent with momentum, and Adam (also with weight decay).
 MOMENTUM, ADAM = range(2)
-RELU, LOGISTIC, GELU, SILU = range(4)
 ADD, SUBTRACT, MULTIPLY = range(3)
 # How a matrix product is computed: in tiles, in tiles with sums split among threads, or untiled.
 TILES, MAY_SPLIT_STEPS, FEW_ROWS = range(3)
@@ -66,11 +65,26 @@ class Gather(
     """
 
 
-class ActivateArray(namedtuple("ActivateArray", "is_double size x dy out function")):
-    """An activation or its gradient.
+class FormulaLoop(
+    namedtuple(
+        "FormulaLoop",
+        "is_double loop n_rows n_columns array_0 array_1 array_2 array_3 array_4 array_5 array_6 "
+        "array_7 array_8 array_9 array_10 array_11 array_12 array_13 array_14 array_15 n_inputs",
+    )
+):
+    """A loop that `mlp_xp.compiler` printed, over arrays of ``n_rows`` rows.
 
-    For the gradient of relu and of the logistic function, ``x`` is the activation's output.
+    ``loop`` is its position in `loops.LOOPS`. The arrays are ``n_inputs`` inputs, then the results.
     """
+
+    @property
+    def results(self) -> tuple[Any, ...]:
+        """The arrays that the loop writes, then zeros."""
+        return tuple(self[4 + self.n_inputs : 4 + MOST_ARRAYS])
+
+
+# The most inputs and results of a formula's loop.
+MOST_ARRAYS = 16
 
 
 class Softmax(namedtuple("Softmax", "is_double n k logits labels weights smoothing value dlogits")):
@@ -153,7 +167,7 @@ KINDS: tuple[type, ...] = (
     ColumnSums,
     Take,
     Gather,
-    ActivateArray,
+    FormulaLoop,
     Softmax,
     Arithmetic,
     Copy,
@@ -235,23 +249,25 @@ class Unit(NamedTuple):
 # The field that selects the variant of a unit.
 _VARIANTS: dict[type, str] = {
     Gather: "is_bytes",
-    ActivateArray: "function",
+    FormulaLoop: "loop",
     Update: "rule",
     Pack: "in_pairs",
     TiledProduct: "in_pairs",
 }
 # The number of variants that are compiled for every processor, if there are several.
-_N_VARIANTS: dict[type, int] = {Gather: 2, ActivateArray: 4, Update: 2}
+_N_VARIANTS: dict[type, int] = {Gather: 2, Update: 2}
 
 
 def all_units(*, has_tile: bool, packing: int) -> list[Unit]:
     """Return all units of code for a processor, with tiled products if ``has_tile`` is true.
 
+    Loops of formulas are not among them, since there is no end of formulas.
+
     ``packing`` is the processor's bfloat16 format, or `NUMBERS` if it has none.
     """
     units = [Unit(0)]
     for kind in KINDS:
-        if kind in (Pack, TiledProduct) and not has_tile:
+        if kind is FormulaLoop or (kind in (Pack, TiledProduct) and not has_tile):
             continue
         dtypes = (0,) if kind in (Take, Copy, Group) else (0, 1)
         variants = range(_N_VARIANTS.get(kind, 1))

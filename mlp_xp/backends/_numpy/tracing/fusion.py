@@ -7,7 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from mlp_xp.backends._numpy.native.jobs import Group, Job, TiledProduct, Update, address
+from mlp_xp.backends._numpy.native.jobs import (
+    FormulaLoop,
+    Group,
+    Job,
+    TiledProduct,
+    Update,
+    address,
+)
 from mlp_xp.backends._numpy.native.tuning import fits_in_update
 from mlp_xp.backends._numpy.tracing.traced import value_of
 
@@ -41,7 +48,9 @@ def _uses(fields: Any, product: TiledProduct) -> bool:
     if isinstance(fields, Group):  # Its calls are in another table.
         return True
     used = [(value, product.c) for value in fields if hasattr(value, "dtype")]
-    used += [(fields.out, x) for x in (product.a, product.b) if hasattr(fields, "out")]
+    written = fields.results if isinstance(fields, FormulaLoop) else [getattr(fields, "out", 0)]
+    written = [out for out in written if hasattr(out, "dtype")]
+    used += [(out, x) for out in written for x in (product.a, product.b)]
     return any(np.may_share_memory(value_of(a), value_of(b)) for a, b in used)
 
 

@@ -1,0 +1,122 @@
+"""Activations and losses of NumPy as loops that `mlp_xp.compiler` prints from their formulas.
+
+A formula is traced once for each shape and dtype. The text of its loop does not depend on the
+shape, so it is compiled once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mlp_xp._utils.array_types import Namespace
+from mlp_xp.backends._numpy.kernels.writing import run
+from mlp_xp.backends._numpy.native.tuning import LEAST_NUMBERS
+from mlp_xp.compiler import FormulaError, Layout, in_order
+from mlp_xp.compiler.formula import trace_formula
+from mlp_xp.compiler.print_cpu import Loop, UnprintableError, print_loop
+from mlp_xp.nn.layers import activate
+from mlp_xp.nn.losses import Loss
+
+
+class Printed(NamedTuple):
+    """A loop, and its numbers of rows and columns."""
+
+    loop: Loop
+    grid: tuple[int, int]
+
+    def run(
+        self, inputs: Sequence[Any], results: Sequence[Any], *, is_shared: bool = False
+    ) -> None:
+        """Run the loop, or record the call in a traced step."""
+        from mlp_xp.backends._numpy.native.jobs import MOST_ARRAYS, FormulaLoop
+        from mlp_xp.backends._numpy.native.loops import position_of
+
+        arrays = [*inputs, *results]
+        arrays += [0] * (MOST_ARRAYS - len(arrays))
+        is_double = inputs[0].dtype == np.float64
+        loop = position_of(self.loop)
+        fields = (is_double, loop, *self.grid, *arrays, len(inputs))
+        run(FormulaLoop._make(fields), is_shared)
+
+
+class ActivationLoops(NamedTuple):
+    """The loops of an activation and of its gradient.
+
+    If ``reads_output`` is true, the gradient is computed from the output instead of the input.
+    """
+
+    forward: Printed
+    backward: Printed
+    reads_output: bool
+
+
+@lru_cache(maxsize=64)
+def activation_loops(function: Any, shape: tuple[int, ...], dtype: str) -> ActivationLoops | None:
+    """Return the loops of an activation, or None if it has none."""
+
+    def formula(x: Any, dy: Any, *, xp: Namespace) -> tuple[Any, Any]:
+        y, pullback = activate(function, x, xp=xp)
+        return y, pullback(dy)
+
+    x = Layout(shape, dtype)
+    try:
+        (y, dx), inputs = trace_formula(formula, x, x, names=["x", "dy"])
+        if y.shape != shape or dx.shape != shape or y.node == inputs[0]:
+            return None
+        forward = Printed(*print_loop(inputs[:1], [y.node]))
+        reads_output = inputs[0] not in in_order([dx.node], [y.node])
+        given = [y.node if reads_output else inputs[0], inputs[1]]
+        return ActivationLoops(forward, Printed(*print_loop(given, [dx.node])), reads_output)
+    except Exception as error:
+        if not _may_lack_loop(error, is_own=callable(function)):
+            raise
+        return None
+
+
+@lru_cache(maxsize=64)
+def loss_loop(loss: Loss, logits: Layout, targets: Layout) -> Printed | None:
+    """Return the loop of a loss and its gradient, or None if it has none.
+
+    Its arrays are logits, targets, the weight of each sample, dlogits and the sum of the losses.
+    """
+
+    def formula(logits: Any, targets: Any, weight: Any, *, xp: Namespace) -> tuple[Any, Any]:
+        terms, pullback = loss.terms(logits, targets, xp=xp)
+        return terms * weight, pullback(weight)
+
+    weight = Layout((1, 1), logits.dtype)
+    try:
+        found, inputs = trace_formula(
+            formula, logits, targets, weight, names=["logits", "targets", "weight"]
+        )
+        terms, dlogits = (array.node for array in found)
+        if dlogits.shape != logits.shape:
+            return None
+        return Printed(*print_loop(inputs, [dlogits], terms))
+    except Exception as error:
+        is_own = loss.is_own or not type(loss).__module__.startswith("mlp_xp.")
+        if not _may_lack_loop(error, is_own=is_own):
+            raise
+        return None
+
+
+def _may_lack_loop(error: Exception, *, is_own: bool) -> bool:
+    """Whether a formula that raises this error while it is traced runs without a loop.
+
+    A user's function may raise anything then. It raises its own error again when it runs.
+    """
+    return is_own or isinstance(error, FormulaError | UnprintableError)
+
+
+def layout(array: Any) -> Layout:
+    """Return the shape and the dtype of an array."""
+    return Layout(array.shape, array.dtype.name)
+
+
+def is_large(array: Any) -> bool:
+    """Whether threads should share the work on an array."""
+    return bool(array.size >= LEAST_NUMBERS)

@@ -1,0 +1,483 @@
+"""Print the loops of elementwise graphs in LLVM's intermediate language, for the CPU.
+
+All mathematical functions are polynomials within the loop, so LLVM vectorizes it. One loop computes
+several results of the same shape, and may sum another node over all elements. Operands have the
+results' shape (rows, columns), or are broadcast along one or both axes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from mlp_xp.compiler.graph import Node, in_order
+
+# How the elements of an operand belong to the elements of the result.
+FULL, ROW, COLUMN, SCALAR = "full", "row", "column", "scalar"
+
+
+class UnprintableError(Exception):
+    """The error for a graph that is not elementwise, or a primitive without a CPU expression."""
+
+
+class Loop(NamedTuple):
+    """The text of a loop.
+
+    The function ``name`` receives the address of a record of 64-bit integers: ``HEADER_WORDS``
+    words for others, then the number of rows and of columns, then the addresses of the inputs, of
+    the results, and of the total if there is one. Its other arguments are the number of the thread,
+    and the number of threads that share the work.
+    """
+
+    name: str
+    text: str
+
+
+HEADER_WORDS = 5
+
+
+class _Type(NamedTuple):
+    """A floating-point type of LLVM, and the constants of its functions."""
+
+    name: str
+    integer: str
+    mantissa: int
+    bias: int
+    lowest_exp: float  # Below, e^x is 0.
+    highest_exp: float  # Above, e^x is infinite.
+    n_exp: int  # The number of terms of the Taylor series of e^x for |x| <= ln(2) / 2.
+    n_log: int  # The number of terms of the series of log(x) in (x - 1) / (x + 1).
+    ln2: tuple[float, float]  # The logarithm of 2 as a short number and a remainder.
+    tiny: float
+
+
+_TYPES = {
+    "float32": _Type(
+        "float", "i32", 23, 127, -104.0, 89.0, 8, 5, (0.693145751953125, 1.4286068203094173e-06),
+        2.0**-126,
+    ),
+    "float64": _Type(
+        "double", "i64", 52, 1023, -746.0, 710.0, 14, 12,
+        (0.6931471803691238, 1.9082149292705877e-10), 2.0**-1022,
+    ),
+}  # fmt: skip
+
+
+class _Body:
+    """The instructions of a loop's body; values are names of LLVM registers or constants."""
+
+    def __init__(self, dtype: str) -> None:
+        self.type = _TYPES[dtype]
+        self.lines: list[str] = []
+        self.declared: set[str] = set()
+
+    def new(self, instruction: str) -> str:
+        name = f"%v{len(self.lines)}"
+        self.lines.append(f"  {name} = {instruction}")
+        return name
+
+    def number(self, value: float) -> str:
+        if self.type.name == "float":
+            value = _as_float32(value)
+        return f"0x{struct.unpack('<Q', struct.pack('<d', value))[0]:016X}"
+
+    def arithmetic(self, operation: str, a: str, b: str) -> str:
+        return self.new(f"{operation} {self.type.name} {a}, {b}")
+
+    def integer(self, operation: str, a: Any, b: Any) -> str:
+        return self.new(f"{operation} {self.type.integer} {a}, {b}")
+
+    def call(self, function: str, *operands: str) -> str:
+        kind = self.type.name
+        name = f"@llvm.{function}.{'f32' if kind == 'float' else 'f64'}"
+        self.declared.add(f"declare {kind} {name}({', '.join([kind] * len(operands))})")
+        return self.new(f"call {kind} {name}({', '.join(f'{kind} {x}' for x in operands)})")
+
+    def compare(self, how: str, a: str, b: str) -> str:
+        return self.new(f"fcmp {how} {self.type.name} {a}, {b}")
+
+    def select(self, condition: str, a: str, b: str) -> str:
+        kind = self.type.name
+        return self.new(f"select i1 {condition}, {kind} {a}, {kind} {b}")
+
+    def bits(self, x: str) -> str:
+        return self.new(f"bitcast {self.type.name} {x} to {self.type.integer}")
+
+    def from_bits(self, x: str) -> str:
+        return self.new(f"bitcast {self.type.integer} {x} to {self.type.name}")
+
+    # --- made of these ---------------------------------------------------------------------------
+
+    def add(self, a: str, b: str) -> str:
+        return self.arithmetic("fadd", a, b)
+
+    def subtract(self, a: str, b: str) -> str:
+        return self.arithmetic("fsub", a, b)
+
+    def multiply(self, a: str, b: str) -> str:
+        return self.arithmetic("fmul", a, b)
+
+    def divide(self, a: str, b: str) -> str:
+        return self.arithmetic("fdiv", a, b)
+
+    def negative(self, x: str) -> str:
+        return self.new(f"fneg {self.type.name} {x}")
+
+    def extreme(self, how: str, a: str, b: str) -> str:
+        """Return the larger or the smaller number, or NaN if one is NaN."""
+        chosen = self.select(self.compare(how, a, b), a, b)
+        return self.select(self.compare("uno", a, a), a, chosen)
+
+    def series(self, x: str, coefficients: Sequence[float]) -> str:
+        """Return a polynomial by Horner's scheme; the highest power comes first."""
+        y = self.number(coefficients[0])
+        for c in coefficients[1:]:
+            y = self.call("fmuladd", y, x, self.number(c))
+        return y
+
+    def _reduce(self, x: str) -> tuple[str, str, str]:
+        """Return n as a number and as an integer, and r, for x = n ln 2 + r."""
+        kind = self.type
+        x = self.extreme("olt", self.extreme("ogt", x, self.number(kind.lowest_exp)),
+                         self.number(kind.highest_exp))  # fmt: skip
+        # Adding this number rounds to an integer, which is then in the lowest bits.
+        magic = 1.5 * 2.0**kind.mantissa
+        shifted = self.call("fmuladd", x, self.number(1 / math.log(2)), self.number(magic))
+        n = self.subtract(shifted, self.number(magic))
+        bits = self.bits(self.number(magic))
+        integer = self.integer("sub", self.bits(shifted), bits)
+        r = x
+        for part in kind.ln2:
+            r = self.call("fmuladd", n, self.number(-part), r)
+        return n, integer, r
+
+    def _scale(self, y: str, n: str) -> str:
+        """Return y 2^n, in two steps, since 2^n may be infinite or 0 where the product is not."""
+        half = self.integer("ashr", n, 1)
+        for power in (half, self.integer("sub", n, half)):
+            y = self.multiply(y, self._power(power))
+        return y
+
+    def _power(self, n: str) -> str:
+        biased = self.integer("add", n, self.type.bias)
+        return self.from_bits(self.integer("shl", biased, self.type.mantissa))
+
+    def _exp_terms(self) -> list[float]:
+        return [1 / math.factorial(k) for k in range(self.type.n_exp - 1, -1, -1)]
+
+    def exp(self, x: str) -> str:
+        _, n, r = self._reduce(x)
+        return self._scale(self.series(r, self._exp_terms()), n)
+
+    def expm1(self, x: str, *, is_negative: bool = False) -> str:
+        """Return e^x - 1 = 2^n (e^r - 1) + (2^n - 1), or 2^n e^r - 1 if n is large."""
+        number, n, r = self._reduce(x)
+        *terms, _ = self._exp_terms()
+        rest = self.multiply(r, self.series(r, terms))
+        power = self._scale(self.number(1.0), n)
+        minus_1 = self.number(-1.0)
+        y = self.call("fmuladd", rest, power, self.add(power, minus_1))
+        if is_negative:
+            return y
+        whole = self.add(self._scale(self.add(rest, self.number(1.0)), n), minus_1)
+        return self.select(self.compare("ogt", number, self.number(60.0)), whole, y)
+
+    def tanh(self, x: str) -> str:
+        size = self.call("fabs", x)
+        e = self.expm1(self.multiply(size, self.number(-2.0)), is_negative=True)
+        y = self.divide(self.negative(e), self.add(e, self.number(2.0)))
+        return self.call("copysign", y, x)
+
+    def log(self, x: str) -> str:
+        """Return log(2^n m) = n ln 2 + 2 artanh((m - 1) / (m + 1)), with m near 1."""
+        kind = self.type
+        infinity, zero = self.number(math.inf), self.number(0.0)
+        is_tiny = self.compare("olt", x, self.number(kind.tiny))
+        shift = kind.mantissa + 2
+        scaled = self.select(is_tiny, self.multiply(x, self.number(2.0**shift)), x)
+        bits, root = self.bits(scaled), self.bits(self.number(math.sqrt(0.5)))
+        n = self.integer("ashr", self.integer("sub", bits, root), kind.mantissa)
+        m = self.from_bits(self.integer("sub", bits, self.integer("shl", n, kind.mantissa)))
+        count = self.new(f"sitofp {kind.integer} {n} to {kind.name}")
+        count = self.subtract(count, self.select(is_tiny, self.number(float(shift)), zero))
+        f = self.add(m, self.number(-1.0))
+        s = self.divide(f, self.add(f, self.number(2.0)))
+        z = self.multiply(s, s)
+        terms = [2 / (2 * k + 1) for k in range(kind.n_log, 0, -1)]
+        y = self.multiply(s, self.multiply(z, self.series(z, terms)))
+        y = self.add(y, self.multiply(count, self.number(kind.ln2[1])))
+        y = self.call("fmuladd", s, self.number(2.0), y)
+        y = self.call("fmuladd", count, self.number(kind.ln2[0]), y)
+        y = self.select(self.compare("oeq", x, infinity), x, y)
+        y = self.select(self.compare("oeq", x, zero), self.number(-math.inf), y)
+        invalid = self.compare("ult", x, zero)
+        return self.select(invalid, self.number(math.nan), y)
+
+    def log1p(self, x: str) -> str:
+        """Return log(u) for u = 1 + x, corrected for the rounding error of u."""
+        one = self.number(1.0)
+        u = self.add(x, one)
+        error = self.subtract(x, self.subtract(u, one))
+        log = self.log(u)
+        is_finite = self.compare("olt", u, self.number(math.inf))
+        is_positive = self.compare("ogt", u, self.number(0.0))
+        is_ordinary = self.new(f"and i1 {is_finite}, {is_positive}")
+        return self.select(is_ordinary, self.add(log, self.divide(error, u)), log)
+
+    def logaddexp(self, a: str, b: str) -> str:
+        apart = self.negative(self.call("fabs", self.subtract(a, b)))
+        y = self.add(self.extreme("ogt", a, b), self.log1p(self.exp(apart)))
+        # Infinities of the same sign have no difference.
+        return self.select(self.compare("oeq", a, b), self.add(a, self.number(math.log(2))), y)
+
+    def sign(self, x: str) -> str:
+        zero = self.number(0.0)
+        below = self.select(self.compare("olt", x, zero), self.number(-1.0), x)
+        return self.select(self.compare("ogt", x, zero), self.number(1.0), below)
+
+
+def _as_float32(value: float) -> float:
+    try:
+        found: float = struct.unpack("<f", struct.pack("<f", value))[0]
+    except OverflowError:
+        return math.copysign(math.inf, value)
+    return found
+
+
+# The CPU expression of each primitive with floating-point operands.
+EXPRESSIONS: dict[str, Callable[..., str]] = {
+    "negative": _Body.negative,
+    "abs": lambda b, x: b.call("fabs", x),
+    "exp": _Body.exp,
+    "expm1": _Body.expm1,
+    "log": _Body.log,
+    "log1p": _Body.log1p,
+    "logaddexp": _Body.logaddexp,
+    "sqrt": lambda b, x: b.call("sqrt", x),
+    "tanh": _Body.tanh,
+    "reciprocal": lambda b, x: b.divide(b.number(1.0), x),
+    "sign": _Body.sign,
+    "floor": lambda b, x: b.call("floor", x),
+    "ceil": lambda b, x: b.call("ceil", x),
+    "trunc": lambda b, x: b.call("trunc", x),
+    "round": lambda b, x: b.call("roundeven", x),
+    "copysign": lambda b, x, y: b.call("copysign", x, y),
+    "add": _Body.add,
+    "subtract": _Body.subtract,
+    "multiply": _Body.multiply,
+    "divide": _Body.divide,
+    "maximum": lambda b, x, y: b.extreme("ogt", x, y),
+    "minimum": lambda b, x, y: b.extreme("olt", x, y),
+    "isnan": lambda b, x: b.compare("uno", x, x),
+    "less": lambda b, x, y: b.compare("olt", x, y),
+    "less_equal": lambda b, x, y: b.compare("ole", x, y),
+    "greater": lambda b, x, y: b.compare("ogt", x, y),
+    "greater_equal": lambda b, x, y: b.compare("oge", x, y),
+    "equal": lambda b, x, y: b.compare("oeq", x, y),
+    "not_equal": lambda b, x, y: b.compare("une", x, y),
+}
+# The expressions of logical functions, whose operands are truth values.
+LOGICAL: dict[str, Callable[..., str]] = {
+    "logical_not": lambda b, x: b.new(f"xor i1 {x}, true"),
+    "logical_and": lambda b, x, y: b.new(f"and i1 {x}, {y}"),
+    "logical_or": lambda b, x, y: b.new(f"or i1 {x}, {y}"),
+    "logical_xor": lambda b, x, y: b.new(f"xor i1 {x}, {y}"),
+}
+# These change only how elements are broadcast.
+_VIEWS = ("broadcast_to", "reshape", "index")
+
+
+def print_loop(
+    inputs: Sequence[Node], results: Sequence[Node], total: Node | None = None
+) -> tuple[Loop, tuple[int, int]]:
+    """Return the loop that computes results, and the sum of ``total``, and its rows and columns.
+
+    All inputs and results have the same floating-point dtype. Raise UnprintableError if the graph
+    is not elementwise.
+    """
+    shapes = [node.shape for node in (*results, *([] if total is None else [total]))]
+    rows, columns = _grid(max(shapes, key=math.prod))
+    dtype = inputs[0].dtype
+    if dtype not in _TYPES:
+        raise UnprintableError(f"there are no loops for {dtype}")
+    layouts = [_layout(node.shape, rows, columns) for node in inputs]
+    if any(_layout(node.shape, rows, columns) != FULL for node in results):
+        raise UnprintableError("results have different shapes")
+    is_flat = all(layout in (FULL, SCALAR) for layout in layouts)
+    body = _Body(dtype)
+    values: dict[Node, str] = {}
+    for i, (node, layout) in enumerate(zip(inputs, layouts, strict=True)):
+        if node.dtype != dtype:
+            raise UnprintableError(f"an input has the dtype {node.dtype}")
+        at = {FULL: "%at", ROW: "%row", COLUMN: "%column", SCALAR: "0"}[layout]
+        place = body.new(f"getelementptr {body.type.name}, ptr %a{i}, i64 {at}")
+        values[node] = body.new(f"load {body.type.name}, ptr {place}")
+    for node in in_order([*results, *([] if total is None else [total])], inputs):
+        if node not in values:
+            values[node] = _express(body, node, values, dtype, rows, columns)
+    for i, node in enumerate(results, start=len(inputs)):
+        place = body.new(f"getelementptr {body.type.name}, ptr %a{i}, i64 %at")
+        body.lines.append(f"  store {body.type.name} {values[node]}, ptr {place}")
+        body.lines.append("")  # Registers are numbered by lines.
+    n_arrays = len(inputs) + len(results)
+    text = _function(body, n_arrays, None if total is None else values[total], is_flat)
+    name = f"formula_{hashlib.sha256(text.encode()).hexdigest()[:24]}"
+    return Loop(name, text.replace("NAME", name)), (1, rows * columns) if is_flat else (
+        rows,
+        columns,
+    )
+
+
+def _grid(shape: tuple[int, ...]) -> tuple[int, int]:
+    return math.prod(shape[:-1]), shape[-1] if shape else 1
+
+
+def _layout(shape: tuple[int, ...], rows: int, columns: int) -> str:
+    if math.prod(shape) == rows * columns:
+        return FULL
+    if math.prod(shape) == 1:
+        return SCALAR
+    n, k = _grid(shape)
+    if (n, k) == (rows, 1):
+        return ROW
+    if (n, k) == (1, columns):
+        return COLUMN
+    raise UnprintableError(f"an operand has the shape {shape}")
+
+
+def _express(
+    body: _Body, node: Node, values: dict[Node, str], dtype: str, rows: int, columns: int
+) -> str:
+    """Return the value of a node that is not an input."""
+    name = node.operation
+    if name == "number":
+        return (
+            str(node.settings[0]).lower() if node.dtype == "bool" else body.number(node.settings[0])
+        )
+    if name == "constant" and math.prod(node.shape) == 1 and node.dtype == dtype:
+        return body.number(float(node.value.reshape(-1)[0]))
+    operands = [values[x] for x in node.operands]
+    if name in _VIEWS:
+        # Elements must stay in their order, so only axes of length 1 may come and go.
+        (x,) = node.operands
+        kept = [n for n in x.shape if n != 1] == [n for n in node.shape if n != 1]
+        if name != "broadcast_to" and not kept:
+            raise UnprintableError(f"{name} moves elements")
+        _layout(node.shape, rows, columns)
+        return operands[0]
+    if name == "sum" and math.prod(node.operands[0].shape) == math.prod(node.shape):
+        return operands[0]
+    _layout(node.shape, rows, columns)
+    kinds = {x.dtype for x in node.operands if x.operation != "number"}
+    if name == "where":
+        return body.select(operands[0], *operands[1:]) if node.dtype == dtype else _fail(node)
+    if name == "astype" and kinds == {"bool"} and node.dtype == dtype:
+        return body.select(operands[0], body.number(1.0), body.number(0.0))
+    if name == "astype" and kinds == {dtype} and node.dtype == dtype:
+        return operands[0]
+    if name in EXPRESSIONS and kinds <= {dtype}:
+        return EXPRESSIONS[name](body, *operands)
+    if name in LOGICAL and kinds <= {"bool"}:
+        return LOGICAL[name](body, *operands)
+    return _fail(node)
+
+
+def _fail(node: Node) -> str:
+    raise UnprintableError(f"{node.operation} has no CPU expression for {node.dtype}")
+
+
+def _function(body: _Body, n_arrays: int, total: str | None, is_flat: bool) -> str:
+    """Return the module: a function that reads the record, and the loop."""
+    kind, n_words = body.type.name, HEADER_WORDS
+    names = [f"%a{i}" for i in range(n_arrays)] + ([] if total is None else ["%total"])
+    fields = ["%n_rows", "%n_columns", *(f"{name}.word" for name in names)]
+    read = []
+    for i, field in enumerate(fields):
+        read.append(f"  {field}.place = getelementptr i64, ptr %record, i64 {n_words + i}")
+        read.append(f"  {field} = load i64, ptr {field}.place")
+    read += [f"  {name} = inttoptr i64 {name}.word to ptr" for name in names]
+    parameters = ", ".join(f"ptr noalias {name}" for name in names)
+    arguments = ", ".join(f"ptr {name}" for name in names)
+    length = "%n_columns" if is_flat else "%n_rows"
+    bound = "%high" if is_flat else "%n_columns"
+    start = "%low" if is_flat else "0"
+    add = f"fadd reassoc {kind} %sum, {total}"
+    zero = body.number(0.0)
+    inner = [
+        "inner:",
+        f"  %column = phi i64 [ {start}, %outer ], [ %next.column, %inner ]",
+        *(
+            []
+            if total is None
+            else [f"  %sum = phi {kind} [ %sum.row, %outer ], [ %sum.next, %inner ]"]
+        ),
+        "  %at = add i64 %base, %column",
+        *body.lines,
+        *([] if total is None else [f"  %sum.next = {add}"]),
+        "  %next.column = add i64 %column, 1",
+        f"  %more = icmp slt i64 %next.column, {bound}",
+        "  br i1 %more, label %inner, label %after",
+    ]
+    outer = [
+        "outer:",
+        "  %row = phi i64 [ %first, %entry ], [ %next.row, %after ]",
+        *(
+            []
+            if total is None
+            else [f"  %sum.row = phi {kind} [ {zero}, %entry ], [ %sum.next, %after ]"]
+        ),
+        "  %base = mul i64 %row, %n_columns",
+        "  br label %inner",
+    ]
+    last = "1" if is_flat else "%high"
+    after = [
+        "after:",
+        "  %next.row = add i64 %row, 1",
+        f"  %more.rows = icmp slt i64 %next.row, {last}",
+        "  br i1 %more.rows, label %outer, label %end",
+    ]
+    end = ["end:"]
+    if total is not None:
+        end.append(f"  %sum.all = phi {kind} [ {zero}, %entry ], [ %sum.next, %after ]")
+        end.append(f"  store {kind} %sum.all, ptr %total")
+    first = "0" if is_flat else "%low"
+    some = [
+        "  %some.rows = icmp slt i64 %low, %high",
+        "  %some.columns = icmp sgt i64 %n_columns, 0",
+    ]
+    return "\n".join([
+        *sorted(body.declared),
+        f"define internal void @loop({parameters}, i64 %low, i64 %high, i64 %n_columns) {{",
+        "entry:",
+        *some,
+        "  %some = and i1 %some.rows, %some.columns",
+        f"  %first = add i64 {first}, 0",
+        "  br i1 %some, label %outer, label %end",
+        *outer, *inner, *after, *end,
+        "  ret void",
+        "}",
+        "define void @NAME(i64 %address, i64 %thread, i64 %n_threads, i64 %totals, i64 %scratch) {",
+        "  %record = inttoptr i64 %address to ptr",
+        *read,
+        *_start("%thread", "%low", length),
+        "  %next.thread = add i64 %thread, 1",
+        *_start("%next.thread", "%high", length),
+        f"  call void @loop({arguments}, i64 %low, i64 %high, i64 %n_columns)",
+        "  ret void",
+        "}",
+    ])  # fmt: skip
+
+
+def _start(thread: str, result: str, length: str) -> list[str]:
+    """Return the instructions for where a thread's part starts: at a multiple of 16."""
+    return [
+        f"  {result}.product = mul i64 {length}, {thread}",
+        f"  {result}.quotient = sdiv i64 {result}.product, %n_threads",
+        f"  {result}.vectors = sdiv i64 {result}.quotient, 16",
+        f"  {result}.start = mul i64 {result}.vectors, 16",
+        f"  {result}.is.last = icmp eq i64 {thread}, %n_threads",
+        f"  {result} = select i1 {result}.is.last, i64 {length}, i64 {result}.start",
+    ]

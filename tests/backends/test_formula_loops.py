@@ -1,0 +1,227 @@
+"""Loops that the compiler prints from formulas, for NumPy's machine code."""
+
+import warnings
+
+import array_api_compat.numpy as xp
+import numpy as np
+import pytest
+
+from mlp_xp import MLPClassifier, MLPRegressor
+from mlp_xp.backends import get_backend
+from mlp_xp.backends._numpy.kernels.formulas import (
+    Printed,
+    activation_loops,
+    layout,
+    loss_loop,
+)
+from mlp_xp.backends._numpy.native.loops import LOOPS
+from mlp_xp.backends._numpy.native.thread_pool import thread_pool
+from mlp_xp.backends._numpy.tracing.program import Program
+from mlp_xp.compiler.formula import trace_formula
+from mlp_xp.compiler.primitives import UNARY
+from mlp_xp.compiler.print_cpu import EXPRESSIONS, LOGICAL, print_loop
+from mlp_xp.nn import layers, losses
+from mlp_xp.nn.layers import ACTIVATIONS
+
+pytest.importorskip("llvmlite", reason="loops are compiled with llvmlite")
+KERNELS = get_backend("numpy").kernels
+SPECIAL = [np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-30, -1e30, 88.5, -88.0, 700.0, -1.0, 0.5]
+FUNCTIONS = sorted({*EXPRESSIONS, "where", "astype"} - {*LOGICAL})
+
+
+def numbers(dtype, shape=(40, 12)):
+    rng = np.random.default_rng(5)
+    x = rng.standard_normal(shape) * np.exp(rng.uniform(-4.0, 2.5, shape))
+    x.reshape(-1)[: len(SPECIAL)] = SPECIAL
+    return x.astype(dtype)
+
+
+def run(function, *arrays):
+    """Return the result of a function of arrays, computed by a loop."""
+    y, inputs = trace_formula(function, *arrays, names=["x", "y"][: len(arrays)])
+    found = np.empty(y.shape, arrays[0].dtype)
+    with thread_pool(1):
+        Printed(*print_loop(inputs, [y.node])).run(arrays, [found])
+    return found
+
+
+def assert_close(found, expected, ulps, operands):
+    """Compare in units in the last place of the result, or of larger operands.
+
+    Subnormal numbers count as 0.
+    """
+    expected = np.asarray(expected)
+    np.testing.assert_array_equal(np.isnan(found), np.isnan(expected))
+    is_finite = np.isfinite(expected)
+    np.testing.assert_array_equal(found[~is_finite], expected[~is_finite].astype(found.dtype))
+    tiny = np.finfo(found.dtype).tiny
+    size = np.maximum(np.abs(expected), np.maximum(operands, tiny))[is_finite]
+    bound = ulps * np.spacing(size.astype(found.dtype))
+    apart = np.abs(found[is_finite] - expected[is_finite])
+    assert np.all(apart <= bound + tiny), np.max(apart / bound)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_each_expression_is_the_function_of_numpy(name, dtype):
+    x, y = numbers(dtype), numbers(dtype)[::-1, ::-1].copy()
+    formulas = {
+        "where": lambda x, y, *, xp: xp.where((x > y) | ~(x < 0.5), x, -y),
+        "astype": lambda x, y, *, xp: xp.astype((x >= y) & (x != 1.0), x.dtype),
+    }
+    is_unary = name in UNARY
+
+    def formula(x, y, *, xp):
+        function = getattr(xp, name)
+        z = function(x) if is_unary else function(x, y)
+        return z if z.dtype == dtype else xp.astype(z, x.dtype)
+
+    formula = formulas.get(name, formula)
+    wide = (x.astype(np.float64), y.astype(np.float64))
+    with np.errstate(all="ignore"):
+        # In higher precision, but with the range of the dtype.
+        expected = formula(*wide, xp=Wide(np.float64)).astype(dtype)
+    # The larger operand of logaddexp may cancel with the logarithm.
+    operands = np.zeros_like(x)
+    if name == "logaddexp":
+        finite = [np.nan_to_num(np.abs(a), nan=0.0, posinf=0.0) for a in (x, y)]
+        operands = np.maximum(*finite)
+    assert_close(run(formula, x, y), expected, 3, operands)
+
+
+class Wide:
+    """NumPy's namespace, in which all formulas are computed in one dtype."""
+
+    def __init__(self, dtype):
+        self.dtype = dtype
+
+    def __getattr__(self, name):
+        return getattr(xp, name)
+
+    def astype(self, x, dtype):
+        return x.astype(self.dtype)
+
+
+def test_operands_are_broadcast():
+    x = numbers("float64")
+    row, column, one = x[:, :1].copy(), x[0, :].copy(), np.full((1, 1), 3.0)
+    for other in (row, column, one):
+        for array in (x, x[:, :1].copy()):
+            if np.broadcast_shapes(array.shape, other.shape) == array.shape:
+                found = run(lambda a, b, *, xp: a * b + 1.0, array, other)
+                with np.errstate(all="ignore"):
+                    np.testing.assert_array_equal(found, array * other + 1.0)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", [name for name in ACTIVATIONS if name != "identity"])
+def test_activations_have_loops(name, dtype):
+    x = (3.0 * np.random.default_rng(1).standard_normal((300, 128))).astype(dtype)
+    x[0, :4] = np.nan, np.inf, -np.inf, 0.0
+    dy = np.cos(x, where=np.isfinite(x), out=np.ones_like(x))
+    assert activation_loops(name, x.shape, dtype) is not None
+    with np.errstate(all="ignore"):
+        expected, pull = layers.activate(name, x, xp=xp)
+        expected_dx = pull(dy)
+        found = []
+        for n_threads in (1, 2, 3):
+            with thread_pool(n_threads):
+                y, pullback = KERNELS.activate(name, x, xp=xp)
+                found.append((y, pullback(dy)))
+    for y, dx in found[1:]:
+        np.testing.assert_array_equal(y, found[0][0])
+        np.testing.assert_array_equal(dx, found[0][1])
+    rtol, atol = 64 * np.finfo(dtype).eps, 16 * np.finfo(dtype).eps
+    np.testing.assert_allclose(found[0][0], expected, rtol=rtol, atol=atol)
+    np.testing.assert_allclose(found[0][1], expected_dx, rtol=rtol, atol=atol * 8)
+
+
+LOSSES = {
+    "squared": losses.SquaredError(),
+    "absolute": losses.AbsoluteError(),
+    "huber": losses.Huber(0.7),
+    "quantile": losses.Quantile(0.3),
+    "poisson": losses.Poisson(),
+    "binary": losses.BinaryCrossEntropy(),
+    "binary smoothed": losses.BinaryCrossEntropy(0.1),
+    "binary focal": losses.BinaryFocal(),
+    "through": losses.Through(losses.SquaredError(), "softplus"),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_have_loops(name, dtype, rng):
+    loss = LOSSES[name]
+    for shape in ((50, 1), (33, 3)):
+        logits = rng.standard_normal(shape).astype(dtype)
+        targets = (rng.random(shape) > 0.5).astype(dtype)
+        assert loss_loop(loss, layout(logits), layout(targets)) is not None
+        value, pullback = losses.mean_loss(loss, logits, targets, xp=xp)
+        with thread_pool(2):
+            found, pull = KERNELS.loss(loss, logits, targets, xp=xp)
+        eps = np.finfo(dtype).eps
+        np.testing.assert_allclose(found, value, rtol=64 * eps)
+        np.testing.assert_allclose(pull(), pullback(), rtol=64 * eps, atol=eps / 8)
+
+
+def test_what_has_no_loop_runs_without():
+    x = numbers("float64")[2:, :]
+    with thread_pool(2), np.errstate(all="ignore"):
+        for own in (
+            lambda x, *, xp: (xp.sin(x), lambda dy: dy * xp.cos(x)),
+            lambda x, *, xp: x + xp.sin(x),
+            lambda x, *, xp: x - xp.mean(x, axis=-1, keepdims=True),
+            lambda x, *, xp: x * xp.arange(1, 13, dtype=x.dtype),
+        ):
+            assert activation_loops(own, x.shape, "float64") is None
+            y, pullback = KERNELS.activate(own, x, xp=xp)
+            expected, pull = layers.activate(own, x, xp=xp)
+            np.testing.assert_array_equal(y, expected)
+            np.testing.assert_array_equal(pullback(x), pull(x))
+
+
+def test_equal_loops_are_compiled_once():
+    def loop(function, shape):
+        loops = activation_loops(function, shape, "float32")
+        return loops.forward.loop.name, loops.backward.loop.name
+
+    first = loop(lambda x, *, xp: xp.tanh(x) * 0.5, (7, 3))
+    n_before = len(LOOPS)
+    assert loop(lambda y, *, xp: xp.tanh(y) * 0.5, (20, 9)) == first
+    assert len(LOOPS) == n_before
+
+
+SETTINGS = {
+    "regression": (MLPRegressor, {}),
+    "huber": (MLPRegressor, {"loss": "huber"}),
+    "binary": (MLPClassifier, {}),
+    "mish": (MLPClassifier, {"activation": "mish"}),
+    "own": (MLPRegressor, {"activation": lambda x, *, xp: x * xp.tanh(x)}),
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_an_epoch_is_one_call(name, monkeypatch, rng):
+    kind, settings = SETTINGS[name]
+    X = rng.standard_normal((120, 5))
+    y = X[:, 0] + X[:, 1] ** 2
+    y = (y > 0.5).astype(int) if kind is MLPClassifier else y
+    programs, finish = [], Program.finish
+    monkeypatch.setattr(
+        Program, "finish", lambda self, *state: programs.append(self) or finish(self, *state)
+    )
+
+    def fit():
+        options = {"hidden_layer_sizes": (16,), "max_iter": 4, "batch_size": 40, "random_state": 0}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return kind(**options, **settings).fit(X, y)
+
+    plain = fit()
+    programs.clear()
+    monkeypatch.setattr("mlp_xp.backends._numpy.backend._LONG", 0)
+    compiled = fit()
+    assert programs
+    assert all(program.step_range(0, 1) is not None for program in programs)
+    np.testing.assert_allclose(compiled.loss_curve_, plain.loss_curve_, rtol=1e-10)
