@@ -78,6 +78,19 @@ def result(model) -> list:
     return [arrays, history, numbers, model.predict_proba(X).tobytes()]
 
 
+def test_a_callback_begins_a_resumed_fit_as_any_other_by_default(tmp_path):
+    class Begin(Callback):
+        n_times = 0
+
+        def on_fit_begin(self, model):
+            self.n_times += 1
+
+    interrupt(STEPS, tmp_path)
+    watch = Begin()
+    make(watch=[watch]).fit(X, Y, resume=tmp_path)
+    assert watch.n_times == 1
+
+
 @pytest.mark.parametrize("n_steps", [1, STEPS, STEPS + 1, 4 * STEPS + 3, 8 * STEPS + 2])
 @pytest.mark.parametrize("case", CASES)
 def test_a_resumed_fit_is_the_whole_one(backend_spec, case, n_steps, tmp_path):
