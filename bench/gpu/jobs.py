@@ -65,8 +65,6 @@ def steps(args: argparse.Namespace) -> Cases:
     """Measure times or launches of a contender's steps; launches are the same in all precisions."""
     name, spec = args.contender, args.spec or args.contender
     workloads, precisions = workloads_of(tiny=args.tiny), ("tf32", "float32", "bf16")
-    if args.tiny:  # Compiling takes longer than the steps.
-        precisions = precisions[:2]
     n_warm = 4 if args.tiny else 100  # The first steps include compilation and capture.
     # Measure for a third of the time.
     seconds = 0.0 if args.tiny else args.seconds / 3 / len(workloads) / len(precisions)
