@@ -5,7 +5,7 @@ import pandas
 import pytest
 from helpers import peak, problem
 from scipy import sparse
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.exceptions import ConvergenceWarning, DataConversionWarning
 
 from mlp_xp import MLPClassifier, MLPRegressor, get_backend
 from mlp_xp.augmentation import Flip, Mixup
@@ -101,6 +101,17 @@ def test_uneven_batches_are_the_steps_of_partial_fit():
     np.testing.assert_allclose(found.coefs_[0], each.coefs_[0], atol=1e-12)
 
 
+@pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
+def test_targets_in_a_column_and_weights_times_class_weights(kind):
+    with pytest.warns(DataConversionWarning, match="A column-vector y was passed"):
+        found = model(kind).fit(split(X, y[:, None]))
+    assert_same(found, on_arrays(kind).fit(X, y))
+    settings = {"class_weight": "balanced"} if kind is MLPClassifier else {}
+    weights = np.linspace(0.5, 2.0, 70)
+    expected = on_arrays(kind, **settings).fit(X, y, weights)
+    assert_same(model(kind, **settings).fit(split(X, y, weights)), expected)
+
+
 @pytest.mark.parametrize("target_scaling", [None, "standardize"])
 @pytest.mark.parametrize("columns", [1, 2])
 def test_regressors(columns, target_scaling):
@@ -152,13 +163,14 @@ def test_a_shuffled_loader_of_tensors(torch):
 
 
 def test_an_iterable_may_reuse_its_memory_and_is_read_once_more_than_the_epochs():
-    memory = np.empty((16, 12))
+    memory, targets = np.empty((16, 12)), np.empty(16, np.int64)
 
     class Reused(Again):
         def __iter__(self):
             for rows, labels in super().__iter__():
-                memory[: len(rows)] = rows
-                yield memory[: len(rows)], labels.copy()
+                memory[: len(rows)], targets[: len(rows)] = rows, labels
+                yield memory[: len(rows)], targets[: len(rows)]
+                memory[:], targets[:] = np.inf, -1
 
     batches = Reused(split(X, y))
     assert_same(model().fit(batches), on_arrays().fit(X, y))
@@ -175,16 +187,22 @@ def test_memory_holds_one_batch():
     assert peak(lambda: small.fit(Many())) < 20e6  # All batches have 80 MB, one has 2.
 
 
-class Shifted(Callback):
-    def on_epoch_end(self, model, record):
-        if record.epoch == 2:
+class Fails(Callback):
+    """Raise an error after 8 steps of 5 in an epoch."""
+
+    def __init__(self):
+        self.n_steps = 0
+
+    def on_step_end(self, model, done, n_steps):
+        self.n_steps += 1
+        if self.n_steps == 9:
             raise OSError("the disk is full")
 
 
 def test_a_fit_resumes_from_a_checkpoint_with_batches_in_any_order(tmp_path):
     batches, straight = split(X, y), model().fit(split(X, y))
     with pytest.raises(OSError, match="disk"):
-        model(callbacks=[Checkpoint(tmp_path), Shifted()]).fit(batches)
+        model(callbacks=[Checkpoint(tmp_path, every="4 steps"), Fails()]).fit(batches)
     other = split(X, y[::-1])
     with pytest.raises(ValueError, match="y and sample_weight"):
         model().fit(other[:-1], resume=tmp_path)

@@ -50,8 +50,7 @@ def check_validation(model: Any, given: Given, processes: SingleProcess) -> Samp
     if not has_batches(*given[:2]):
         return check_held_out(model, given, processes)
     sample = check_batches(model, given, reset=False, suffix="_val")
-    parts = [to_numpy(take_rows(x, slice(None))) for x, *_ in sample.X.read()]
-    return sample._replace(X=np.concatenate(parts))
+    return sample._replace(X=np.concatenate([x for x, *_ in sample.X.read()]))
 
 
 def without_order(sample: Sample) -> Sample:
@@ -138,6 +137,9 @@ def _read(
                     f"it has {checked[0].shape[0]} samples, but had {counts[number]} when all "
                     "batches were first read: the batches must have the same sizes each time."
                 )
+        if counts:  # Copy X, since the iterable may write its next batch into the same memory.
+            copied = np.array(to_numpy(take_rows(checked[0], slice(None))))
+            checked = copied, *checked[1:]
         # After the last batch, a step may not ask for another one: look for more batches now.
         if number + 1 == len(counts) and next(rest, None) is not None:
             number += 1
@@ -168,8 +170,8 @@ def _check(model: Any, batch: Any, *, reset: bool) -> Triple:
         raise ValueError(f"it must be {_PAIR}, got a {type(batch).__name__}{size}.")
     x, y, *weights = batch
     x = check_x(model, x, reset=reset)
-    y = y.toarray() if sparse.issparse(y) else np.asarray(host(y))
-    weight = np.asarray(host(weights[0]), dtype=np.float64) if weights else None
+    y = y.toarray() if sparse.issparse(y) else np.array(host(y))
+    weight = np.array(host(weights[0]), dtype=np.float64) if weights else None
     for what, array in (("y", y), ("sample_weight", weight)):
         if array is not None and (not array.ndim or len(array) != x.shape[0]):
             size = str(len(array)) if array.ndim else "no values"

@@ -113,8 +113,8 @@ def result_backend(state: FittedState, X: Any) -> Backend:
 
     As in scikit-learn, a model that was fitted on NumPy arrays returns NumPy arrays.
     """
-    is_numpy = isinstance(leaves(state.params)[0], np.ndarray)
-    return get_backend("numpy" if is_numpy else X)
+    weights = leaves(state.params)[0] if type(X) is not np.ndarray else X
+    return get_backend(weights if isinstance(weights, np.ndarray) else X)
 
 
 def as_labels(labels: np.ndarray, state: FittedState, X: Any) -> Any:

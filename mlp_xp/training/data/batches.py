@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from mlp_xp.backends import Backend, to_numpy
+from mlp_xp.backends import Backend
 from mlp_xp.training.data.epoch_plan import EpochPlan
 from mlp_xp.training.data.placement import Streamed, selections
-from mlp_xp.training.data.rows import Batches, Triple, kept_dtype, take_rows
+from mlp_xp.training.data.rows import Batches, Triple, kept_dtype
 from mlp_xp.training.step.inputs import Batch
 
 
@@ -55,9 +55,8 @@ class StreamedBatches(Streamed):
 
         def rows(batch: Triple) -> tuple[np.ndarray, ...]:
             x, y, weights = batch
-            dtype, x = kept_dtype(x, self._dtype), to_numpy(take_rows(x, slice(None)))
-            # Copy X, since the iterable may write its next batch into the same memory.
-            arrays = [np.array(x, dtype or x.dtype), y]
+            dtype = kept_dtype(x, self._dtype) or x.dtype
+            arrays = [x.astype(dtype, copy=False), y]
             if has_weights:
                 given = np.ones(len(y)) if weights is None else weights
                 arrays.append(given.astype(self._dtype))

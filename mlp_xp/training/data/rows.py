@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from mlp_xp.backends import get_backend, to_numpy
+from mlp_xp.backends import get_backend
 
 # Below this array size, rows are copied, so that training steps read contiguous memory. The copy
 # takes a few milliseconds.
@@ -68,7 +68,8 @@ class Shard(View):
         return self.x[rows] if sparse.issparse(self.x) else Rows(self.x, rows)
 
 
-Triple = tuple[Any, np.ndarray, np.ndarray | None]  # The X, y and sample weights of a batch.
+# The X, y and sample weights of a batch.
+Triple = tuple[np.ndarray, np.ndarray, np.ndarray | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +77,7 @@ class Batches(View):
     """Samples that an iterable yields in batches, so that memory holds only one of them.
 
     ``x`` is the first batch, ``counts`` are the batches' numbers of samples, and ``read()`` yields
-    the batches again.
+    the batches again, copied to the host.
     """
 
     counts: tuple[int, ...]
@@ -92,7 +93,7 @@ class Batches(View):
         positions, start, parts = np.arange(self.shape[0])[rows], 0, []
         for x, *_ in self.read():
             own = positions[(positions >= start) & (positions < start + x.shape[0])] - start
-            parts.append(to_numpy(take_rows(x, own)))
+            parts.append(x[own])
             start += x.shape[0]
             if start > positions[-1]:
                 break
