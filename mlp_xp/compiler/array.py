@@ -306,8 +306,25 @@ _NAMES: dict[Any, str] = {
     **{np.add: "add", np.subtract: "subtract", np.true_divide: "divide"},
     **{np.floor_divide: "floor_divide", np.remainder: "remainder"},
     **{np.negative: "negative", np.absolute: "abs", np.invert: "logical_not"},
-    **{np.bitwise_and: "logical_and", np.bitwise_or: "logical_or", np.bitwise_xor: "logical_xor"},
+    **{np.left_shift: "bitwise_left_shift", np.right_shift: "bitwise_right_shift"},
     **{np.less: "less", np.less_equal: "less_equal", np.greater: "greater"},
     **{np.greater_equal: "greater_equal", np.equal: "equal", np.not_equal: "not_equal"},
+}
+
+
+def _bitwise(name: str) -> Callable[..., TracedArray]:
+    """Return the operator that is logical for truth values, and bitwise for integers."""
+
+    def apply_operator(a: Any, b: Any) -> TracedArray:
+        array = a if isinstance(a, TracedArray) else b
+        return operation(f"{'logical' if array.dtype == 'bool' else 'bitwise'}_{name}", a, b)
+
+    return apply_operator
+
+
+_OPERATORS |= {
+    np.bitwise_and: _bitwise("and"),
+    np.bitwise_or: _bitwise("or"),
+    np.bitwise_xor: _bitwise("xor"),
 }
 _OPERATORS |= {ufunc: partial(operation, name) for ufunc, name in _NAMES.items()}

@@ -217,6 +217,11 @@ _SEVERAL = {
     "logical_and": Primitive(ZERO, "bool"),
     "logical_or": Primitive(ZERO, "bool"),
     "logical_xor": Primitive(ZERO, "bool"),
+    "bitwise_and": Primitive(ZERO, "same", _operator("and_")),
+    "bitwise_or": Primitive(ZERO, "same", _operator("or_")),
+    "bitwise_xor": Primitive(ZERO, "same", _operator("xor")),
+    "bitwise_left_shift": Primitive(ZERO, "same", _operator("lshift")),
+    "bitwise_right_shift": Primitive(ZERO, "same", _operator("rshift")),
     "where": Primitive(
         lambda xp, dy, y, c, a, b: (None, xp.where(c, dy, 0.0), xp.where(c, 0.0, dy))
     ),

@@ -63,6 +63,7 @@ _TYPES = {
         "double", "i64", 52, 1023, -746.0, 710.0, 14, 12,
         (0.6931471803691238, 1.9082149292705877e-10), 2.0**-1022,
     ),
+    "int32": _Type("i32", "i32", 0, 0, 0.0, 0.0, 0, 0, (0.0, 0.0), 0.0),
 }  # fmt: skip
 
 
@@ -80,6 +81,8 @@ class _Body:
         return name
 
     def number(self, value: float) -> str:
+        if self.type.name == "i32":
+            return str(int(value))
         if self.type.name == "float":
             value = _as_float32(value)
         return f"0x{struct.unpack('<Q', struct.pack('<d', value))[0]:016X}"
@@ -286,49 +289,82 @@ LOGICAL: dict[str, Callable[..., str]] = {
     "logical_or": lambda b, x, y: b.new(f"or i1 {x}, {y}"),
     "logical_xor": lambda b, x, y: b.new(f"xor i1 {x}, {y}"),
 }
+# The expressions of primitives with operands of 32-bit integers; products wrap around.
+_INTEGERS = {
+    **{"add": "add", "subtract": "sub", "multiply": "mul", "bitwise_and": "and"},
+    **{"bitwise_or": "or", "bitwise_xor": "xor"},
+    **{"bitwise_left_shift": "shl", "bitwise_right_shift": "ashr"},
+}
+_COMPARISONS = {
+    **{"less": "slt", "less_equal": "sle", "greater": "sgt", "greater_equal": "sge"},
+    **{"equal": "eq", "not_equal": "ne"},
+}
+INTEGER: dict[str, Callable[..., str]] = {
+    name: lambda b, x, y, how=how: b.integer(how, x, y) for name, how in _INTEGERS.items()
+} | {
+    name: lambda b, x, y, how=how: b.new(f"icmp {how} i32 {x}, {y}")
+    for name, how in _COMPARISONS.items()
+}
 # These change only how elements are broadcast.
 _VIEWS = ("broadcast_to", "reshape", "index")
 
 
 def print_loop(
-    inputs: Sequence[Node], results: Sequence[Node], total: Node | None = None
+    inputs: Sequence[Node],
+    results: Sequence[Node],
+    total: Node | None = None,
+    *,
+    in_place: int | None = None,
+    sums_rows: bool = False,
 ) -> tuple[Loop, tuple[int, int]]:
     """Return the loop that computes results, and the sum of ``total``, and its rows and columns.
 
-    All inputs and results have the same floating-point dtype. Raise UnprintableError if the graph
-    is not elementwise.
+    All numbers have the same floating-point dtype; other arrays have truth values. The only result
+    may be written over the input at the position ``in_place``. With ``sums_rows``, the sum is over
+    each row. Raise UnprintableError if the graph is not elementwise.
     """
-    shapes = [node.shape for node in (*results, *([] if total is None else [total]))]
-    rows, columns = _grid(max(shapes, key=math.prod))
-    dtype = inputs[0].dtype
+    wanted = [*results, *([] if total is None else [total])]
+    rows, columns = _grid(max((node.shape for node in wanted), key=math.prod))
+    dtype = next((node.dtype for node in (*inputs, *results) if node.dtype != "bool"), "bool")
     if dtype not in _TYPES:
         raise UnprintableError(f"there are no loops for {dtype}")
     layouts = [_layout(node.shape, rows, columns) for node in inputs]
     if any(_layout(node.shape, rows, columns) != FULL for node in results):
         raise UnprintableError("results have different shapes")
-    is_flat = all(layout in (FULL, SCALAR) for layout in layouts)
+    is_flat = not sums_rows and all(layout in (FULL, SCALAR) for layout in layouts)
     body = _Body(dtype)
     values: dict[Node, str] = {}
     for i, (node, layout) in enumerate(zip(inputs, layouts, strict=True)):
-        if node.dtype != dtype:
-            raise UnprintableError(f"an input has the dtype {node.dtype}")
         at = {FULL: "%at", ROW: "%row", COLUMN: "%column", SCALAR: "0"}[layout]
-        place = body.new(f"getelementptr {body.type.name}, ptr %a{i}, i64 {at}")
-        values[node] = body.new(f"load {body.type.name}, ptr {place}")
-    for node in in_order([*results, *([] if total is None else [total])], inputs):
+        values[node] = _load(body, node, f"%a{i}", at, dtype)
+    for node in in_order(wanted, inputs):
         if node not in values:
             values[node] = _express(body, node, values, dtype, rows, columns)
-    for i, node in enumerate(results, start=len(inputs)):
-        place = body.new(f"getelementptr {body.type.name}, ptr %a{i}, i64 %at")
-        body.lines.append(f"  store {body.type.name} {values[node]}, ptr {place}")
-        body.lines.append("")  # Registers are numbered by lines.
+    for i, node in enumerate(results):
+        _store(body, node, values[node], f"%a{len(inputs) + i if in_place is None else in_place}")
     n_arrays = len(inputs) + len(results)
-    text = _function(body, n_arrays, None if total is None else values[total], is_flat)
+    text = _function(body, n_arrays, None if total is None else values[total], is_flat, sums_rows)
     name = f"formula_{hashlib.sha256(text.encode()).hexdigest()[:24]}"
-    return Loop(name, text.replace("NAME", name)), (1, rows * columns) if is_flat else (
-        rows,
-        columns,
-    )
+    grid = (1, rows * columns) if is_flat else (rows, columns)
+    return Loop(name, text.replace("NAME", name)), grid
+
+
+def _load(body: _Body, node: Node, array: str, at: str, dtype: str) -> str:
+    if node.dtype == dtype:
+        place = body.new(f"getelementptr {body.type.name}, ptr {array}, i64 {at}")
+        return body.new(f"load {body.type.name}, ptr {place}")
+    if node.dtype != "bool":
+        raise UnprintableError(f"an input has the dtype {node.dtype}")
+    place = body.new(f"getelementptr i8, ptr {array}, i64 {at}")
+    return body.new(f"icmp ne i8 {body.new(f'load i8, ptr {place}')}, 0")
+
+
+def _store(body: _Body, node: Node, value: str, array: str) -> None:
+    kind = body.type.name
+    if node.dtype == "bool":
+        kind, value = "i8", body.new(f"zext i1 {value} to i8")
+    place = body.new(f"getelementptr {kind}, ptr {array}, i64 %at")
+    body.lines.append(f"  store {kind} {value}, ptr {place}")
 
 
 def _grid(shape: tuple[int, ...]) -> tuple[int, int]:
@@ -378,7 +414,9 @@ def _express(
         return body.select(operands[0], body.number(1.0), body.number(0.0))
     if name == "astype" and kinds == {dtype} and node.dtype == dtype:
         return operands[0]
-    if name in EXPRESSIONS and kinds <= {dtype}:
+    if dtype == "int32" and name in INTEGER and kinds == {dtype}:
+        return INTEGER[name](body, *operands)
+    if dtype != "int32" and name in EXPRESSIONS and kinds <= {dtype}:
         return EXPRESSIONS[name](body, *operands)
     if name in LOGICAL and kinds <= {"bool"}:
         return LOGICAL[name](body, *operands)
@@ -389,7 +427,7 @@ def _fail(node: Node) -> str:
     raise UnprintableError(f"{node.operation} has no CPU expression for {node.dtype}")
 
 
-def _function(body: _Body, n_arrays: int, total: str | None, is_flat: bool) -> str:
+def _function(body: _Body, n_arrays: int, total: str | None, is_flat: bool, sums_rows: bool) -> str:
     """Return the module: a function that reads the record, and the loop."""
     kind, n_words = body.type.name, HEADER_WORDS
     names = [f"%a{i}" for i in range(n_arrays)] + ([] if total is None else ["%total"])
@@ -406,6 +444,7 @@ def _function(body: _Body, n_arrays: int, total: str | None, is_flat: bool) -> s
     start = "%low" if is_flat else "0"
     add = f"fadd reassoc {kind} %sum, {total}"
     zero = body.number(0.0)
+    carried = zero if sums_rows else "%sum.next"
     inner = [
         "inner:",
         f"  %column = phi i64 [ {start}, %outer ], [ %next.column, %inner ]",
@@ -427,20 +466,25 @@ def _function(body: _Body, n_arrays: int, total: str | None, is_flat: bool) -> s
         *(
             []
             if total is None
-            else [f"  %sum.row = phi {kind} [ {zero}, %entry ], [ %sum.next, %after ]"]
+            else [f"  %sum.row = phi {kind} [ {zero}, %entry ], [ {carried}, %after ]"]
         ),
         "  %base = mul i64 %row, %n_columns",
         "  br label %inner",
     ]
     last = "1" if is_flat else "%high"
+    store = [
+        f"  %place = getelementptr {kind}, ptr %total, i64 %row",
+        f"  store {kind} %sum.next, ptr %place",
+    ]
     after = [
         "after:",
+        *(store if sums_rows else []),
         "  %next.row = add i64 %row, 1",
         f"  %more.rows = icmp slt i64 %next.row, {last}",
         "  br i1 %more.rows, label %outer, label %end",
     ]
     end = ["end:"]
-    if total is not None:
+    if total is not None and not sums_rows:
         end.append(f"  %sum.all = phi {kind} [ {zero}, %entry ], [ %sum.next, %after ]")
         end.append(f"  store {kind} %sum.all, ptr %total")
     first = "0" if is_flat else "%low"

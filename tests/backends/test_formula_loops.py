@@ -22,6 +22,7 @@ from mlp_xp.compiler.primitives import UNARY
 from mlp_xp.compiler.print_cpu import EXPRESSIONS, LOGICAL, print_loop
 from mlp_xp.nn import layers, losses
 from mlp_xp.nn.layers import ACTIVATIONS
+from mlp_xp.optimizers import Lion, RMSprop
 
 pytest.importorskip("llvmlite", reason="loops are compiled with llvmlite")
 KERNELS = get_backend("numpy").kernels
@@ -198,6 +199,16 @@ SETTINGS = {
     "binary": (MLPClassifier, {}),
     "mish": (MLPClassifier, {"activation": "mish"}),
     "own": (MLPRegressor, {"activation": lambda x, *, xp: x * xp.tanh(x)}),
+    "two targets": (MLPRegressor, {}),
+    "dropout": (MLPClassifier, {"dropout": 0.3, "input_dropout": 0.1}),
+    "layer norm": (MLPClassifier, {"normalization": "layer"}),
+    "batch norm": (MLPClassifier, {"normalization": "batch"}),
+    "parametric": (MLPClassifier, {"parametric_activation": True}),
+    "residual": (MLPClassifier, {"residual": True, "hidden_layer_sizes": (8, 8)}),
+    "average": (MLPClassifier, {"ema_decay": 0.9}),
+    "clip": (MLPClassifier, {"max_grad_norm": 0.1}),
+    "Lion": (MLPClassifier, {"solver": Lion()}),
+    "RMSprop": (MLPClassifier, {"solver": RMSprop()}),
 }
 
 
@@ -207,16 +218,18 @@ def test_an_epoch_is_one_call(name, monkeypatch, rng):
     X = rng.standard_normal((120, 5))
     y = X[:, 0] + X[:, 1] ** 2
     y = (y > 0.5).astype(int) if kind is MLPClassifier else y
+    y = np.stack([y, -y], axis=1) if name == "two targets" else y
     programs, finish = [], Program.finish
     monkeypatch.setattr(
         Program, "finish", lambda self, *state: programs.append(self) or finish(self, *state)
     )
 
     def fit():
-        options = {"hidden_layer_sizes": (16,), "max_iter": 4, "batch_size": 40, "random_state": 0}
+        options = {"max_iter": 4, "batch_size": 40, "random_state": 0}
+        options |= {"hidden_layer_sizes": (16,)} | settings
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return kind(**options, **settings).fit(X, y)
+            return kind(**options).fit(X, y)
 
     plain = fit()
     programs.clear()

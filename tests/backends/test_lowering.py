@@ -16,6 +16,14 @@ from mlp_xp.optimizers import SGD
 
 XP = get_backend("numpy").xp
 KERNELS, T = get_backend("numpy").kernels, XP.matrix_transpose
+
+
+def hashed(a):
+    bits = XP.arange(a.size, dtype=XP.int32) * 12345
+    bits = (bits ^ (bits >> 16)) & 0xFFFF
+    return XP.astype(XP.reshape(bits > 30_000, a.shape), a.dtype)
+
+
 # The last operation on two arrays of shape (6, 512, 24), and whether machine code computes it.
 OPERATIONS = {
     "sum": (lambda a, b: a + b, True),
@@ -23,7 +31,16 @@ OPERATIONS = {
     "product with a number": (lambda a, b: a * 3.0, True),
     "row of the result": (lambda a, b: isub(c := XP.reshape(a + b, (-1, 24)), c[1]), False),
     "sum of rows": (lambda a, b: XP.sum(XP.reshape(a, (-1, 48)), axis=-2), True),
-    "sum of columns": (lambda a, b: XP.sum(XP.reshape(a, (-1, 24)), axis=1), False),
+    "sum of columns": (lambda a, b: XP.sum(XP.reshape(a, (-1, 24)), axis=1), True),
+    "total": (lambda a, b: XP.sum(a), True),
+    "mean": (lambda a, b: XP.mean(XP.reshape(a, (-1, 24)), axis=-1, keepdims=True), True),
+    "product of vectors": (
+        lambda a, b: XP.vecdot(XP.reshape(a, (-1,)), XP.reshape(b, (-1,))),
+        True,
+    ),
+    "comparison": (lambda a, b: XP.astype((a > b) & (b < 1.0), a.dtype), True),
+    "choice": (lambda a, b: XP.where(a > b, XP.exp(-abs(a)), b), True),
+    "function without a loop": (lambda a, b: XP.sin(a), False),
     "a b": (lambda a, b: a @ b[:, :24], True),
     "a^T b": (lambda a, b: T(a) @ b, True),
     "a^T b with gaps": (lambda a, b: T(a) @ b[..., :16], True),

@@ -52,8 +52,8 @@ def before():
 def job():
     """Return a linked job, and what it writes ones to."""
     found = np.zeros((3, 4))
-    array = jobs.Arithmetic(True, jobs.MULTIPLY, 12, np.ones((3, 4)), np.ones((3, 4)), found, 12)
-    words, _ = jobs.table([jobs.Job(array, True)])
+    rows = jobs.Gather(True, 3, 3, 4, np.ones((3, 4)), 0, 0, 0, found, False)
+    words, _ = jobs.table([jobs.Job(rows, True)])
     thread_pool.link([words])
     return words, found
 

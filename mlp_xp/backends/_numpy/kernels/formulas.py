@@ -16,6 +16,7 @@ from mlp_xp._utils.array_types import Namespace
 from mlp_xp.backends._numpy.kernels.writing import run
 from mlp_xp.backends._numpy.native.tuning import LEAST_NUMBERS
 from mlp_xp.compiler import FormulaError, Layout, in_order
+from mlp_xp.compiler.array import operation
 from mlp_xp.compiler.formula import trace_formula
 from mlp_xp.compiler.print_cpu import Loop, UnprintableError, print_loop
 from mlp_xp.nn.layers import activate
@@ -102,6 +103,48 @@ def loss_loop(loss: Loss, logits: Layout, targets: Layout) -> Printed | None:
         if not _may_lack_loop(error, is_own=is_own):
             raise
         return None
+
+
+class Elementwise(NamedTuple):
+    """The loop of one elementwise function, and the layout of its result."""
+
+    printed: Printed
+    result: Layout
+
+
+@lru_cache(maxsize=1024)
+def elementwise_loop(
+    name: str, operands: tuple[Layout, ...], in_place: int | None
+) -> Elementwise | None:
+    """Return the loop of an Array API function, or of a conversion to a dtype, if there is one."""
+
+    def formula(*arrays: Any, xp: Namespace) -> Any:
+        if name in ("float32", "float64", "bool"):
+            return xp.astype(arrays[0], name)
+        if name.startswith("bitwise") and arrays[0].dtype == "bool":
+            return operation(name.replace("bitwise", "logical"), *arrays)
+        return operation(name, *arrays)
+
+    try:
+        y, inputs = trace_formula(formula, *operands, names=["operand"] * len(operands))
+        printed = Printed(*print_loop(inputs, [y.node], in_place=in_place))
+    except (FormulaError, UnprintableError):
+        return None
+    return Elementwise(printed, Layout(y.shape, y.dtype))
+
+
+@lru_cache(maxsize=256)
+def sum_loop(x: Layout, *, sums_rows: bool = False) -> Printed:
+    """Return the loop that sums all numbers of an array, or each row."""
+    _, (node,) = trace_formula(lambda x, *, xp: x, x, names=["x"])
+    return Printed(*print_loop([node], [], node, sums_rows=sums_rows))
+
+
+@lru_cache(maxsize=256)
+def dot_loop(x: Layout) -> Printed:
+    """Return the loop that sums the products of two vectors."""
+    product, inputs = trace_formula(lambda a, b, *, xp: a * b, x, x, names=["a", "b"])
+    return Printed(*print_loop(inputs, [], product.node))
 
 
 def _may_lack_loop(error: Exception, *, is_own: bool) -> bool:

@@ -65,7 +65,6 @@ _EFFORT = {0: 8} | {
         jobs.TiledProduct: 14,
         jobs.Update: 12,
         jobs.Softmax: 6,
-        jobs.Arithmetic: 3,
         jobs.Copy: 3,
         jobs.Gather: 4,
         jobs.ColumnSums: 3,

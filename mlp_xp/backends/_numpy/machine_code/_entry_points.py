@@ -13,7 +13,6 @@ import numpy as np
 from numba import carray, types
 
 from mlp_xp.backends._numpy.machine_code._intrinsics import (
-    at_least_one,
     call,
     copy,
     jit,
@@ -23,7 +22,6 @@ from mlp_xp.backends._numpy.machine_code._intrinsics import (
 )
 from mlp_xp.backends._numpy.machine_code._loops import (
     SOFTMAX_ROWS,
-    compute,
     copy_runs,
     gather,
     make_update,
@@ -62,7 +60,7 @@ _GATHER, _TAKE = map(number_of, (jobs.Gather, jobs.Take))
 _PRODUCT, _UPDATE = map(number_of, (jobs.TiledProduct, jobs.Update))
 _COLUMN_SUMS_JOB, _GATHER_JOB, _TAKE_JOB = map(record, (jobs.ColumnSums, jobs.Gather, jobs.Take))
 _SOFTMAX_JOB = record(jobs.Softmax)
-_ARITHMETIC_JOB, _COPY_JOB, _GROUP_JOB = map(record, (jobs.Arithmetic, jobs.Copy, jobs.Group))
+_COPY_JOB, _GROUP_JOB = map(record, (jobs.Copy, jobs.Group))
 _UPDATE_JOB = record(jobs.Update)
 
 
@@ -128,27 +126,6 @@ def _take(is_double: bool, _: int) -> Any:
     return unit
 
 
-def _arithmetic(is_double: bool, _: int) -> Any:
-    number = np.float64 if is_double else np.float32
-
-    def unit(address, thread, n_threads, totals, scratch):  # type: ignore[no-untyped-def]
-        job = carray(pointer(address), 1, _ARITHMETIC_JOB)[0]
-        n, n_b = job.size, at_least_one(job.b_size)
-        a, b = carray(pointer(job.a), n, number), carray(pointer(job.b), n_b, number)
-        out = carray(pointer(job.out), n, number)
-        if n_b == 1 or n_b == n:
-            low, high = start_of(thread, n_threads, n), start_of(thread + 1, n_threads, n)
-            b = b if n_b == 1 else b[low:high]
-            compute(job.operation, a[low:high], b, out[low:high])
-        else:
-            n_rows = n // n_b
-            for i in range(n_rows * thread // n_threads, n_rows * (thread + 1) // n_threads):
-                row = a[i * n_b : (i + 1) * n_b]
-                compute(job.operation, row, b, out[i * n_b : (i + 1) * n_b])
-
-    return unit
-
-
 def _copy(is_double: bool, _: int) -> Any:
     def unit(address, thread, n_threads, totals, scratch):  # type: ignore[no-untyped-def]
         job = carray(pointer(address), 1, _COPY_JOB)[0]
@@ -200,7 +177,6 @@ _MAKERS: dict[type, Callable[[bool, int], Any]] = {
     jobs.Gather: _gather,
     jobs.Take: _take,
     jobs.Softmax: _softmax,
-    jobs.Arithmetic: _arithmetic,
     jobs.Copy: _copy,
     jobs.Group: _group,
     jobs.Update: make_update,

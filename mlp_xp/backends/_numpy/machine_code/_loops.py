@@ -21,8 +21,6 @@ from mlp_xp.backends._numpy.machine_code._products import make_gradient
 from mlp_xp.backends._numpy.machine_code._tile import ROWS, TILE
 from mlp_xp.backends._numpy.native.jobs import (
     ADAM,
-    ADD,
-    SUBTRACT,
     UPDATED_ARRAY,
     Update,
     record,
@@ -98,21 +96,6 @@ def _exp(x, most):  # type: ignore[no-untyped-def]
     for i in range(len(_TERMS)):
         y = y * r + number(_TERMS[i])
     return y * power_of_two(n)
-
-
-@jit
-def compute(operation, a, b, out):  # type: ignore[no-untyped-def]
-    """Add, subtract or multiply two vectors, or a vector and a number."""
-    step = 0 if b.size == 1 else 1
-    if operation == ADD:
-        for i in range(out.size):
-            out[i] = a[i] + b[step * i]
-    elif operation == SUBTRACT:
-        for i in range(out.size):
-            out[i] = a[i] - b[step * i]
-    else:
-        for i in range(out.size):
-            out[i] = a[i] * b[step * i]
 
 
 @jit

@@ -17,7 +17,6 @@ import numpy as np
 WORDS = 24  # The number of 64-bit integers in a record.
 # The update rules: gradient descent with momentum, and Adam (also with weight decay).
 MOMENTUM, ADAM = range(2)
-ADD, SUBTRACT, MULTIPLY = range(3)
 # How a matrix product is computed: in tiles, in tiles with sums split among threads, or untiled.
 TILES, MAY_SPLIT_STEPS, FEW_ROWS = range(3)
 # How operands are packed: as numbers, or as pairs of bfloat16 for AVX512_BF16 or for AMX.
@@ -94,13 +93,6 @@ class Softmax(namedtuple("Softmax", "is_double n k logits labels weights smoothi
     """
 
 
-class Arithmetic(namedtuple("Arithmetic", "is_double operation size a b out b_size")):
-    """The sum, difference or product of two arrays, or of an array and a number or its rows.
-
-    ``b_size`` is the number of elements of b: ``size``, 1, or the length of a row.
-    """
-
-
 class Copy(namedtuple("Copy", "is_double n_words layout source out")):
     """Copy runs of ``n_words`` 64-bit words between arrays with other orders of their axes.
 
@@ -169,7 +161,6 @@ KINDS: tuple[type, ...] = (
     Gather,
     FormulaLoop,
     Softmax,
-    Arithmetic,
     Copy,
     Group,
     Update,

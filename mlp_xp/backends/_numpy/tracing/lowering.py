@@ -11,13 +11,16 @@ from typing import Any
 
 import numpy as np
 
+from mlp_xp.backends._numpy.kernels.formulas import (
+    dot_loop,
+    elementwise_loop,
+    is_large,
+    layout,
+    sum_loop,
+)
 from mlp_xp.backends._numpy.kernels.products import LEAST_PRODUCTS, choose_packed, product_jobs
 from mlp_xp.backends._numpy.kernels.writing import has_rows, is_plain
 from mlp_xp.backends._numpy.native.jobs import (
-    ADD,
-    MULTIPLY,
-    SUBTRACT,
-    Arithmetic,
     ColumnSums,
     Copy,
     Job,
@@ -27,9 +30,11 @@ from mlp_xp.backends._numpy.native.jobs import (
 from mlp_xp.backends._numpy.native.tuning import LEAST_NUMBERS
 from mlp_xp.backends._numpy.tracing.operations import copy_in_order
 from mlp_xp.backends._numpy.tracing.traced import Traced, value_of
+from mlp_xp.compiler.print_cpu import EXPRESSIONS, LOGICAL
 
 # NumPy multiplies stacks of smaller matrices than this, and sums the rows of narrower matrices.
 _LEAST_SIDE, _LEAST_WIDTH = 8, 32
+_LOOP_DTYPES = (np.float32, np.float64, np.int32, np.bool_)
 # The number of axes of a copy, besides the contiguous last one.
 _MOST_AXES = 5
 
@@ -38,20 +43,27 @@ def _are_arrays(*operands: Any) -> bool:
     return all(isinstance(x, Traced | np.ndarray) for x in operands)
 
 
-def _combine(operation: int, a: Any, b: Any, out: Traced) -> bool:
-    is_known = _are_arrays(a, b) and is_plain(a, b, out)
-    if not is_known or not (out.size == 1 or out.size >= LEAST_NUMBERS):
+def _compute(name: str, *operands: Any) -> bool:
+    """Record a loop for an elementwise function; the last operand is the result."""
+    *inputs, out = operands
+    like = next((x.dtype for x in inputs if hasattr(x, "dtype")), out.dtype)
+    arrays = [np.asarray(x, like) if isinstance(x, bool | float | int) else x for x in inputs]
+    if not all(map(_is_whole, (*arrays, out))) or out.size == 0:
         return False
-    if a.size < b.size and operation != SUBTRACT:
-        a, b = b, a
-    is_row = out.ndim > 1 and b.shape[-1:] == out.shape[-1:] and b.size == out.shape[-1]
-    if a.size != out.size or not (b.size in (1, out.size) or is_row):
+    clashes = [x for x in arrays if _share_memory(x, out)]
+    if any(not _are_same(x, out) for x in clashes):
         return False
-    if any(_share_memory(x, out) and not _are_same(x, out) for x in (a, b)):
+    first = next((i for i, x in enumerate(arrays) if clashes and x is clashes[0]), None)
+    loop = elementwise_loop(name, tuple(map(layout, arrays)), first)
+    if loop is None or loop.result != layout(out):
         return False
-    fields = Arithmetic(out.dtype == np.float64, operation, out.size, a, b, out, b.size)
-    out.program.job(Job(fields, out.size >= LEAST_NUMBERS))
+    loop.printed.run(arrays, [out], is_shared=is_large(out))
     return True
+
+
+def _is_whole(x: Any) -> bool:
+    """Whether an array is in row-major order, with numbers or truth values that loops can read."""
+    return bool(x.dtype in _LOOP_DTYPES and x.flags.c_contiguous and x.flags.aligned)
 
 
 def _share_memory(x: Any, out: Traced) -> bool:
@@ -83,13 +95,19 @@ def _multiply(a: Any, b: Any, out: Traced) -> bool:
     return True
 
 
-def _sum_rows(x: Traced, axis: Any, dtype: Any, out: Traced) -> bool:
-    if x.ndim != 2 or x.shape[1] < _LEAST_WIDTH or axis not in (0, -2) or dtype is not None:
+def _sum(x: Traced, axis: Any, dtype: Any, out: Traced) -> bool:
+    """Record the sum over all numbers, over each row or over each column."""
+    if dtype is not None or not is_plain(x, out) or x.size == 0:
         return False
-    if x.size < LEAST_NUMBERS or not is_plain(x, out):
+    axes = set(range(x.ndim)) if axis is None else {axis % x.ndim} if type(axis) is int else {*axis}
+    if len(axes) == x.ndim or axes == {x.ndim - 1}:
+        sum_loop(layout(x), sums_rows=len(axes) < x.ndim).run([x], [out])
+        return True
+    if x.ndim != 2:
         return False
     n_rows, n_columns = x.shape
-    out.program.job(Job(ColumnSums(x.dtype == np.float64, n_rows, n_columns, x, out), True))
+    sums = ColumnSums(x.dtype == np.float64, n_rows, n_columns, x, out)
+    out.program.job(Job(sums, x.size >= LEAST_NUMBERS and n_columns >= _LEAST_WIDTH))
     return True
 
 
@@ -110,10 +128,15 @@ def _take(source: Any, rows: Any, out: Traced) -> bool:
     return is_known
 
 
-def _copy_number(out: Traced, x: Any) -> bool:
-    if not _are_arrays(x) or not out.size == x.size == 1 or not is_plain(x, out):
+def _copy_values(out: Traced, x: Any) -> bool:
+    return _are_arrays(x) and x.shape == out.shape and _compute(out.dtype.name, x, out)
+
+
+def _dot(a: Any, b: Any, out: Traced) -> bool:
+    is_known = _are_arrays(a, b) and a.ndim == b.ndim == 1 and a.shape == b.shape and a.size > 0
+    if not is_known or not is_plain(a, b, out):
         return False
-    out.program.job(Job(Take(False, 1, 1, out.itemsize // 4, x, 0, out)))
+    dot_loop(layout(a)).run([a, b], [out])
     return True
 
 
@@ -146,12 +169,21 @@ def _copy(out: Traced, source: Traced) -> bool:
 
 
 LOWERED: dict[Any, Any] = {
-    np.add: partial(_combine, ADD),
-    np.subtract: partial(_combine, SUBTRACT),
-    np.multiply: partial(_combine, MULTIPLY),
+    **{
+        getattr(np, name): partial(_compute, name)
+        for name in (*EXPRESSIONS, *LOGICAL, "where")
+        if name not in ("abs", "round", "astype")
+    },
+    np.absolute: partial(_compute, "abs"),
+    np.rint: partial(_compute, "round"),
+    **{
+        getattr(np, f"bitwise_{name}"): partial(_compute, f"bitwise_{name}")
+        for name in ("and", "or", "xor", "left_shift", "right_shift")
+    },
     np.matmul: _multiply,
-    np.sum: _sum_rows,
+    np.vecdot: _dot,
+    np.sum: _sum,
     np.take: _take,
-    np.copyto: _copy_number,
+    np.copyto: _copy_values,
     copy_in_order: _copy,
 }

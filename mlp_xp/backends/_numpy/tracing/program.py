@@ -277,11 +277,17 @@ class Program:
         if function in REDUCTIONS and len(args) == 1 and isinstance(args[0], Traced):
             kept = {key: value for key, value in options.items() if value is not None}
             return self._reduce(REDUCTIONS[function], args, {"axis": None, **kept}, None)
+        if function is np.mean and self.has_jobs and isinstance(args[0], Traced):
+            # As NumPy computes it, but in machine code.
+            total = self.function(np.sum, args, options)
+            return total / float(args[0].size / max(total.size, 1))
         args, options = fixed(args), {key: fixed(option) for key, option in options.items()}
         plain = {key: value_of(option) for key, option in options.items()}
         value = function(*map(value_of, args), **plain)
         if function is np.empty_like:
             return self.empty(value.shape, value.dtype)
+        if function is np.full_like:
+            return self.note(np.copyto, (value,), value)
         is_plain = len(args) == 2 and set(options) <= {"axis"}
         if function is np.take and is_plain and isinstance(args[1], Traced):
             result = self._result(value)
