@@ -28,7 +28,7 @@ class WandB(Live):
     Parameters
     ----------
     project : str, optional
-        The project of a new run; by default the one of the environment variable ``WANDB_PROJECT``.
+        The project of a new run; by default the environment variable ``WANDB_PROJECT``.
     new_run : bool, default=False
         Whether to start a run for each fit, as needed for a search. Otherwise the fit is logged in
         the active run, or in a new run if none is active.

@@ -107,6 +107,7 @@ def test_options_that_differ_from_those_of_the_run_are_an_error(fails, mlp_xp, d
         ("--no-residual", "without --no-residual: "),
         ("--data cifar10", "with --data digits, got --data cifar10: "),
         ("--epochs 9", "with --epochs 8, got --epochs 9: to train for more epochs, type mlp-xp "),
+        ("--epochs 7", "with --epochs 8, got --epochs 7: type the same options, or --out run-2"),
     ):
         assert f"run was started {said}" in fails(*start, *typed.split())
     assert "with --validation 0.25, got no such option" in fails(*start[:9], *start[11:])

@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import math
+import re
 from argparse import Namespace
 from pathlib import Path
 
@@ -102,8 +104,27 @@ def test_a_few_predictions_are_printed_and_json_has_all(mlp_xp, trained):
     assert json.loads(done.out) == {"rows": 30, "out": "p.csv"}
 
 
+def test_missing_ids_are_null_in_json_and_empty_in_other_output(mlp_xp, trained):
+    polars = pytest.importorskip("polars")
+    columns = {"Größe": [1.5, 2.5], "id": [7.0, None], "name": ["a", None], "nan": [math.nan] * 2}
+    polars.DataFrame(columns).write_parquet("new.parquet")
+    typed = ["predict", "run", "new.parquet", "--id", "id,name,nan"]
+
+    def refuse(text):
+        raise AssertionError(f"{text} is not valid JSON")
+
+    printed = json.loads(mlp_xp(*typed, "--json").out, parse_constant=refuse)["predictions"]
+    assert mlp_xp(*typed, "--out", "p.json").status == 0
+    for rows in (printed, json.loads(Path("p.json").read_text(), parse_constant=refuse)):
+        ids = [[row["id"], row["name"], row["nan"]] for row in rows]
+        assert ids == [[7.0, "a", None], [None, None, None]]
+    assert re.fullmatch(r" +2 +[ab] +[\d.]+ %", mlp_xp(*typed).out.splitlines()[2])
+    assert mlp_xp(*typed, "--out", "p.csv").status == 0
+    assert Path("p.csv").read_text().splitlines()[2].startswith("2,,,,")
+
+
 def test_wrong_names_for_predictions_are_an_error_before_the_work(mlp_xp, fails, trained):
-    write("new.csv", ["label;Größe", "x;1,5"])
+    write("new.csv", ["label;Größe;row", "x;1,5;7"])
     Path("folder.csv").mkdir()
     for typed, said in (
         (["--out", "p.txt"], "--out must end in .csv, .json, .parquet, got p.txt"),
@@ -111,6 +132,8 @@ def test_wrong_names_for_predictions_are_an_error_before_the_work(mlp_xp, fails,
         (["--out", "folder.csv"], "folder.csv is a folder: type a file after --out"),
         (["--id", "lable"], "no column 'lable' to copy: did you mean 'label'? It has label, Größe"),
         (["--id", "label", "--out", "p.csv"], "--id label is also the name of a column of the pre"),
+        (["--id", "label", "--json"], "--id label is also the name of a column of the predictions"),
+        (["--id", "row"], "--id row is also the name of a column of the predictions: rename it"),
     ):
         assert said in fails("predict", "run", "new.csv", *typed)
     assert not Path("p.csv").exists()

@@ -296,6 +296,7 @@ def test_a_wrong_name_of_a_target_is_told_what_to_type():
             "group",
             r"y must have a target for each sample, got the text 'group'\.",
         ),
+        (frame[["age", "age", "group"]], "group", r"X has duplicate columns, \['age'\]: drop or"),
     ):
         with case(told), pytest.raises(ValueError, match=told):
             tabular().fit(given, name)
@@ -326,6 +327,12 @@ def test_frames_of_polars_follow_the_same_rules():
         model.predict(frame)
     with pytest.raises(ValueError, match=r"X lacks columns of the fit, 'age'"):
         model.predict(inputs.drop("age"))
+    renamed = inputs.rename({"age": "Age"})
+    with pytest.raises(ValueError, match="lacks columns") as caught:
+        model.predict(renamed)
+    cure = re.search(r"did you mean (X\.rename\(.*\))\?$", str(caught.value))[1]
+    named = model.predict_proba(eval(cure, {"X": renamed}))
+    np.testing.assert_array_equal(named, model.predict_proba(inputs))
     with pytest.raises(ValueError, match=r"X\['age'\] has categories, but had numbers .* 'old'"):
         model.predict(inputs.with_columns(age=polars.lit("old")))
     with pytest.raises(ValueError, match=r"^2 columns of X cannot be used\.\nX\['a'\] has '\d"):

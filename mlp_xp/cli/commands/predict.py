@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +40,9 @@ def run(args: argparse.Namespace, output: Output) -> int:
     noun = "rows" if is_table else "images"
     with output.doing(f"predicting {len(x):,} {noun}"):
         found = task_of(info.class_names).predict(model, x)
+    _check_ids(args.id, {"file", "row", *found.columns})
     if args.out is not None:
-        _write(args.out, rows, found)
+        write_columns(args.out, {**rows, **found.columns})
     content = {"rows": len(x), "out": str(args.out)} if args.out else _as_json(files, rows, found)
     # A folder of images is summarized, since it may have thousands of them.
     n_shown = 0 if args.out or (not is_table and len(args.files) < len(files)) else _N_SHOWN
@@ -65,13 +66,13 @@ def _read_tables(
     return rows, np.concatenate([table.x for table in tables])
 
 
-def _write(out: Path, rows: Mapping[str, list[Any]], found: Predictions) -> None:
-    if twice := rows.keys() & found.columns.keys():
-        name = min(twice)
-        raise ValueError(
-            f"--id {name} is also the name of a column of the predictions: rename it in the table"
-        )
-    write_columns(out, {**rows, **found.columns})
+def _check_ids(ids: Sequence[str], others: Collection[str]) -> None:
+    for name in ids:
+        if name in others:
+            raise ValueError(
+                f"--id {name} is also the name of a column of the predictions: rename it in the "
+                "table"
+            )
 
 
 def _as_json(
@@ -97,7 +98,10 @@ def _lines(
     """Return the first predictions as a table, and a summary if there are more."""
     lines, n_rows = [], len(found.results)
     if n_shown:
-        columns = {name: [*map(str, values[:n_shown])] for name, values in rows.items()}
+        columns = {
+            name: ["" if value is None else str(value) for value in values[:n_shown]]
+            for name, values in rows.items()
+        }
         lines = text_table(columns | found.texts(n_shown))
     if n_rows > n_shown:
         summary = f"{n_rows:,} {noun if n_rows > 1 else noun[:-1]}: {found.summary}"

@@ -159,7 +159,8 @@ class Settings:
             started = f"with {old}, got {new}" if old and new else f"with {old}, got no such option"
             started = started if old else f"without {new}"
             cure = f"type the same options, or {as_typed('--out', f'{run.final}-2')}"
-            if changed == ["max_iter"] and run.is_complete and new:
+            is_longer = changed == ["max_iter"] and now.get("max_iter", 0) > run.n_epochs
+            if is_longer and run.is_complete:
                 again = as_typed("mlp-xp", "train", "--resume", run.final)
                 cure = f"to train for more epochs, type {again} {new}"
             raise ValueError(f"{run.folder} was started {started}: {cure}")

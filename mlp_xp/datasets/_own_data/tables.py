@@ -117,7 +117,11 @@ def _read_parquet(path: Path, wanted: Wanted) -> Table:
         texts.extend(["" if value is None else str(value) for value in values.tolist()])
         found.append(texts.array())
     y = np.empty(0) if choice.target is None else columns[names[choice.target]]
-    kept = {name: columns[name].tolist() for name in choice.kept}
+    # NaN is missing, too, and is not valid in JSON.
+    kept = {
+        name: [value if value == value else None for value in columns[names[place]].tolist()]
+        for name, place in choice.kept.items()
+    }
     return make_table(path, names, choice, wanted, found, y)._replace(kept=kept)
 
 

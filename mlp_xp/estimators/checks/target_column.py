@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-_SHOWN = 20  # The maximum number of columns that an error names.
-
 
 def take_target(X: Any, y: Any, name: str = "y") -> tuple[Any, Any]:
     """Return X and y; if y names a column of the data frame X, return this column as y."""
@@ -18,13 +16,13 @@ def take_target(X: Any, y: Any, name: str = "y") -> tuple[Any, Any]:
             f"{name} must have a target for each sample, got the text {y!r}. To take a column as "
             "target, pass a data frame with this column as X."
         )
-    frame = narwhals.from_native(X, eager_only=True)
+    from mlp_xp.estimators.tables.frames import as_frame, list_names
+
+    frame = as_frame(X)
     if y not in frame.columns:
         from mlp_xp._utils.names import error_end  # Import only for errors.
 
-        end = error_end(y, map(str, frame.columns))
-        more = ", ..." if len(frame.columns) > _SHOWN else ""
-        shown = ", ".join(map(repr, frame.columns[:_SHOWN])) + more
+        end, shown = error_end(y, map(str, frame.columns)), list_names(frame.columns)
         raise ValueError(f"X has no column {y!r} to use as {name}{end} It has {shown}.")
     series = frame[y]
     if (row := series.is_null().arg_max()) is not None and series.is_null()[row]:

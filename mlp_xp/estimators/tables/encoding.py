@@ -14,7 +14,7 @@ from mlp_xp._utils.categories import judge_categories
 from mlp_xp._utils.sklearn_compat import warn_caller
 from mlp_xp.estimators.checks.text_advice import IMPUTE
 from mlp_xp.estimators.tables.columns import TableColumns
-from mlp_xp.estimators.tables.frames import has_names
+from mlp_xp.estimators.tables.frames import has_names, list_names
 from mlp_xp.estimators.tables.kinds import (
     CategoryColumn,
     Column,
@@ -31,7 +31,6 @@ from mlp_xp.estimators.tables.text import count_text, parse_text, warn_of_values
 from mlp_xp.recipes.parameters import TABLE_SCALINGS
 
 _MOST_ROWS = 200_000  # The maximum total number of rows, on all processes, to learn columns from.
-_NAMED = 20  # The maximum number of columns that an error names.
 
 
 def learn_columns(estimator: Any, raws: Sequence[RawColumn]) -> TableColumns:
@@ -108,8 +107,7 @@ def _learn(estimator: Any, name: str, raw: RawColumn, *, is_named: bool) -> Colu
 
 def _check_inputs(learned: Sequence[tuple[Column, RawColumn]], left_out: Sequence[str]) -> None:
     """Raise ValueError if no column is an input; otherwise, warn about text that is left out."""
-    more = [f"{len(left_out) - _NAMED} more"] if len(left_out) > _NAMED else []
-    shown = ", ".join([*left_out[:_NAMED], *more])
+    shown = list_names(left_out, str)
     why = "text is constant or hardly repeats"
     if all(isinstance(column, EmptyColumn) for column, _ in learned):
         if not left_out:
@@ -139,10 +137,9 @@ def _named(given: Any, n_columns: int, names: Sequence[str]) -> list[bool]:
         elif isinstance(entry, int | np.integer) and -n_columns <= entry < n_columns:
             positions.add(int(entry) % n_columns)
         else:
-            shown = ", ".join(map(repr, names[:_NAMED]))
             raise ValueError(
                 f"categorical_features has {entry!r}, but X has {n_columns} columns: "
-                f"{shown}{', ...' if len(names) > _NAMED else ''}. Pass their names or positions."
+                f"{list_names(names)}. Pass their names or positions."
             )
     return [i in positions for i in range(n_columns)]
 

@@ -1,8 +1,8 @@
-"""Data frames of any library: their column names, and a target among their columns."""
+"""Data frames of any library, and the names of their columns."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from narwhals.stable import v2 as narwhals
@@ -40,14 +40,16 @@ def match_names(X: Any, names: Collection[str], used: Collection[str]) -> Any:
     others = [name for name in given if name not in known]
     if missing := [name for name in names if name in used and name not in given]:
         meant = {near: name for name in missing if (near := nearest(name, others))}
-        cure = f"did you mean X.rename(columns={meant})?" if meant else "add what is missing."
+        # A pandas frame would rename rows without the keyword; other libraries do not have it.
+        keyword = "columns=" if narwhals.dependencies.is_pandas_like_dataframe(X) else ""
+        cure = f"did you mean X.rename({keyword}{meant})?" if meant else "add what is missing."
         raise ValueError(f"X lacks columns of the fit, {list_names(missing)}: {cure}")
     if others:
         warn_caller(f"X has columns that the fit did not have, ignored: {list_names(others)}.")
     return frame
 
 
-def list_names(names: Sequence[str]) -> str:
-    """Return names as text for a message."""
+def list_names(names: Sequence[str], quote: Callable[[str], str] = repr) -> str:
+    """Return the first names, and the number of the others, as text for a message."""
     more = [f"{len(names) - _NAMED} more"] if len(names) > _NAMED else []
-    return ", ".join([*map(repr, names[:_NAMED]), *more])
+    return ", ".join([*map(quote, names[:_NAMED]), *more])
