@@ -48,6 +48,8 @@ def test_standardization_loses_no_digits(backend, dtype, offset, spread, rng):
     [("float32", 1e-44), ("float64", 1e160), ("float64", 1e-170), ("float64", 1e-320)],
 )
 def test_a_variance_that_is_not_finite_is_an_error(backend, rng, dtype, size):
+    if backend.name == "jax" and size < np.finfo(dtype).tiny:
+        pytest.skip("XLA may flush subnormal numbers to zero, and such a feature is then constant")
     x = rng.uniform(-1.0, 1.0, (50, 3)) * np.asarray([1.0, size, 1.0])
     with pytest.raises(ValueError, match=r"feature 1 to variance 1.*about 1\."):
         standardization(backend, x.astype(dtype), dtype)
