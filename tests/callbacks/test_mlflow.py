@@ -69,6 +69,7 @@ def mlflow(tmp_path, monkeypatch):
     module.sklearn.autolog(disable=True)
     while module.active_run():
         module.end_run()
+    module.set_experiment(experiment_id="0")  # MLflow remembers a page's experiment.
     module.set_tracking_uri(before)
 
 
