@@ -31,13 +31,15 @@ LAST = {"architecture", "changelog", "features", "friendliness"}
 
 
 @pytest.fixture
-def site(tmp_path):
+def site(tmp_path, chromium):
     for name in ("sphinx", "sphinx_gallery", "myst_parser", "numpydoc", "pydata_sphinx_theme"):
         pytest.importorskip(name)
     build = [sys.executable, "-m", "sphinx", "-q", "-D", "plot_gallery=0", "-b", "html", str(DOCS)]
     subprocess.run([*build, str(tmp_path / "site")], check=True)
     with browser.served(tmp_path / "site") as url:
         yield url
+        chromium.get("about:blank")
+    chromium.get_log("browser")  # Later tests have the same browser.
 
 
 def found(chromium, site, query):
