@@ -4,5 +4,13 @@ A formula is a function of arrays that uses only the Array API. `trace` records 
 `primitives`, `gradient` differentiates the graph, and `formula` computes both with any library.
 """
 
-from mlp_xp.compiler.formula import Graph, check_formula, derive, graph_of, with_pullback
+from mlp_xp.compiler.formula import (
+    Graph,
+    check_formula,
+    derive,
+    forget,
+    graph_of,
+    remember,
+    with_pullback,
+)
 from mlp_xp.compiler.graph import FormulaError, Layout, Node, in_order

@@ -7,7 +7,7 @@ depend on shapes and dtypes, but not on values: these do not exist yet.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NoReturn
 
@@ -19,7 +19,6 @@ from mlp_xp.compiler.primitives import PRIMITIVES
 
 FLOATS = ("bfloat16", "float16", "float32", "float64")
 INTS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
-_WEAK = ("bool", "int", "float")  # The dtypes of Python numbers, from lowest to highest.
 
 
 def dtype_name(dtype: Any) -> str:
@@ -70,8 +69,9 @@ def as_node(operand: Any) -> Node:
     """Return the node of an operand: a traced array, a Python number, or an array of a library."""
     if isinstance(operand, TracedArray):
         return operand.node
-    if isinstance(operand, bool | int | float):
-        return Node("number", (), (operand,), (), _WEAK[_kind(type(operand).__name__)])
+    for kind in (bool, int, float):
+        if isinstance(operand, kind):  # Also a subclass, such as np.float64.
+            return Node("number", (), (kind(operand),), (), kind.__name__)
     if hasattr(operand, "shape") and hasattr(operand, "dtype"):
         shape = tuple(operand.shape)
         return Node("constant", (), (_content(operand),), shape, dtype_name(operand.dtype), operand)
@@ -166,6 +166,9 @@ class TracedArray(NDArrayOperatorsMixin):
 
     def __len__(self) -> int:
         return int(self.shape[0])
+
+    def __iter__(self) -> Iterator[TracedArray]:
+        return (self[i] for i in range(len(self)))
 
     __hash__ = None  # type: ignore[assignment]
 

@@ -20,8 +20,8 @@ from mlp_xp.compiler.gradient import gradient
 from mlp_xp.compiler.graph import FormulaError, Node, in_order
 from mlp_xp.compiler.primitives import PRIMITIVES
 
-# The most graphs, one for each combination of shapes and dtypes, that are kept for a function.
-_MOST_GRAPHS = 16
+# The most graphs and loops, for each combination of shapes and dtypes, that a function keeps.
+_MOST_GRAPHS = 32
 # Errors name the last line outside of these folders; NumPy's mixin calls operators.
 _INTERNAL = (str(Path(__file__).parent), str(Path(mixins.__file__).parent))
 
@@ -71,7 +71,7 @@ class Graph:
         def pullback(dy: Array, n_needed: int) -> list[Array]:
             if n_needed not in self._orders:
                 self._orders[n_needed] = self._order(n_needed)
-            found = {**saved, self.cotangent: dy}
+            found = {self.cotangent: dy, **saved}
             evaluate(self._orders[n_needed], found, xp=xp)
             needed = zip(arrays[:n_needed], self.gradients, strict=False)
             return [xp.zeros_like(x) if node is None else found[node] for x, node in needed]
@@ -98,26 +98,36 @@ def evaluate(order: Sequence[Node], values: dict[Node, Any], *, xp: Namespace) -
                 values[node] = compute(xp, *operands, *node.settings)
 
 
-class _Graphs:
-    """The graphs of functions and objects, which are forgotten with them."""
-
-    def __init__(self) -> None:
-        self._known: weakref.WeakKeyDictionary[Any, dict[Any, Graph | None]] = (
-            weakref.WeakKeyDictionary()
-        )
-
-    def of(self, owner: Any) -> dict[Any, Graph | None]:
-        """Return the known graphs of an object, by shapes and dtypes, as a dictionary to add to.
-
-        A graph is None if the function returns its own pullback.
-        """
-        try:
-            return self._known.setdefault(owner, {})
-        except TypeError:  # It has no hash or no weak references, and is traced each time.
-            return {}
+# The graphs, and what is made of them, of functions and objects.
+_known: weakref.WeakKeyDictionary[Any, dict[Any, Any]] = weakref.WeakKeyDictionary()
 
 
-_graphs = _Graphs()
+def _known_of(owner: Any) -> dict[Any, Any]:
+    try:
+        return _known.setdefault(owner, {})
+    except TypeError:  # It has no hash or no weak references, and is traced each time.
+        return {}
+
+
+def remember(owner: Any, key: Any, make: Callable[[], Any]) -> Any:
+    """Return ``make()``, which is kept as long as ``owner``, and called once for each key."""
+    known = _known_of(owner)
+    try:
+        return known[key]
+    except KeyError:
+        value = make()
+    while len(known) >= _MOST_GRAPHS:
+        known.pop(next(iter(known)), None)  # Another thread may do the same.
+    known[key] = value
+    return value
+
+
+def forget(owner: Any) -> None:
+    """Trace the formula of a function or an object again when it is used next.
+
+    A fit does this first, since what a formula reads from elsewhere may have changed.
+    """
+    _known_of(owner).clear()
 
 
 def trace_formula(
@@ -156,19 +166,23 @@ def graph_of(
     ``names`` are the names of the arguments and ``what`` is the name of the formula, in errors. The
     graph is kept as long as ``owner``, by default the function; ``key`` is what else defines it.
     """
-    known = _graphs.of(function if owner is None else owner)
-    layouts = _layouts(arguments)
-    if (key, layouts) not in known:
+
+    def make() -> Graph | None:
         try:
             value, inputs = trace_formula(function, *arguments, names=names)
             n_leaves = len(leaves(arguments[:n_differentiated]))
-            graph = None if isinstance(value, tuple) else Graph(_check(value), inputs, n_leaves)
+            return None if isinstance(value, tuple) else Graph(_check(value), inputs, n_leaves)
         except FormulaError as error:
             raise FormulaError(f"{what} {_place(error)}: {error}") from None
-        while len(known) >= _MOST_GRAPHS:
-            del known[next(iter(known))]
-        known[key, layouts] = graph
-    return known[key, layouts]
+        except Exception as error:
+            raise FormulaError(
+                f"{what} {_place(error)}: {type(error).__name__}: {error}; use only operators and "
+                "the functions of its argument xp."
+            ) from error
+
+    owner = function if owner is None else owner
+    graph: Graph | None = remember(owner, (key, _layouts(arguments)), make)
+    return graph
 
 
 def _check(value: Any) -> Node:
@@ -275,7 +289,7 @@ def with_pullback(
             raise error from None
         if not isinstance(found, tuple):
             raise
-        _graphs.of(function)[None, _layouts(arguments)] = None
+        remember(function, (None, _layouts(arguments)), lambda: None)
         return found
     if graph is None:
         return function(*arguments, xp=xp)

@@ -37,7 +37,7 @@ def gradient(
             continue
         for operand, dx in zip(node.operands, _differentiate(node, adjoints[node]), strict=False):
             if dx is not None and operand in active:
-                _add(adjoints, operand, _sum_to(operand.shape, dx))
+                _add(adjoints, operand, _gradient_of(operand, dx))
     return [adjoints[x].node if x in adjoints else None for x in inputs]
 
 
@@ -61,11 +61,11 @@ def _differentiate(node: Node, dy: TracedArray) -> Sequence[TracedArray | None]:
     return found
 
 
-def _sum_to(shape: tuple[int, ...], dx: TracedArray) -> TracedArray:
-    """Return the gradient of an operand of this shape, which was broadcast."""
-    if dx.shape == shape:
-        return dx
-    xp = Namespace(dx.dtype)
-    n_new = dx.ndim - len(shape)
-    axes = [i for i, n in enumerate(dx.shape) if i < n_new or shape[i - n_new] < n]
-    return xp.reshape(xp.sum(dx, axis=tuple(axes)), shape)
+def _gradient_of(operand: Node, dx: TracedArray) -> TracedArray:
+    """Return the gradient of an operand, which was broadcast and converted to another dtype."""
+    xp = Namespace(operand.dtype)
+    n_new = dx.ndim - len(operand.shape)
+    axes = [i for i, n in enumerate(dx.shape) if i < n_new or operand.shape[i - n_new] != n]
+    if axes:
+        dx = xp.reshape(xp.sum(dx, axis=tuple(axes)), operand.shape)
+    return xp.astype(dx, operand.dtype, copy=False)

@@ -40,6 +40,14 @@ def _axes(axis: Any, ndim: int) -> tuple[int, ...]:
     return tuple(sorted(i % ndim for i in given))
 
 
+def _axis(axis: Any, ndim: int) -> int:
+    """Return one axis, which only a vector may leave out."""
+    axes = _axes(axis, ndim)
+    if len(axes) != 1:
+        raise FormulaError(f"axis={axis} must be one axis of an array with {ndim}, e.g. axis=-1.")
+    return axes[0]
+
+
 class Namespace:
     """The Array API namespace of traced arrays.
 
@@ -76,6 +84,11 @@ class Namespace:
 
     def square(self, x: TracedArray) -> TracedArray:
         return multiply(x, x)
+
+    def where(self, condition: Any, a: Any, b: Any) -> TracedArray:
+        if not any(hasattr(x, "dtype") for x in (a, b)):
+            a, b = (self._constant(np.asarray(x)) for x in (a, b))
+        return operation("where", condition, a, b)
 
     def clip(self, x: TracedArray, min: Any = None, max: Any = None) -> TracedArray:
         x = x if min is None else operation("maximum", x, min)
@@ -116,7 +129,7 @@ class Namespace:
         if isinstance(x, TracedArray):
             return x if dtype is None else self.astype(x, dtype, copy=bool(copy))
         if not hasattr(x, "dtype"):
-            if any(isinstance(item, TracedArray) for item in x if isinstance(x, list | tuple)):
+            if isinstance(x, list | tuple) and any(isinstance(i, TracedArray) for i in x):
                 return self.stack([self.asarray(item, dtype=dtype) for item in x])
             return self._constant(np.asarray(x), dtype)
         constant = TracedArray(as_node(x))
@@ -191,7 +204,7 @@ class Namespace:
         return x.mT
 
     def expand_dims(self, x: TracedArray, *, axis: int = 0) -> TracedArray:
-        (at,) = _axes(axis, x.ndim + 1)
+        at = _axis(axis, x.ndim + 1)
         return self.reshape(x, (*x.shape[:at], 1, *x.shape[at:]))
 
     def squeeze(self, x: TracedArray, axis: Any = None) -> TracedArray:
@@ -217,7 +230,7 @@ class Namespace:
 
     def concat(self, arrays: Sequence[TracedArray], *, axis: int = 0) -> TracedArray:
         nodes = tuple(map(as_node, arrays))
-        (at,) = _axes(axis, len(nodes[0].shape))
+        at = _axis(axis, len(nodes[0].shape))
         rest = {(*n.shape[:at], *n.shape[at + 1 :]) for n in nodes}
         if len(rest) > 1:
             raise FormulaError(f"xp.concat cannot join {[n.shape for n in nodes]} on axis {at}.")
@@ -297,19 +310,19 @@ class Namespace:
         return self.sum(multiply(a, b), axis=axis)
 
     def cumulative_sum(self, x: TracedArray, *, axis: int | None = None) -> TracedArray:
-        (at,) = _axes(axis, x.ndim)
+        at = _axis(axis, x.ndim)
         return apply("cumulative_sum", x, at, shape=x.shape, dtype=x.dtype)
 
     # --- positions -------------------------------------------------------------------------------
 
     def take(self, x: TracedArray, positions: Any, *, axis: int | None = None) -> TracedArray:
-        (at,) = _axes(axis, x.ndim)
+        at = _axis(axis, x.ndim)
         nodes = (x.node, as_node(positions))
         shape = (*x.shape[:at], *nodes[1].shape, *x.shape[at + 1 :])
         return TracedArray(Node("take", nodes, (at,), shape, x.dtype))
 
     def take_along_axis(self, x: TracedArray, positions: Any, *, axis: int = -1) -> TracedArray:
-        (at,) = _axes(axis, x.ndim)
+        at = _axis(axis, x.ndim)
         nodes = (x.node, as_node(positions))
         rest = [(*n.shape[:at], *n.shape[at + 1 :]) for n in nodes]
         shape = list(broadcast("take_along_axis", rest))
@@ -323,12 +336,12 @@ class Namespace:
         return self._position("argmin", x, axis)
 
     def _position(self, name: str, x: TracedArray, axis: int) -> TracedArray:
-        (at,) = _axes(axis, x.ndim)
+        at = _axis(axis, x.ndim)
         shape = (*x.shape[:at], *x.shape[at + 1 :])
         return apply(name, x, at, shape=shape, dtype="int64")
 
     def argsort(self, x: TracedArray, *, axis: int = -1, descending: bool = False) -> TracedArray:
-        (at,) = _axes(axis, x.ndim)
+        at = _axis(axis, x.ndim)
         return apply("argsort", x, at, descending, shape=x.shape, dtype="int64")
 
     def sort(self, x: TracedArray, *, axis: int = -1, descending: bool = False) -> TracedArray:

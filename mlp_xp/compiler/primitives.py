@@ -61,8 +61,10 @@ def _power(xp: Any, dy: Any, y: Any, a: Any, b: Any) -> tuple[Any, Any]:
     # Where the base is 0, the power does not depend on a positive exponent.
     if isinstance(a, int | float):
         return None, dy * y * (math.log(a) if a > 0.0 else 0.0)
-    log = None if _is_constant(b) else xp.log(xp.where(a == 0.0, 1.0, a))
-    return dy * b * a ** (b - 1.0), None if log is None else dy * y * log
+    if isinstance(b, int | float):
+        return (dy * b * a ** (b - 1.0) if b else None), None
+    da = dy * b * a ** xp.where(b == 0.0, 0.0, b - 1.0)
+    return da, None if _is_constant(b) else dy * y * xp.log(xp.where(a == 0.0, 1.0, a))
 
 
 def _atan2(xp: Any, dy: Any, y: Any, a: Any, b: Any) -> tuple[Any, Any]:
@@ -131,13 +133,14 @@ def _concat(xp: Any, dy: Any, y: Any, *operands: Any) -> list[Any]:
 
 def _take(xp: Any, dy: Any, y: Any, x: Any, positions: Any, axis: int) -> tuple[Any, None]:
     """Sum the gradients of equal positions by a product with a matrix of zeros and ones."""
-    matches = xp.arange(x.shape[axis])[:, None] == positions
+    matches = xp.arange(x.shape[axis])[:, None] == positions % x.shape[axis]
     matrix = xp.astype(matches, dy.dtype)
     return xp.moveaxis(matrix @ xp.moveaxis(dy, axis, -2), -2, axis), None
 
 
 def _take_along(xp: Any, dy: Any, y: Any, x: Any, positions: Any, axis: int) -> tuple[Any, None]:
-    last_dy, last = xp.moveaxis(dy, axis, -1), xp.moveaxis(positions, axis, -1)
+    last_dy = xp.moveaxis(dy, axis, -1)
+    last = xp.moveaxis(positions % x.shape[axis], axis, -1)
     matches = xp.arange(x.shape[axis])[:, None] == last[..., None, :]
     dx = xp.sum(xp.where(matches, last_dy[..., None, :], 0.0), axis=-1)
     return xp.moveaxis(dx, -1, axis), None

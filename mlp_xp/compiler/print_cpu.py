@@ -306,7 +306,7 @@ INTEGER: dict[str, Callable[..., str]] = {
     for name, how in _COMPARISONS.items()
 }
 # These change only how elements are broadcast.
-_VIEWS = ("broadcast_to", "reshape", "index")
+_VIEWS = ("broadcast_to", "reshape", "index", "sum")
 
 
 def print_loop(
@@ -329,7 +329,7 @@ def print_loop(
     if dtype not in _TYPES:
         raise UnprintableError(f"there are no loops for {dtype}")
     layouts = [_layout(node.shape, rows, columns) for node in inputs]
-    if any(_layout(node.shape, rows, columns) != FULL for node in results):
+    if any(_layout(node.shape, rows, columns) != FULL for node in wanted):
         raise UnprintableError("results have different shapes")
     is_flat = not sums_rows and all(layout in (FULL, SCALAR) for layout in layouts)
     body = _Body(dtype)
@@ -390,9 +390,7 @@ def _express(
     """Return the value of a node that is not an input."""
     name = node.operation
     if name == "number":
-        return (
-            str(node.settings[0]).lower() if node.dtype == "bool" else body.number(node.settings[0])
-        )
+        return body.number(node.settings[0])
     if name == "constant" and math.prod(node.shape) == 1 and node.dtype == dtype:
         return body.number(float(node.value.reshape(-1)[0]))
     operands = [values[x] for x in node.operands]
@@ -400,11 +398,9 @@ def _express(
         # Elements must stay in their order, so only axes of length 1 may come and go.
         (x,) = node.operands
         kept = [n for n in x.shape if n != 1] == [n for n in node.shape if n != 1]
-        if name != "broadcast_to" and not kept:
+        layouts = [_layout(shape, rows, columns) for shape in (x.shape, node.shape)]
+        if name != "broadcast_to" and not (kept and layouts[0] == layouts[1]):
             raise UnprintableError(f"{name} moves elements")
-        _layout(node.shape, rows, columns)
-        return operands[0]
-    if name == "sum" and math.prod(node.operands[0].shape) == math.prod(node.shape):
         return operands[0]
     _layout(node.shape, rows, columns)
     kinds = {x.dtype for x in node.operands if x.operation != "number"}

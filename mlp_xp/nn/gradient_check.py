@@ -19,7 +19,7 @@ from typing import Any
 from array_api_compat import device
 
 from mlp_xp._utils.array_types import Array, Namespace
-from mlp_xp.compiler import check_formula, with_pullback
+from mlp_xp.compiler import check_formula, forget, with_pullback
 from mlp_xp.nn.layers import Activation, name_of
 from mlp_xp.nn.losses import Custom, Loss
 
@@ -39,6 +39,7 @@ def check_loss(
     # For a Custom loss, check the signature of its function, but the derivative with respect to the
     # logits, because softmax outputs cannot change independently.
     whole: Any = loss
+    forget(loss)
     function, outputs = whole, logits
     if isinstance(loss, Custom):
         function, outputs = loss.function, loss.activate(logits, xp=xp)
@@ -91,6 +92,7 @@ def _check_contract(
     _check_signature(function, what, f"({', '.join(names)}, *, xp)", arguments, xp=xp)
     is_derived = False
     call = function
+    forget(function)
     if not isinstance(function, Loss):
         is_derived = check_formula(function, *arguments, names=names, what=what)
         call = partial(with_pullback, function, names=names, what=what)

@@ -1,6 +1,7 @@
 """Loops that the compiler prints from formulas, for NumPy's machine code."""
 
 import warnings
+from dataclasses import dataclass
 
 import array_api_compat.numpy as xp
 import numpy as np
@@ -19,7 +20,7 @@ from mlp_xp.backends._numpy.native.thread_pool import thread_pool
 from mlp_xp.backends._numpy.tracing.program import Program
 from mlp_xp.compiler.formula import trace_formula
 from mlp_xp.compiler.primitives import UNARY
-from mlp_xp.compiler.print_cpu import EXPRESSIONS, LOGICAL, print_loop
+from mlp_xp.compiler.print_cpu import EXPRESSIONS, LOGICAL, UnprintableError, print_loop
 from mlp_xp.nn import layers, losses
 from mlp_xp.nn.layers import ACTIVATIONS
 from mlp_xp.optimizers import Lion, RMSprop
@@ -180,6 +181,48 @@ def test_what_has_no_loop_runs_without():
             expected, pull = layers.activate(own, x, xp=xp)
             np.testing.assert_array_equal(y, expected)
             np.testing.assert_array_equal(pullback(x), pull(x))
+
+
+def test_rows_are_not_taken_for_columns():
+    x, column = (numbers("float64", shape) for shape in ((12, 12), (12, 1)))
+    for formula in (
+        lambda x, y, *, xp: x + xp.reshape(y, (1, -1)),
+        lambda x, y, *, xp: x + y[:, 0],
+        lambda x, y, *, xp: x + xp.sum(y, axis=-1),
+    ):
+        y, inputs = trace_formula(formula, x, column, names=["x", "y"])
+        with pytest.raises(UnprintableError, match="moves elements"):
+            print_loop(inputs, [y.node])
+
+
+def test_the_sum_is_over_all_elements_of_the_results():
+    x, column = np.ones((5, 3)), np.ones((5, 1))
+    found, inputs = trace_formula(lambda x, y, *, xp: (x * 2.0, y * y), x, column, names=["x", "y"])
+    doubled, squared = (array.node for array in found)
+    with pytest.raises(UnprintableError, match="different shapes"):
+        print_loop(inputs, [doubled], squared)
+
+
+def test_numbers_may_be_truth_values():
+    x = np.asarray([[1.0, -2.0, 0.0]])
+    np.testing.assert_array_equal(run(lambda x, *, xp: x * True + False, x), x)
+    chosen = run(lambda x, *, xp: xp.where(x > 0.0, True, x), x)
+    np.testing.assert_array_equal(chosen, [[1.0, -2.0, 0.0]])
+
+
+def test_an_object_that_cannot_be_hashed_has_loops():
+    @dataclass
+    class Slope:
+        slope: float
+
+        def __call__(self, x, *, xp):
+            return xp.maximum(x, x * self.slope)
+
+    x = numbers("float64")
+    with thread_pool(1):
+        for slope in (0.1, 0.5):
+            y, _ = KERNELS.activate(Slope(slope), x, xp=xp)
+            np.testing.assert_array_equal(y, np.maximum(x, x * slope))
 
 
 def test_equal_loops_are_compiled_once():

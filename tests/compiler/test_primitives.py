@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from gradient import check_gradient
 
-from mlp_xp.compiler import derive, graph_of
+from mlp_xp.compiler import FormulaError, derive, graph_of
 from mlp_xp.compiler.primitives import ELEMENTWISE, PRIMITIVES, UNARY, ZERO
 
 # The imitation of CuPy has only the functions that the package uses.
@@ -201,6 +201,32 @@ def test_equal_operands_share_the_gradient_of_an_extreme(backend):
         assert backend.get(pull(ones)[0]).tolist() == [0.5, 0.5, 0.5]
         _, pull = derive(lambda x, *, xp: xp.max(x, axis=0), x, xp=xp)
         assert backend.get(pull(backend.put(np.asarray(6.0)))[0]).tolist() == [0.0, 3.0, 3.0]
+
+
+def test_gradients_at_the_edges_of_formulas(backend):
+    xp = backend.xp
+    cases = [
+        (lambda x, *, xp: x**0 + x, [0.0, 2.0], [1.0, 1.0]),
+        (lambda x, *, xp: x ** xp.asarray([0.0, 2.0]), [0.0, 3.0], [0.0, 6.0]),
+        (lambda x, *, xp: xp.take(x, xp.asarray([-1, 0]), axis=0), [1.0, 2.0, 3.0], [1, 0, 1]),
+        (lambda x, *, xp: x * xp.where(x > 0.0, 1.0, 0.25), [-1.0, 2.0], [0.25, 1.0]),
+        (lambda x, *, xp: sum(row * 2.0 for row in x), [1.0, 2.0], [2.0, 2.0]),
+        (lambda x, *, xp: x * np.float64(3.0), [1.0, 2.0], [3.0, 3.0]),
+        (lambda x, *, xp: xp.zeros((0, 2)) + x, [[1.0, 2.0]], [[0.0, 0.0]]),
+        (lambda x, *, xp: xp.sin(x * 2) * xp.asarray([1.0, 3.0]), [0.0, 0.0], [2.0, 6.0]),
+    ]
+    with backend.scope():
+        for formula, x, expected in cases:
+            y, pullback = derive(formula, backend.put(np.asarray(x), "float32"), xp=xp)
+            (dx,) = pullback(xp.ones_like(y))
+            assert y.dtype == dx.dtype == xp.float32
+            np.testing.assert_allclose(backend.get(dx), expected)
+        x = backend.put(np.asarray([1.0, 2.0]), "float32")
+        if backend.has_float64:  # A constant of another dtype changes the value's dtype only.
+            y, pullback = derive(lambda x, *, xp: x * np.asarray([3.0, 4.0]), x, xp=xp)
+            assert (y.dtype, pullback(y)[0].dtype) == (xp.float64, xp.float32)
+        with pytest.raises(FormulaError, match=r"`.*`\): axis=None must be one axis of an array"):
+            derive(lambda x, *, xp: xp.cumulative_sum(x[:, None]), x, xp=xp)
 
 
 def test_equal_formulas_have_equal_graphs():

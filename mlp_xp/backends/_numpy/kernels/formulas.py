@@ -15,11 +15,11 @@ import numpy as np
 from mlp_xp._utils.array_types import Namespace
 from mlp_xp.backends._numpy.kernels.writing import run
 from mlp_xp.backends._numpy.native.tuning import LEAST_NUMBERS
-from mlp_xp.compiler import FormulaError, Layout, in_order
+from mlp_xp.compiler import FormulaError, Layout, in_order, remember
 from mlp_xp.compiler.array import operation
 from mlp_xp.compiler.formula import trace_formula
 from mlp_xp.compiler.print_cpu import Loop, UnprintableError, print_loop
-from mlp_xp.nn.layers import activate
+from mlp_xp.nn.layers import ACTIVATIONS, activate
 from mlp_xp.nn.losses import Loss
 
 
@@ -55,10 +55,16 @@ class ActivationLoops(NamedTuple):
     reads_output: bool
 
 
-@lru_cache(maxsize=64)
 def activation_loops(function: Any, shape: tuple[int, ...], dtype: str) -> ActivationLoops | None:
     """Return the loops of an activation, or None if it has none."""
+    owner = ACTIVATIONS[function] if isinstance(function, str) else function
+    found: ActivationLoops | None = remember(
+        owner, ("loops", shape, dtype), lambda: _activation_loops(function, shape, dtype)
+    )
+    return found
 
+
+def _activation_loops(function: Any, shape: tuple[int, ...], dtype: str) -> ActivationLoops | None:
     def formula(x: Any, dy: Any, *, xp: Namespace) -> tuple[Any, Any]:
         y, pullback = activate(function, x, xp=xp)
         return y, pullback(dy)
@@ -78,13 +84,18 @@ def activation_loops(function: Any, shape: tuple[int, ...], dtype: str) -> Activ
         return None
 
 
-@lru_cache(maxsize=64)
 def loss_loop(loss: Loss, logits: Layout, targets: Layout) -> Printed | None:
     """Return the loop of a loss and its gradient, or None if it has none.
 
     Its arrays are logits, targets, the weight of each sample, dlogits and the sum of the losses.
     """
+    found: Printed | None = remember(
+        loss, ("loops", logits, targets), lambda: _loss_loop(loss, logits, targets)
+    )
+    return found
 
+
+def _loss_loop(loss: Loss, logits: Layout, targets: Layout) -> Printed | None:
     def formula(logits: Any, targets: Any, weight: Any, *, xp: Namespace) -> tuple[Any, Any]:
         terms, pullback = loss.terms(logits, targets, xp=xp)
         return terms * weight, pullback(weight)

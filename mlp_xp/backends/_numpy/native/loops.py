@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from mlp_xp._utils.signals.forks import fork_safe_lock
 from mlp_xp.compiler.print_cpu import Loop
 
 # Kernel calls refer to loops by their position.
 LOOPS: list[Loop] = []
 _positions: dict[str, int] = {}
+_lock = fork_safe_lock()
 
 
 def position_of(loop: Loop) -> int:
     """Return the position of a loop, which is added if no loop has its text."""
-    if loop.name not in _positions:
-        LOOPS.append(loop)
-        _positions[loop.name] = len(LOOPS) - 1
-    return _positions[loop.name]
+    with _lock:
+        if loop.name not in _positions:
+            _positions[loop.name] = len(LOOPS)
+            LOOPS.append(loop)
+        return _positions[loop.name]
