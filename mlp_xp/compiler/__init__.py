@@ -1,7 +1,8 @@
 """A compiler of Array API formulas: trace them into graphs, and derive their gradients.
 
-A formula is a function of arrays that uses only the Array API. `trace` records it as a `graph` of
-`primitives`, `gradient` differentiates the graph, and `formula` computes both with any library.
+A formula is a function of arrays that uses only the Array API. The arrays of `array`, with the
+functions of `namespace`, record it as a `graph` of `primitives`. `gradient` differentiates the
+graph, `formula` computes both with any library, and `print_cpu` prints loops for the CPU.
 """
 
 from mlp_xp.compiler.formula import (

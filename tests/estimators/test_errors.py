@@ -273,6 +273,7 @@ def test_a_scorer_that_cannot_be_used_is_told_what_to_pass():
     assert kind.evaluate(X, y, metrics={"same": make_scorer(accuracy_score)})["same"] <= 1
 
 
+@pytest.mark.filterwarnings("ignore:torch, which the recipe:UserWarning")
 def test_a_recipe_for_images_is_told_to_be_no_recipe_for_a_table():
     model = MLPClassifier.from_recipe("fashion-mnist", max_iter=1)
     with pytest.raises(ValueError, match=r"784, but .* 6 features.*: from_recipe\('table'\)"):
