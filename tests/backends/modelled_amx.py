@@ -37,7 +37,8 @@ def execute(space, code, tile, a, b, address, distance):
         tiles[tile] = 0
     elif name == "tdpbf16ps":
         a, b = (np.stack((x << 16, x & 0xFFFF0000)).view("f4") for x in (tiles[a], tiles[b]))
-        tiles[tile] = add_products(tiles[tile].view("f4"), a, b).view("u4")
+        with np.errstate(all="ignore"):  # Rows past the last hold whatever was in memory.
+            tiles[tile] = add_products(tiles[tile].view("f4"), a, b).view("u4")
     else:
         row = np.ctypeslib.as_array((ctypes.c_uint32 * 16).from_address(address))
         rows = as_strided(row, (16, 16), (distance, 4))

@@ -29,6 +29,7 @@ OPERATIONS = {
     "sum": (lambda a, b: a + b, True),
     "difference of a row": (lambda a, b: a - b[0, 0], True),
     "product with a number": (lambda a, b: a * 3.0, True),
+    "product with a number of NumPy": (lambda a, b: a * a.dtype.type(3.0), True),
     "row of the result": (lambda a, b: isub(c := XP.reshape(a + b, (-1, 24)), c[1]), False),
     "sum of rows": (lambda a, b: XP.sum(XP.reshape(a, (-1, 48)), axis=-2), True),
     "sum of columns": (lambda a, b: XP.sum(XP.reshape(a, (-1, 24)), axis=1), True),

@@ -290,5 +290,7 @@ def step_range(records: np.ndarray, picks: np.ndarray | None = None) -> np.ndarr
 
 def address(array: Any) -> int:
     """Return the address of an array, which may be traced."""
-    place: int = getattr(array, "value", array).__array_interface__["data"][0]
+    value = getattr(array, "value", array)
+    assert isinstance(value, np.ndarray)  # A scalar would have a copy, freed at once.
+    place: int = value.__array_interface__["data"][0]
     return place

@@ -47,7 +47,9 @@ def _compute(name: str, *operands: Any) -> bool:
     """Record a loop for an elementwise function; the last operand is the result."""
     *inputs, out = operands
     like = next((x.dtype for x in inputs if hasattr(x, "dtype")), out.dtype)
-    arrays = [np.asarray(x, like) if isinstance(x, bool | float | int) else x for x in inputs]
+    arrays = [
+        np.asarray(x, getattr(x, "dtype", like)) if np.isscalar(x) else x for x in inputs
+    ]  # The memory of NumPy's scalars is freed, too, unless they become arrays.
     if not all(map(_is_whole, (*arrays, out))) or out.size == 0:
         return False
     clashes = [x for x in arrays if _share_memory(x, out)]
