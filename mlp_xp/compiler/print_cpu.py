@@ -1,4 +1,4 @@
-"""Print the loops of elementwise graphs in LLVM's intermediate language, for the CPU.
+"""Print the loops of kernels in LLVM's intermediate language, for the CPU.
 
 All mathematical functions are polynomials within the loop, so LLVM vectorizes it. One loop computes
 several results of the same shape, and may sum another node over all elements. Operands have the
@@ -11,16 +11,11 @@ import hashlib
 import math
 import struct
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from mlp_xp.compiler.graph import Node, in_order
-
-# How the elements of an operand belong to the elements of the result.
-FULL, ROW, COLUMN, SCALAR = "full", "row", "column", "scalar"
-
-
-class UnprintableError(Exception):
-    """The error for a graph that is not elementwise, or a primitive without a CPU expression."""
+from mlp_xp.compiler.kernel import COLUMN, FULL, ROW, SCALAR, Kernel, UnprintableError
 
 
 class Loop(NamedTuple):
@@ -70,8 +65,8 @@ _TYPES = {
 class _Body:
     """The instructions of a loop's body; values are names of LLVM registers or constants."""
 
-    def __init__(self, dtype: str) -> None:
-        self.type = _TYPES[dtype]
+    def __init__(self) -> None:
+        self.type = _TYPES["float32"]  # The type of the operands of the current instruction.
         self.lines: list[str] = []
         self.declared: set[str] = set()
 
@@ -305,127 +300,100 @@ INTEGER: dict[str, Callable[..., str]] = {
     name: lambda b, x, y, how=how: b.new(f"icmp {how} i32 {x}, {y}")
     for name, how in _COMPARISONS.items()
 }
-# These change only how elements are broadcast.
-_VIEWS = ("broadcast_to", "reshape", "index", "sum")
 
 
-def print_loop(
-    inputs: Sequence[Node],
-    results: Sequence[Node],
-    total: Node | None = None,
-    *,
-    in_place: int | None = None,
-    sums_rows: bool = False,
-) -> tuple[Loop, tuple[int, int]]:
-    """Return the loop that computes results, and the sum of ``total``, and its rows and columns.
+@lru_cache(maxsize=1024)
+def print_kernel(kernel: Kernel) -> Loop:
+    """Return the loop of a kernel. Raise UnprintableError if a primitive has no CPU expression."""
+    body = _Body()
+    values: dict[Node, str] = {}
+    for i, (node, layout) in enumerate(zip(kernel.inputs, kernel.layouts, strict=True)):
+        at = {FULL: "%at", ROW: "%row", COLUMN: "%column", SCALAR: "0"}[layout]
+        values[node] = _load(body, node, f"%a{i}", at)
+    for node in in_order(kernel.wanted, kernel.inputs):
+        if node not in values:
+            values[node] = _print(body, node, [values[x] for x in node.operands])
+    n_inputs = len(kernel.inputs)
+    for i, (node, place) in enumerate(zip(kernel.results, kernel.overwritten, strict=True)):
+        _store(body, node, values[node], f"%a{n_inputs + i if place < 0 else place}")
+    total = None if kernel.total is None else values[kernel.total]
+    kind = "" if kernel.total is None else _type_of(kernel.total.dtype).name
+    n_arrays = n_inputs + len(kernel.results)
+    text = _function(body, n_arrays, total, kind, kernel.is_flat, kernel.sums_rows)
+    name = f"formula_{hashlib.sha256(text.encode()).hexdigest()[:24]}"
+    return Loop(name, text.replace("NAME", name))
 
-    All numbers have the same floating-point dtype; other arrays have truth values. The only result
-    may be written over the input at the position ``in_place``. With ``sums_rows``, the sum is over
-    each row. Raise UnprintableError if the graph is not elementwise.
-    """
-    wanted = [*results, *([] if total is None else [total])]
-    rows, columns = _grid(max((node.shape for node in wanted), key=math.prod))
-    dtype = next((node.dtype for node in (*inputs, *results) if node.dtype != "bool"), "bool")
+
+def _type_of(dtype: str) -> _Type:
     if dtype not in _TYPES:
         raise UnprintableError(f"there are no loops for {dtype}")
-    layouts = [_layout(node.shape, rows, columns) for node in inputs]
-    if any(_layout(node.shape, rows, columns) != FULL for node in wanted):
-        raise UnprintableError("results have different shapes")
-    is_flat = not sums_rows and all(layout in (FULL, SCALAR) for layout in layouts)
-    body = _Body(dtype)
-    values: dict[Node, str] = {}
-    for i, (node, layout) in enumerate(zip(inputs, layouts, strict=True)):
-        at = {FULL: "%at", ROW: "%row", COLUMN: "%column", SCALAR: "0"}[layout]
-        values[node] = _load(body, node, f"%a{i}", at, dtype)
-    for node in in_order(wanted, inputs):
-        if node not in values:
-            values[node] = _express(body, node, values, dtype, rows, columns)
-    for i, node in enumerate(results):
-        _store(body, node, values[node], f"%a{len(inputs) + i if in_place is None else in_place}")
-    n_arrays = len(inputs) + len(results)
-    text = _function(body, n_arrays, None if total is None else values[total], is_flat, sums_rows)
-    name = f"formula_{hashlib.sha256(text.encode()).hexdigest()[:24]}"
-    grid = (1, rows * columns) if is_flat else (rows, columns)
-    return Loop(name, text.replace("NAME", name)), grid
+    return _TYPES[dtype]
 
 
-def _load(body: _Body, node: Node, array: str, at: str, dtype: str) -> str:
-    if node.dtype == dtype:
-        place = body.new(f"getelementptr {body.type.name}, ptr {array}, i64 {at}")
-        return body.new(f"load {body.type.name}, ptr {place}")
-    if node.dtype != "bool":
-        raise UnprintableError(f"an input has the dtype {node.dtype}")
-    place = body.new(f"getelementptr i8, ptr {array}, i64 {at}")
-    return body.new(f"icmp ne i8 {body.new(f'load i8, ptr {place}')}, 0")
+def _load(body: _Body, node: Node, array: str, at: str) -> str:
+    if node.dtype == "bool":
+        place = body.new(f"getelementptr i8, ptr {array}, i64 {at}")
+        return body.new(f"icmp ne i8 {body.new(f'load i8, ptr {place}')}, 0")
+    kind = _type_of(node.dtype).name
+    return body.new(f"load {kind}, ptr {body.new(f'getelementptr {kind}, ptr {array}, i64 {at}')}")
 
 
 def _store(body: _Body, node: Node, value: str, array: str) -> None:
-    kind = body.type.name
     if node.dtype == "bool":
         kind, value = "i8", body.new(f"zext i1 {value} to i8")
+    else:
+        kind = _type_of(node.dtype).name
     place = body.new(f"getelementptr {kind}, ptr {array}, i64 %at")
     body.lines.append(f"  store {kind} {value}, ptr {place}")
 
 
-def _grid(shape: tuple[int, ...]) -> tuple[int, int]:
-    return math.prod(shape[:-1]), shape[-1] if shape else 1
+def _print(body: _Body, node: Node, operands: Sequence[str]) -> str:
+    is_conversion = node.operation in ("number", "where", "astype")
+    dtype = node.dtype if is_conversion else node.operands[0].dtype
+    body.type = _TYPES.get(dtype, body.type)
+    return _expression(node)(body, *operands)
 
 
-def _layout(shape: tuple[int, ...], rows: int, columns: int) -> str:
-    if math.prod(shape) == rows * columns:
-        return FULL
-    if math.prod(shape) == 1:
-        return SCALAR
-    n, k = _grid(shape)
-    if (n, k) == (rows, 1):
-        return ROW
-    if (n, k) == (1, columns):
-        return COLUMN
-    raise UnprintableError(f"an operand has the shape {shape}")
+def check_printable(kernel: Kernel) -> None:
+    """Raise UnprintableError if a dtype has no loops, or a primitive no CPU expression."""
+    for node in in_order(kernel.wanted, kernel.inputs):
+        _expression(node)
 
 
-def _express(
-    body: _Body, node: Node, values: dict[Node, str], dtype: str, rows: int, columns: int
-) -> str:
-    """Return the value of a node that is not an input."""
-    name = node.operation
+def _expression(node: Node) -> Callable[..., str]:
+    """Return the function that prints a node, given the body and its operands."""
+    name, dtype = node.operation, node.dtype
+    kind = dtype if dtype == "bool" else _type_of(dtype)
+    if name == "input":
+        return lambda body: ""
     if name == "number":
-        return body.number(node.settings[0])
-    if name == "constant" and math.prod(node.shape) == 1 and node.dtype == dtype:
-        return body.number(float(node.value.reshape(-1)[0]))
-    operands = [values[x] for x in node.operands]
-    if name in _VIEWS:
-        # Elements must stay in their order, so only axes of length 1 may come and go.
-        (x,) = node.operands
-        kept = [n for n in x.shape if n != 1] == [n for n in node.shape if n != 1]
-        layouts = [_layout(shape, rows, columns) for shape in (x.shape, node.shape)]
-        if name != "broadcast_to" and not (kept and layouts[0] == layouts[1]):
-            raise UnprintableError(f"{name} moves elements")
-        return operands[0]
-    _layout(node.shape, rows, columns)
-    kinds = {x.dtype for x in node.operands if x.operation != "number"}
-    if name == "where":
-        return body.select(operands[0], *operands[1:]) if node.dtype == dtype else _fail(node)
-    if name == "astype" and kinds == {"bool"} and node.dtype == dtype:
-        return body.select(operands[0], body.number(1.0), body.number(0.0))
-    if name == "astype" and kinds == {dtype} and node.dtype == dtype:
-        return operands[0]
-    if dtype == "int32" and name in INTEGER and kinds == {dtype}:
-        return INTEGER[name](body, *operands)
-    if dtype != "int32" and name in EXPRESSIONS and kinds <= {dtype}:
-        return EXPRESSIONS[name](body, *operands)
-    if name in LOGICAL and kinds <= {"bool"}:
-        return LOGICAL[name](body, *operands)
-    return _fail(node)
+        (value,) = node.settings
+        return lambda body: str(value).lower() if dtype == "bool" else body.number(value)
+    of_operands = node.dtype if name == "where" else node.operands[0].dtype
+    if of_operands == "bool":
+        if name in LOGICAL:
+            return LOGICAL[name]
+        if name == "astype" and kind != "bool":
+            return lambda body, x: body.select(x, body.number(1.0), body.number(0.0))
+    elif name == "where":
+        return _Body.select
+    elif name == "astype" and of_operands == dtype:
+        return lambda body, x: x
+    else:
+        expressions = INTEGER if of_operands == "int32" else EXPRESSIONS
+        if name in expressions and {x.dtype for x in node.operands} == {of_operands}:
+            return expressions[name]
+    raise UnprintableError(f"{name} has no CPU expression for {of_operands}")
 
 
-def _fail(node: Node) -> str:
-    raise UnprintableError(f"{node.operation} has no CPU expression for {node.dtype}")
+def _function(
+    body: _Body, n_arrays: int, total: str | None, kind: str, is_flat: bool, sums_rows: bool
+) -> str:
+    """Return the module: a function that reads the record, and the loop.
 
-
-def _function(body: _Body, n_arrays: int, total: str | None, is_flat: bool, sums_rows: bool) -> str:
-    """Return the module: a function that reads the record, and the loop."""
-    kind, n_words = body.type.name, HEADER_WORDS
+    ``kind`` is the type of the total.
+    """
+    n_words = HEADER_WORDS
     names = [f"%a{i}" for i in range(n_arrays)] + ([] if total is None else ["%total"])
     fields = ["%n_rows", "%n_columns", *(f"{name}.word" for name in names)]
     read = []
@@ -439,7 +407,7 @@ def _function(body: _Body, n_arrays: int, total: str | None, is_flat: bool, sums
     bound = "%high" if is_flat else "%n_columns"
     start = "%low" if is_flat else "0"
     add = f"fadd reassoc {kind} %sum, {total}"
-    zero = body.number(0.0)
+    zero = "0.0"
     carried = zero if sums_rows else "%sum.next"
     inner = [
         "inner:",

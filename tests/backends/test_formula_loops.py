@@ -10,7 +10,7 @@ import pytest
 from mlp_xp import MLPClassifier, MLPRegressor
 from mlp_xp.backends import get_backend
 from mlp_xp.backends._numpy.kernels.formulas import (
-    Printed,
+    Sized,
     activation_loops,
     layout,
     loss_loop,
@@ -19,8 +19,9 @@ from mlp_xp.backends._numpy.native.loops import LOOPS
 from mlp_xp.backends._numpy.native.thread_pool import thread_pool
 from mlp_xp.backends._numpy.tracing.program import Program
 from mlp_xp.compiler.formula import trace_formula
+from mlp_xp.compiler.kernel import UnprintableError, make_kernel
 from mlp_xp.compiler.primitives import UNARY
-from mlp_xp.compiler.print_cpu import EXPRESSIONS, LOGICAL, UnprintableError, print_loop
+from mlp_xp.compiler.print_cpu import EXPRESSIONS, LOGICAL, print_kernel
 from mlp_xp.nn import layers, losses
 from mlp_xp.nn.layers import ACTIVATIONS
 from mlp_xp.optimizers import Lion, RMSprop
@@ -43,7 +44,7 @@ def run(function, *arrays):
     y, inputs = trace_formula(function, *arrays, names=["x", "y"][: len(arrays)])
     found = np.empty(y.shape, arrays[0].dtype)
     with thread_pool(1):
-        Printed(*print_loop(inputs, [y.node])).run(arrays, [found])
+        Sized(*make_kernel(inputs, [y.node])).run(arrays, [found])
     return found
 
 
@@ -192,7 +193,7 @@ def test_rows_are_not_taken_for_columns():
     ):
         y, inputs = trace_formula(formula, x, column, names=["x", "y"])
         with pytest.raises(UnprintableError, match="moves elements"):
-            print_loop(inputs, [y.node])
+            make_kernel(inputs, [y.node])
 
 
 def test_the_sum_is_over_all_elements_of_the_results():
@@ -200,7 +201,7 @@ def test_the_sum_is_over_all_elements_of_the_results():
     found, inputs = trace_formula(lambda x, y, *, xp: (x * 2.0, y * y), x, column, names=["x", "y"])
     doubled, squared = (array.node for array in found)
     with pytest.raises(UnprintableError, match="different shapes"):
-        print_loop(inputs, [doubled], squared)
+        make_kernel(inputs, [doubled], squared)
 
 
 def test_numbers_may_be_truth_values():
@@ -228,7 +229,7 @@ def test_an_object_that_cannot_be_hashed_has_loops():
 def test_equal_loops_are_compiled_once():
     def loop(function, shape):
         loops = activation_loops(function, shape, "float32")
-        return loops.forward.loop.name, loops.backward.loop.name
+        return [print_kernel(sized.kernel).name for sized in loops[:2]]
 
     first = loop(lambda x, *, xp: xp.tanh(x) * 0.5, (7, 3))
     n_before = len(LOOPS)

@@ -10,38 +10,45 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from mlp_xp._utils.array_types import Namespace
 from mlp_xp.backends._numpy.kernels.writing import run
 from mlp_xp.backends._numpy.native.tuning import LEAST_NUMBERS
 from mlp_xp.compiler import FormulaError, Layout, in_order, remember
 from mlp_xp.compiler.array import operation
 from mlp_xp.compiler.formula import trace_formula
-from mlp_xp.compiler.print_cpu import Loop, UnprintableError, print_loop
+from mlp_xp.compiler.graph import Node
+from mlp_xp.compiler.kernel import Kernel, UnprintableError, make_kernel
+from mlp_xp.compiler.print_cpu import check_printable
 from mlp_xp.nn.layers import ACTIVATIONS, activate
 from mlp_xp.nn.losses import Loss
 
 
-class Printed(NamedTuple):
-    """A loop, and its numbers of rows and columns."""
+class Sized(NamedTuple):
+    """A kernel, and its numbers of rows and columns."""
 
-    loop: Loop
+    kernel: Kernel
     grid: tuple[int, int]
 
     def run(
         self, inputs: Sequence[Any], results: Sequence[Any], *, is_shared: bool = False
     ) -> None:
         """Run the loop, or record the call in a traced step."""
-        from mlp_xp.backends._numpy.native.jobs import MOST_ARRAYS, FormulaLoop
-        from mlp_xp.backends._numpy.native.loops import position_of
+        from mlp_xp.backends._numpy.native.jobs import formula_loop
 
-        arrays = [*inputs, *results]
-        arrays += [0] * (MOST_ARRAYS - len(arrays))
-        is_double = inputs[0].dtype == np.float64
-        loop = position_of(self.loop)
-        fields = (is_double, loop, *self.grid, *arrays, len(inputs))
-        run(FormulaLoop._make(fields), is_shared)
+        run(formula_loop(self.kernel, self.grid, inputs, results), is_shared)
+
+
+def _sized(
+    inputs: Sequence[Node],
+    results: Sequence[Node],
+    total: Node | None = None,
+    *,
+    in_place: int | None = None,
+    sums_rows: bool = False,
+) -> Sized:
+    kernel, grid = make_kernel(inputs, results, total, in_place=in_place, sums_rows=sums_rows)
+    check_printable(kernel)
+    return Sized(kernel, grid)
 
 
 class ActivationLoops(NamedTuple):
@@ -50,8 +57,8 @@ class ActivationLoops(NamedTuple):
     If ``reads_output`` is true, the gradient is computed from the output instead of the input.
     """
 
-    forward: Printed
-    backward: Printed
+    forward: Sized
+    backward: Sized
     reads_output: bool
 
 
@@ -74,28 +81,28 @@ def _activation_loops(function: Any, shape: tuple[int, ...], dtype: str) -> Acti
         (y, dx), inputs = trace_formula(formula, x, x, names=["x", "dy"])
         if y.shape != shape or dx.shape != shape or y.node == inputs[0]:
             return None
-        forward = Printed(*print_loop(inputs[:1], [y.node]))
+        forward = _sized(inputs[:1], [y.node])
         reads_output = inputs[0] not in in_order([dx.node], [y.node])
         given = [y.node if reads_output else inputs[0], inputs[1]]
-        return ActivationLoops(forward, Printed(*print_loop(given, [dx.node])), reads_output)
+        return ActivationLoops(forward, _sized(given, [dx.node]), reads_output)
     except Exception as error:
         if not _may_lack_loop(error, is_own=callable(function)):
             raise
         return None
 
 
-def loss_loop(loss: Loss, logits: Layout, targets: Layout) -> Printed | None:
+def loss_loop(loss: Loss, logits: Layout, targets: Layout) -> Sized | None:
     """Return the loop of a loss and its gradient, or None if it has none.
 
     Its arrays are logits, targets, the weight of each sample, dlogits and the sum of the losses.
     """
-    found: Printed | None = remember(
+    found: Sized | None = remember(
         loss, ("loops", logits, targets), lambda: _loss_loop(loss, logits, targets)
     )
     return found
 
 
-def _loss_loop(loss: Loss, logits: Layout, targets: Layout) -> Printed | None:
+def _loss_loop(loss: Loss, logits: Layout, targets: Layout) -> Sized | None:
     def formula(logits: Any, targets: Any, weight: Any, *, xp: Namespace) -> tuple[Any, Any]:
         terms, pullback = loss.terms(logits, targets, xp=xp)
         return terms * weight, pullback(weight)
@@ -108,7 +115,7 @@ def _loss_loop(loss: Loss, logits: Layout, targets: Layout) -> Printed | None:
         terms, dlogits = (array.node for array in found)
         if dlogits.shape != logits.shape:
             return None
-        return Printed(*print_loop(inputs, [dlogits], terms))
+        return _sized(inputs, [dlogits], terms)
     except Exception as error:
         is_own = loss.is_own or not type(loss).__module__.startswith("mlp_xp.")
         if not _may_lack_loop(error, is_own=is_own):
@@ -119,7 +126,7 @@ def _loss_loop(loss: Loss, logits: Layout, targets: Layout) -> Printed | None:
 class Elementwise(NamedTuple):
     """The loop of one elementwise function, and the layout of its result."""
 
-    printed: Printed
+    sized: Sized
     result: Layout
 
 
@@ -138,24 +145,24 @@ def elementwise_loop(
 
     try:
         y, inputs = trace_formula(formula, *operands, names=["operand"] * len(operands))
-        printed = Printed(*print_loop(inputs, [y.node], in_place=in_place))
+        sized = _sized(inputs, [y.node], in_place=in_place)
     except (FormulaError, UnprintableError):
         return None
-    return Elementwise(printed, Layout(y.shape, y.dtype))
+    return Elementwise(sized, Layout(y.shape, y.dtype))
 
 
 @lru_cache(maxsize=256)
-def sum_loop(x: Layout, *, sums_rows: bool = False) -> Printed:
+def sum_loop(x: Layout, *, sums_rows: bool = False) -> Sized:
     """Return the loop that sums all numbers of an array, or each row."""
     _, (node,) = trace_formula(lambda x, *, xp: x, x, names=["x"])
-    return Printed(*print_loop([node], [], node, sums_rows=sums_rows))
+    return _sized([node], [], node, sums_rows=sums_rows)
 
 
 @lru_cache(maxsize=256)
-def dot_loop(x: Layout) -> Printed:
+def dot_loop(x: Layout) -> Sized:
     """Return the loop that sums the products of two vectors."""
     product, inputs = trace_formula(lambda a, b, *, xp: a * b, x, x, names=["a", "b"])
-    return Printed(*print_loop(inputs, [], product.node))
+    return _sized(inputs, [], product.node)
 
 
 def _may_lack_loop(error: Exception, *, is_own: bool) -> bool:

@@ -14,6 +14,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mlp_xp.backends._numpy.native.loops import position_of
+from mlp_xp.compiler.kernel import Kernel
+
 WORDS = 24  # The number of 64-bit integers in a record.
 # The update rules: gradient descent with momentum, and Adam (also with weight decay).
 MOMENTUM, ADAM = range(2)
@@ -71,9 +74,10 @@ class FormulaLoop(
         "array_7 array_8 array_9 array_10 array_11 array_12 array_13 array_14 array_15 n_inputs",
     )
 ):
-    """A loop that `mlp_xp.compiler` printed, over arrays of ``n_rows`` rows.
+    """The loop of a kernel of `mlp_xp.compiler`, over arrays of ``n_rows`` rows.
 
-    ``loop`` is its position in `loops.LOOPS`. The arrays are ``n_inputs`` inputs, then the results.
+    ``loop`` is the kernel, in a record its position in `loops.LOOPS`. The arrays are ``n_inputs``
+    inputs, then the results.
     """
 
     @property
@@ -84,6 +88,17 @@ class FormulaLoop(
 
 # The most inputs and results of a formula's loop.
 MOST_ARRAYS = 16
+
+
+def formula_loop(
+    kernel: Kernel, grid: tuple[int, int], inputs: Sequence[Any], results: Sequence[Any]
+) -> FormulaLoop:
+    """Return the call of a kernel's loop for arrays of a number of rows and columns."""
+    grid = (1, grid[0] * grid[1]) if kernel.is_flat else grid
+    arrays = [*inputs, *results]
+    arrays += [0] * (MOST_ARRAYS - len(arrays))
+    is_double = arrays[0].dtype == np.float64
+    return FormulaLoop._make((is_double, kernel, *grid, *arrays, len(inputs)))
 
 
 class Softmax(namedtuple("Softmax", "is_double n k logits labels weights smoothing value dlogits")):
@@ -278,6 +293,8 @@ def table(jobs: Sequence[Job]) -> tuple[np.ndarray, list[Any]]:
             if hasattr(value, "dtype"):
                 arrays.append((row, column, value))
                 value = address(value)
+            elif isinstance(value, Kernel):
+                value = position_of(value)
             records[row, column] = value
     return records, arrays
 

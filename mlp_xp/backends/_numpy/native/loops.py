@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from mlp_xp._utils.signals.forks import fork_safe_lock
-from mlp_xp.compiler.print_cpu import Loop
+from mlp_xp.compiler.kernel import Kernel
+from mlp_xp.compiler.print_cpu import Loop, print_kernel
 
 # Kernel calls refer to loops by their position.
 LOOPS: list[Loop] = []
@@ -11,8 +12,9 @@ _positions: dict[str, int] = {}
 _lock = fork_safe_lock()
 
 
-def position_of(loop: Loop) -> int:
-    """Return the position of a loop, which is added if no loop has its text."""
+def position_of(kernel: Kernel) -> int:
+    """Return the position of a kernel's loop, which is added if no loop has its text."""
+    loop = print_kernel(kernel)
     with _lock:
         if loop.name not in _positions:
             _positions[loop.name] = len(LOOPS)

@@ -59,7 +59,7 @@ def _compute(name: str, *operands: Any) -> bool:
     loop = elementwise_loop(name, tuple(map(layout, arrays)), first)
     if loop is None or loop.result != layout(out):
         return False
-    loop.printed.run(arrays, [out], is_shared=is_large(out))
+    loop.sized.run(arrays, [out], is_shared=is_large(out))
     return True
 
 
