@@ -46,6 +46,7 @@ from mlp_xp.backends._numpy.machine_code._cpu import (
 from mlp_xp.backends._numpy.native import jobs
 from mlp_xp.backends._numpy.native.jobs import MachineCodeError, Unit, number_of
 from mlp_xp.backends._numpy.native.loops import LOOPS
+from mlp_xp.compiler import llvm
 from mlp_xp.compiler.print_cpu import Loop
 
 _CHILD = """
@@ -156,11 +157,8 @@ def _load_loop(loop: Loop) -> int:
     """
     code = _read(loop.name)
     if code is None:
-        module, machine = binding.parse_assembly(loop.text), target_machine()
-        options = binding.create_pipeline_tuning_options(speed_level=3)
-        passes = binding.create_pass_builder(machine, options)
-        passes.getModulePassManager().run(module, passes)
-        code = machine.emit_object(module)
+        machine = target_machine()
+        code = machine.emit_object(llvm.optimize(loop.text, machine))
         _write(loop.name, code)
     return _load(loop.name, code)
 
@@ -247,7 +245,7 @@ def _key() -> str:
     here = Path(__file__).parent
     digest = hashlib.sha256()
     shared = (here.parent / "native" / name for name in ("jobs.py", "tuning.py"))
-    for file in (*sorted(here.glob("*.py")), *shared):
+    for file in (*sorted(here.glob("*.py")), *shared, Path(llvm.__file__)):
         digest.update(file.read_bytes())
     versions = [metadata.version(name) for name in ("numba", "llvmlite")]
     settings = {k: v for k, v in os.environ.items() if k.startswith("NUMBA_")}

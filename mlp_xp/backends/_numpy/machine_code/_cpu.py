@@ -12,6 +12,7 @@ from llvmlite import binding
 
 from mlp_xp.backends._numpy.native.jobs import AMX, NUMBERS, PAIRS
 from mlp_xp.backends._numpy.native.tuning import AVX2_TILE, AVX512_TILE, Tile
+from mlp_xp.compiler.llvm import create_machine
 
 
 @cache
@@ -76,10 +77,4 @@ def is_zen() -> bool:
 
 def target_machine() -> Any:
     """Return LLVM's code generator for this processor."""
-    binding.initialize_native_target()
-    binding.initialize_native_asmprinter()
-    name, features = describe_cpu()
-    target = binding.Target.from_default_triple()
-    return target.create_target_machine(
-        cpu=name, features=features, opt=3, reloc="default", codemodel="jitdefault", jit=True
-    )
+    return create_machine(*describe_cpu())
