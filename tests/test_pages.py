@@ -57,6 +57,7 @@ JOBS = {
     "tables": ("tables", "categorical_features"),
     "arrays that are on a GPU": ("gpu-arrays", "cupy"),
     "custom loss, activation and callback": ("custom", "on_epoch_end"),
+    "the code of an own loss": ("inspect", "explain"),
     "reproducibility": ("reproduce", "random_state"),
     "speed": ("speed", "float32"),
     "trouble with a GPU": ("gpu-trouble", "NVRTC"),

@@ -22,18 +22,18 @@ Names = dict[Node, str]
 
 @dataclass(frozen=True, repr=False)
 class Explanation:
-    """How a formula is compiled; `print` shows the graph, the gradient and the loops.
+    """How a formula is compiled; its text shows the graph, the gradient and the loops.
 
     Attributes
     ----------
     graph : str
         The operations of the formula, each with the dtype and the shape of its result.
     gradient : str
-        The operations that the gradient needs besides.
+        The other operations that the gradient needs.
     loops : str
         The loops as Python code, or why the formula is not a single loop.
     llvm : tuple of str
-        The loops in LLVM's intermediate language; empty if the formula is not a single loop.
+        The loops in LLVM's intermediate representation; empty if the formula is not a single loop.
     """
 
     graph: str
@@ -204,7 +204,7 @@ def _listing(title: str, operations: Sequence[Node], name: str, result: Node, na
 def _loops(
     inputs: Sequence[Node], dvalue: Node, value: Node, gradient: Node, names: Names
 ) -> tuple[str, tuple[str, ...]]:
-    """Return the loops as Python code and in LLVM's language."""
+    """Return the loops as Python code and as LLVM IR."""
     x = inputs[0]
     # The gradient reads the value instead of x if it can.
     read = x if x in in_order([gradient], [value]) else value
@@ -218,7 +218,9 @@ def _loops(
     try:
         python, llvm = zip(*(_loop(names, *each) for each in passes), strict=True)
     except UnprintableError as error:
-        return f"no single loop: {error}", ()
+        operations = {node.operation for node in _operations([value, gradient], ())}
+        others = ", ".join(sorted(operations - {*ELEMENTWISE, "astype"}))
+        return f"no single loop: {error}{others and f' (not elementwise: {others})'}", ()
     return "\n\n".join(python), llvm
 
 

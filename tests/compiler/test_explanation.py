@@ -143,6 +143,7 @@ def test_the_loops_of_an_activation_are_those_of_a_fit(function):
 def test_a_formula_that_is_not_a_single_loop_says_why():
     found = explain(ranked, (32, 10))
     assert found.loops.startswith("no single loop: cumulative_sum has no CPU expression")
+    assert found.loops.endswith("(not elementwise: cumulative_sum, flip)")
     assert found.llvm == found.assembly() == ()
     assert "value = multiply(x, v1)" in found.graph
 
