@@ -2,10 +2,11 @@
 Write your own loss
 ===================
 
-A loss is a function of outputs and targets that returns the loss of each sample and a pullback:
-the gradient with respect to the outputs, with each row multiplied by the weight of its sample. It
-is written once, with functions of the Array API, and runs on every backend. The first fit compares
-the gradient with a finite difference, so a wrong sign raises an error.
+A loss is a function of outputs and targets that returns the loss of each sample. It is written
+once, with functions of the Array API, and runs on every backend. Its gradient is derived, or, as
+here, returned by a *pullback*: the gradient with respect to the outputs, with each row multiplied
+by the weight of its sample. The first fit compares a pullback with a finite difference, so a wrong
+sign raises an error.
 
 The example is a bakery that must decide how many loaves to bake. Each missing loaf costs 3, and
 each unsold loaf costs 1. The squared error treats both errors in the same way, but our loss does

@@ -109,7 +109,8 @@ def explain(
     if not callable(formula):
         raise TypeError(f"`formula` must be a function such as f(x, *, xp), got {formula!r}.")
     title = getattr(formula, "__name__", None) or type(formula).__name__
-    names = [name for name in inspect.signature(formula).parameters if name != "xp"]
+    parameters = inspect.signature(formula).parameters.values()
+    names = [p.name for p in parameters if p.default is p.empty and p.name != "xp"]
     if len(names) != len(arguments):
         raise TypeError(
             f"explain needs the shape of each argument of {title} ({', '.join(names)}), got "

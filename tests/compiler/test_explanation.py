@@ -2,6 +2,7 @@
 
 import re
 import sys
+from functools import partial
 
 import array_api_compat.numpy as xp
 import numpy as np
@@ -138,6 +139,16 @@ def test_the_loops_of_an_activation_are_those_of_a_fit(function):
     found = explain(ACTIVATIONS.get(function, function), (32, 10))
     kernels = (loops.forward.kernel, loops.backward.kernel)
     assert found.llvm == tuple(print_kernel(kernel).text for kernel in kernels)
+
+
+def test_settings_with_defaults_are_no_arguments():
+    def quantile(outputs, targets, level=0.75, *, xp, slope=2.0):
+        return level * (targets - outputs)
+
+    for formula, level in ((quantile, 0.75), (partial(quantile, level=0.5), 0.5)):
+        found = explain(formula, (5, 1), (5, 1))
+        assert "(outputs: float32[5, 1], targets: float32[5, 1])" in found.graph
+        assert f"value = multiply({level}, v1)" in found.graph
 
 
 def test_a_formula_that_is_not_a_single_loop_says_why():
