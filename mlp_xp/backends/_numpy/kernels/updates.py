@@ -99,7 +99,7 @@ def update_tree(
         shrink=shrink[0] if shrink else 0,
     )
     size = sum(row[0].size for row in rows)
-    run(job, size >= LEAST_NUMBERS, like)
+    run(job, size >= LEAST_NUMBERS, *(array for row in rows for array in row))
     return Updated(params, opt_state, penalty if l2 is None else penalty[()])
 
 

@@ -31,7 +31,7 @@ def run(fields: Any, is_shared: bool, *others: Any) -> None:
     """Call machine code, or record the call in a program if arguments are traced arrays."""
     from mlp_xp.backends._numpy.native.jobs import Job, step_range, table
 
-    job = Job(fields, is_shared)
+    job = Job(fields, is_shared, others)
     for value in (*fields, *others):
         if isinstance(value, Traced):
             value.program.job(job)

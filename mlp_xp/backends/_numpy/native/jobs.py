@@ -185,10 +185,21 @@ KINDS: tuple[type, ...] = (
 
 
 class Job(NamedTuple):
-    """A kernel call: a record of one of the `KINDS`, and whether threads share the work."""
+    """A kernel call.
+
+    Attributes
+    ----------
+    fields : Any
+        A record of one of the `KINDS`.
+    is_shared : bool
+        Whether threads share the work.
+    others : tuple
+        The arrays that it uses besides the fields, which have only their addresses.
+    """
 
     fields: Any
     is_shared: bool = False
+    others: tuple[Any, ...] = ()
 
 
 _HEADER = ("code", "kind", "is_shared", "is_double")

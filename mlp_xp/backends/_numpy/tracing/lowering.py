@@ -46,7 +46,8 @@ def _are_arrays(*operands: Any) -> bool:
 def _compute(name: str, *operands: Any) -> bool:
     """Record a loop for an elementwise function; the last operand is the result."""
     *inputs, out = operands
-    like = next((x.dtype for x in inputs if hasattr(x, "dtype")), out.dtype)
+    dtypes = [x.dtype for x in inputs if hasattr(x, "dtype")]
+    like = out.dtype if name == "where" else dtypes[0]
     arrays = [
         np.asarray(x, getattr(x, "dtype", like)) if np.isscalar(x) else x for x in inputs
     ]  # The memory of NumPy's scalars is freed, too, unless they become arrays.

@@ -31,8 +31,8 @@ from mlp_xp.backends._numpy.tracing.traced import Finder, Traced, UntraceableErr
 if TYPE_CHECKING:  # Avoid this import in short fits.
     from mlp_xp.backends._numpy.native.jobs import Job
 
-# Pending calls run once their results exceed this size in bytes. Until then, the results' buffers
-# cannot be reused.
+# Pending calls become rows of a table once their results exceed this size in bytes. Until then, the
+# results' buffers cannot be reused.
 _KEPT = 1 << 25
 
 
@@ -48,7 +48,7 @@ class Program:
         self._names: dict[str, Any] = {}
         self._known: dict[int, str] = {}
         self._jobs: list[Job] = []
-        self._groups: list[tuple[np.ndarray, list[Any]]] = []  # The tables of pending groups.
+        self._settled: list[tuple[np.ndarray, list[Any]]] = []  # The table's first rows.
         self._tables: list[np.ndarray] = []
         self._n_bytes = 0  # The size of all results since the last table, in bytes.
         self._moving: list[tuple[str, Finder]] = []
@@ -154,33 +154,55 @@ class Program:
         self._flush()
         self._lines.append(line)
 
-    def _flush(self) -> None:
-        if self._jobs:
-            from mlp_xp.backends._numpy.native.jobs import step_range, table
-            from mlp_xp.backends._numpy.tracing.fusion import fused
+    def _flush(self, *, is_last: bool = False) -> None:
+        """End the table of kernel calls, if there are any."""
+        self._settle(is_last=is_last)
+        if self._settled:
+            from mlp_xp.backends._numpy.native.jobs import step_range
 
-            for records, arrays in (*self._groups, table(fused(self._jobs))):
-                for row, column, array in arrays:
-                    if isinstance(array, Traced) and array.find_view is not None:
-                        self._patches.append((records[row], column, array.find_view))
-                    else:
-                        self._name(getattr(array, "owner", array))  # Keep the memory alive.
-                self._name(records)  # Keep the table alive.
-                self._tables.append(records)
+            records = np.concatenate([rows for rows, _ in self._settled])
+            first = 0
+            for rows, arrays in self._settled:
+                self._refer(records[first : first + len(rows)], arrays)
+                first += len(rows)
+            self._name(records)  # Keep the table alive.
+            self._tables.append(records)
             self._lines.append(f"run_turns({self._name(step_range(records))})")
-            self._jobs, self._groups = [], []
+        self._settled = []
+
+    def _settle(self, *, is_last: bool = False) -> None:
+        """Make rows of the pending kernel calls, which frees the memory between them."""
+        if self._jobs:
+            from mlp_xp.backends._numpy.native.jobs import table
+            from mlp_xp.backends._numpy.tracing.fusion import fused
+            from mlp_xp.backends._numpy.tracing.joining import joined
+
+            self._settled.append(table(fused(joined(self._jobs, is_last=is_last))))
+            self._jobs = []
         self._n_bytes = 0
+
+    def _refer(self, records: np.ndarray, arrays: Sequence[tuple[int, int, Any]]) -> None:
+        """Keep the arrays of a table's rows alive, and find those that move in each call."""
+        for row, column, array in arrays:
+            if getattr(array, "find_view", None) is not None:
+                self._patches.append((records[row], column, array.find_view))
+            else:
+                self._name(getattr(array, "owner", array))
 
     def job(self, job: Job) -> None:
         """Add a call of machine code to the program; consecutive calls form a table."""
-        self._jobs.append(job)
+        self._jobs.append(_recorded(job))
 
     def group(self, parts: Sequence[Sequence[Job]], is_shared: bool) -> None:
         """Add a kernel call of several parts; each part consists of calls that one thread runs."""
         from mlp_xp.backends._numpy.native.jobs import Group, Job, table
 
-        self._groups.append(table([job for part in parts for job in part]))
-        self.job(Job(Group(False, len(parts), len(parts[0]), self._groups[-1][0]), is_shared))
+        records, arrays = table([_recorded(job) for part in parts for job in part])
+        self._refer(records, arrays)
+        self._name(records)
+        self._tables.append(records)
+        others = tuple(array for _, _, array in arrays)
+        self.job(Job(Group(False, len(parts), len(parts[0]), records), is_shared, others))
 
     def call(self, function: Any, *args: Any) -> None:
         """Record a call that writes to its arguments; the function is not called now."""
@@ -199,7 +221,7 @@ class Program:
         """Return an uninitialized array, in the memory of a freed array if possible."""
         self._n_bytes += math.prod(shape) * np.dtype(dtype).itemsize
         if self._n_bytes > _KEPT:
-            self._flush()
+            self._settle()
         for i, value in enumerate(self.pool):
             if value.shape == shape and value.dtype == dtype:
                 return Traced(self, self.pool.pop(i), is_pooled=True)
@@ -223,8 +245,9 @@ class Program:
         if not isinstance(value, np.ndarray | np.generic):
             raise UntraceableError(f"{function} returns {type(value)}, which cannot be traced.")
         result = self._result(value)
-        given = self._call(function, args, options)
-        self._write(f"{self._name(np.copyto)}({self._name(result)}, {given})")
+        if options or not self._lower(function, *args, result):
+            given = self._call(function, args, options)
+            self._write(f"{self._name(np.copyto)}({self._name(result)}, {given})")
         return result
 
     # --- NumPy's two protocols -----------------------------------------------------------------
@@ -248,8 +271,8 @@ class Program:
             if id(owner) in self._state:
                 self._overwritten.setdefault(id(owner), owner.copy())
             ufunc(*map(value_of, inputs), out=out.value)
-        operands = [constant(x, ufunc, out) if type(x) in (int, float) else x for x in inputs]
-        if not self._lower(ufunc, *operands, out):
+        if not self._lower(ufunc, *inputs, out):
+            operands = [constant(x, ufunc, out) if type(x) in (int, float) else x for x in inputs]
             self._write(self._call(punctual(ufunc, *map(value_of, inputs)), operands, {"out": out}))
         return out
 
@@ -327,7 +350,7 @@ class Program:
                 raise UntraceableError("The new state needs the old shapes and its own memory.")
             if not self._lower(np.copyto, old, leaf):
                 self._write(self._call(np.copyto, (old, leaf), {}))
-        self._flush()
+        self._flush(is_last=True)
         link(self._tables)
         # Free the buffers that are no longer used because calls were fused.
         self.pool[:] = [value for value in self.pool if id(value) in self._known]
@@ -391,6 +414,15 @@ class Program:
         for given, place in self._picks:
             yield f"  {self._name(np.copyto)}({self._name(place)}, {self._name(given)}[i, ...])"
         yield from (f"  {line}" for line in self._lines)
+
+
+def _recorded(job: Job) -> Job:
+    """Return a kernel call that refers to memory, so that traced arrays may end before it."""
+    fields, others = (
+        [x.memory if isinstance(x, Traced) else x for x in given]
+        for given in (job.fields, job.others)
+    )
+    return job._replace(fields=job.fields._make(fields), others=tuple(others))
 
 
 @functools.lru_cache(maxsize=64)

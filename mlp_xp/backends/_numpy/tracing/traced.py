@@ -19,10 +19,50 @@ class UntraceableError(TypeError):
     """The error for a traced function that needs a value, or an operation that cannot be traced."""
 
 
-class Traced(NDArrayOperatorsMixin):
-    """An array that records the operations on it; the `Program` will use the memory of ``value``.
+class Memory:
+    """The memory of a traced array, as a program refers to it.
 
-    If the array is a view, ``source`` is the array that owns the memory. If the array is an
+    Attributes
+    ----------
+    value : array
+    find_view : Finder or None
+        See `Traced`.
+    owner : Memory
+        For a view the memory of another array, which owns it.
+    pool : list of array or None
+        Receives ``value`` once no program and no traced array refers to it.
+    n_arrays : int
+        Of an owner: how many traced arrays still refer to it.
+    """
+
+    __slots__ = ("find_view", "n_arrays", "owner_or_none", "pool", "value")
+
+    def __init__(
+        self,
+        value: np.ndarray,
+        find_view: Finder | None,
+        owner: Memory | None,
+        pool: list[np.ndarray] | None,
+    ) -> None:
+        self.value, self.find_view, self.pool = value, find_view, pool
+        self.owner_or_none = owner  # Not this memory itself, which would be a reference cycle.
+        self.n_arrays = 0
+
+    def __del__(self) -> None:
+        if self.pool is not None:
+            self.pool.append(self.value)
+
+    owner = property(lambda self: self if self.owner_or_none is None else self.owner_or_none)
+    is_pooled = property(lambda self: self.pool is not None)
+    dtype = property(lambda self: self.value.dtype)
+    shape = property(lambda self: self.value.shape)
+    flags = property(lambda self: self.value.flags)
+
+
+class Traced(NDArrayOperatorsMixin):
+    """An array that records the operations on it; the `Program` will use its ``memory``.
+
+    If the array is a view, ``source`` is the array of which it is a view. If the array is an
     argument that is not copied, or a view of one, ``find_view`` returns its new value from the
     arguments of a later call.
     """
@@ -37,19 +77,16 @@ class Traced(NDArrayOperatorsMixin):
         is_pooled: bool = False,
     ) -> None:
         self.program = program
-        self.value = value
-        self.find_view = find_view
-        self._source = source
-        self.is_pooled = is_pooled
+        owner = None if source is None else source.owner
+        self.memory = Memory(value, find_view, owner, program.pool if is_pooled else None)
+        self.owner.n_arrays += 1
 
     def __del__(self) -> None:
-        if self.is_pooled:
-            self.program.pool.append(self.value)
+        self.owner.n_arrays -= 1
 
-    @property
-    def owner(self) -> Traced:
-        """The array that owns the memory: for a view, another array."""
-        return self if self._source is None else self._source.owner
+    value = property(lambda self: self.memory.value)
+    find_view = property(lambda self: self.memory.find_view)
+    owner = property(lambda self: self.memory.owner, doc="The memory that holds the numbers.")
 
     shape = property(lambda self: self.value.shape)
     dtype = property(lambda self: self.value.dtype)
@@ -112,7 +149,7 @@ def fixed(operand: Any) -> Any:
 
 
 def value_of(operand: Any) -> Any:
-    if isinstance(operand, Traced):
+    if isinstance(operand, Traced | Memory):
         return operand.value
     if isinstance(operand, list | tuple):
         return type(operand)(map(value_of, operand))

@@ -1,0 +1,212 @@
+"""Join loops: one loop computes what several loops of the same length compute one after another.
+
+A loop joins an earlier one if no loop between them needs its result, or changes what it reads.
+Results that only the joined loop reads are not written to memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from mlp_xp.backends._numpy.native.jobs import (
+    MOST_ARRAYS,
+    FormulaLoop,
+    Job,
+    address,
+    formula_loop,
+)
+from mlp_xp.backends._numpy.tracing.traced import Memory
+from mlp_xp.compiler.graph import Node, in_order
+from mlp_xp.compiler.kernel import FULL, SCALAR, Kernel, input_node, replaced
+
+# The addresses of the first byte of an array, and after its last one.
+Span = tuple[int, int]
+
+
+def joined(jobs: Sequence[Job], *, is_last: bool = False) -> list[Job]:
+    """Return kernel calls in which neighboring loops are joined.
+
+    Results in pooled memory are not written if nothing reads them: neither a later call nor a
+    traced array, which the rest of the step could use unless these are its last calls.
+    """
+    parts: list[Job | _Joined] = []
+    first = 0  # The first part of the loops that no other call divides.
+    for job in jobs:
+        if isinstance(job.fields, FormulaLoop):
+            _place(_Joined(job), parts, first)
+        else:
+            parts.append(job)
+            first = len(parts)
+    later: list[Span] = []  # What later calls may read.
+    remaining: list[Job] = []
+    for part in reversed(parts):
+        found = part.calls(later, is_last=is_last) if isinstance(part, _Joined) else [part]
+        remaining += found[::-1]
+        later += [span for job in found for span in _spans(job)]
+    return remaining[::-1]
+
+
+def _place(loop: _Joined, parts: list[Any], first: int) -> None:
+    """Let a loop join the last loop that can compute it, or append it."""
+    for part in reversed(parts[first:]):
+        if part.can_take(loop):
+            part.take(loop)
+            return
+        if part.excludes(loop):
+            break
+    parts.append(loop)
+
+
+class _Joined:
+    """Loops that are computed as one, of which there may be only one yet."""
+
+    def __init__(self, job: Job) -> None:
+        self.jobs = [job]
+        fields = job.fields
+        kernel: Kernel = fields.loop
+        self.is_shared, self.sums_rows = job.is_shared, kernel.sums_rows
+        self.size = fields.n_rows * fields.n_columns
+        self.grid = None if kernel.is_flat else (fields.n_rows, fields.n_columns)
+        arrays = fields[4 : 4 + MOST_ARRAYS]
+        self.inputs: dict[Any, tuple[Any, str, Node]] = {}
+        given = zip(arrays, kernel.layouts, kernel.inputs, strict=False)
+        same = {node: self._input(array, layout, node.dtype) for array, layout, node in given}
+        results = arrays[fields.n_inputs :]
+        nodes = replaced(kernel.wanted, same)
+        self.written = {
+            _key(array, FULL): (array, node)
+            for array, node in zip(results, nodes[: len(kernel.results)], strict=False)
+        }
+        self.total = None if kernel.total is None else (results[len(kernel.results)], nodes[-1])
+
+    def _input(self, array: Any, layout: str, dtype: str) -> Node:
+        found = self.inputs.setdefault(
+            _key(array, layout), (array, layout, input_node(len(self.inputs), dtype))
+        )
+        return found[2]
+
+    def _reads(self) -> Iterator[tuple[Any, Span]]:
+        yield from ((key, _span(array)) for key, (array, _, _) in self.inputs.items())
+
+    def _writes(self) -> Iterator[tuple[Any, Span]]:
+        yield from ((key, _span(array)) for key, (array, _) in self.written.items())
+        if self.total is not None:
+            yield None, _span(self.total[0])
+
+    def can_take(self, other: _Joined) -> bool:
+        """Whether the loop can compute another one, too, after its own results."""
+        is_of_rows = self.sums_rows or other.sums_rows
+        has_sum = self.total is not None or other.total is not None
+        n_arrays = len({*self.inputs, *({*other.inputs} - {*self.written})}) + has_sum
+        n_arrays += sum(not _is_free(array) for array, _ in (self.written | other.written).values())
+        return (
+            self.size == other.size
+            and (self.grid is None or other.grid is None or self.grid == other.grid)
+            and (self.total is None or other.total is None)
+            and n_arrays < MOST_ARRAYS  # Another loop may read a result.
+            and (not has_sum or is_of_rows or not (self.is_shared or other.is_shared))
+            and not _clash(self._writes(), other._reads())
+            and not _clash((*self._reads(), *self._writes()), other._writes())
+        )
+
+    def excludes(self, other: _Joined) -> bool:
+        """Whether another loop must run after this one."""
+        own = [(None, span) for _, span in self._writes()]
+        return _clash(own, (*other._reads(), *other._writes())) or _clash(
+            [(None, span) for _, span in self._reads()], other._writes()
+        )
+
+    def take(self, other: _Joined) -> None:
+        """Compute another loop, too."""
+        self.jobs += other.jobs
+        same = {}
+        for key, (array, layout, node) in other.inputs.items():
+            own = self.written.get(key)
+            same[node] = own[1] if own else self._input(array, layout, node.dtype)
+        nodes = [node for _, node in other.written.values()]
+        totals = [] if other.total is None else [other.total[1]]
+        nodes = replaced([*nodes, *totals], same)
+        for (key, (array, _)), node in zip(other.written.items(), nodes, strict=False):
+            self.written[key] = array, node
+        if other.total is not None:
+            self.total = other.total[0], nodes[-1]
+        self.is_shared |= other.is_shared
+        self.sums_rows |= other.sums_rows
+        self.grid = self.grid or other.grid
+
+    def calls(self, later: Sequence[Span], *, is_last: bool) -> list[Job]:
+        """Return the kernel call without results that nothing reads, if anything is left.
+
+        Return a call for each loop if one would have too many arrays.
+        """
+
+        def is_read(array: Any) -> bool:
+            is_free = _is_free(array, is_last=is_last)
+            return not is_free or any(_overlap(_span(array), span) for span in later)
+
+        written = {key: own for key, own in self.written.items() if is_read(own[0])}
+        total = self.total if self.total is not None and is_read(self.total[0]) else None
+        wanted = [node for _, node in written.values()] + ([] if total is None else [total[1]])
+        if not wanted:
+            return []
+        needed = set(in_order(wanted))
+        used = {key: own for key, own in self.inputs.items() if own[2] in needed}
+        same = {node: input_node(i, node.dtype) for i, (_, _, node) in enumerate(used.values())}
+        nodes = replaced(wanted, same)
+        if len(used) + len(wanted) > MOST_ARRAYS:
+            return self.jobs
+        positions = list(used)
+        kernel = Kernel(
+            tuple(same.values()),
+            tuple(layout for _, layout, _ in used.values()),
+            tuple(nodes[: len(written)]),
+            tuple(positions.index(key) if key in used else -1 for key in written),
+            None if total is None else nodes[-1],
+            self.sums_rows and total is not None,
+        )
+        arrays = [array for array, *_ in written.values()]
+        arrays += [] if total is None else [total[0]]
+        given = [array for array, *_ in used.values()]
+        fields = formula_loop(kernel, self.grid or (1, self.size), given, arrays)
+        return [Job(fields, self.is_shared)]
+
+
+def _is_free(array: Any, *, is_last: bool = False) -> bool:
+    """Whether no traced array refers to the memory any more."""
+    owner = array.owner
+    return owner.is_pooled and (is_last or owner.n_arrays == 0)
+
+
+def _key(array: Any, layout: str) -> Any:
+    """Return what inputs that are the same have in common."""
+    value = array.value if isinstance(array, Memory) else array
+    if layout == SCALAR and isinstance(array, np.ndarray):
+        return value.dtype.name, value.tobytes()  # A constant.
+    return address(array), value.dtype.name, layout
+
+
+def _span(array: Any) -> Span:
+    value = array.value if isinstance(array, Memory) else array
+    return np.lib.array_utils.byte_bounds(value)
+
+
+def _overlap(a: Span, b: Span) -> bool:
+    return a[0] < b[1] and b[0] < a[1]
+
+
+def _clash(own: Iterable[tuple[Any, Span]], others: Iterable[tuple[Any, Span]]) -> bool:
+    """Whether arrays overlap, other than the same whole arrays, element by element."""
+    own = list(own)
+    return any(
+        _overlap(a, b) and not (key == other and key is not None and key[-1] == FULL)
+        for other, b in others
+        for key, a in own
+    )
+
+
+def _spans(job: Job) -> Iterator[Span]:
+    """Yield the memory that a kernel call may read."""
+    yield from (_span(x) for x in (*job.fields, *job.others) if isinstance(x, Memory))

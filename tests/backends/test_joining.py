@@ -1,0 +1,144 @@
+"""Neighboring loops of a traced step are joined, which changes neither a bit nor what is read."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+from mlp_xp import MLPClassifier
+from mlp_xp.backends import get_backend
+from mlp_xp.backends._numpy.native.jobs import FormulaLoop
+from mlp_xp.backends._numpy.tracing import joining
+from mlp_xp.backends._numpy.tracing.compiled_step import CompiledStep
+from mlp_xp.optimizers import Lion
+
+pytest.importorskip("llvmlite", reason="loops are compiled with llvmlite")
+XP = get_backend("numpy").xp
+SHAPE = (6, 8)
+
+
+@pytest.fixture
+def joined(monkeypatch):
+    """Return the loops of each traced step, before and after they are joined."""
+    found, join = [], joining.joined
+
+    def spy(jobs, **options):
+        new = join(jobs, **options)
+        loops = [[job for job in x if isinstance(job.fields, FormulaLoop)] for x in (jobs, new)]
+        found.append(loops)
+        return new
+
+    monkeypatch.setattr(joining, "joined", spy)
+    return found
+
+
+def random_step(seed):
+    """Return a step of random operations on whole numbers, which are exact in any order."""
+    choices = np.random.default_rng(seed).integers(0, 1 << 30, (25, 3))
+
+    def pick(arrays, number):
+        return arrays[number % len(arrays)]
+
+    def bounded(x):
+        return XP.minimum(XP.maximum(x, -9.0), 9.0)
+
+    def step(state, start, *, xp=XP):
+        full, narrow = [*state[:2], start + 0.0], [state[2]]
+        for kind, i, j in choices.tolist():
+            a, b, row = pick(full, i), pick(full, j), pick(narrow, j)
+            match kind % 9:
+                case 0:
+                    full.append(bounded(a * b - 3.0))
+                case 1:
+                    a += b
+                    full.append(bounded(a))
+                case 2:
+                    full.append(XP.where(a > b, a, row))
+                case 3:  # A row of a whole array, which may change later.
+                    full.append(bounded(a + b[1]))
+                case 4:
+                    narrow.append(XP.sum(bounded(a), axis=-1, keepdims=True))
+                case 5:
+                    full.append(bounded(a - row))
+                case 6:
+                    narrow.append(bounded(row + b[0, 3]))
+                case 7:
+                    total = XP.sum(bounded(a) * 1.0)
+                    full.append(bounded(b + total))
+                case 8:
+                    full = full[-6:]  # Others end here.
+                    narrow = narrow[-3:]
+        return bounded(full[-1]), bounded(full[len(full) // 2]), bounded(narrow[-1])
+
+    return step
+
+
+@pytest.mark.parametrize("first", [0, 3])
+def test_random_steps_have_the_same_results(first, joined, pool_of, rng):
+    n_before = n_after = 0
+    for seed in range(first, first + 3):
+        step = random_step(seed)
+        given = rng.integers(-4, 5, (3, *SHAPE)).astype("f8")
+        state = given[0], given[1], np.asarray(given[2][:, :1])
+        expected = step([array.copy() for array in state], given[2].copy())
+        compiled = CompiledStep(step)
+        with pool_of(2):
+            found = compiled(tuple(array.copy() for array in state), given[2])
+        assert compiled.is_traceable
+        for mine, other in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(mine, other, err_msg=f"seed {seed}")
+        n_before += sum(len(before) for before, _ in joined)
+        n_after += sum(len(after) for _, after in joined)
+        joined.clear()
+    assert n_after < 0.6 * n_before
+
+
+def test_a_chain_is_one_loop_that_writes_the_last_result(joined, pool_of, rng):
+    a, b = rng.standard_normal((2, 300, 40)).astype("f4")
+
+    def step(state, a, b):
+        x = XP.exp(a) * b[0]
+        return (XP.where(x > 1.0, x * x, x) + state[0],)
+
+    with pool_of(2):
+        (found,) = CompiledStep(step)((np.ones_like(a),), a, b)
+    np.testing.assert_allclose(found, step((np.ones_like(a),), a, b)[0], rtol=1e-5, atol=1e-5)
+    ((_, (job,)),) = joined
+    assert len(job.fields.loop.results) == 1
+    assert [place >= 0 for place in job.fields.loop.overwritten] == [True]
+
+
+def test_more_arrays_than_a_call_has_are_several_loops(joined, pool_of, rng):
+    arrays = tuple(rng.standard_normal((40, 50, 8)))
+
+    def step(state, *given):
+        return (sum(given, start=state[0] * 1.0),)
+
+    with pool_of(2):
+        (found,) = CompiledStep(step)((np.zeros((50, 8)),), *arrays)
+    np.testing.assert_array_equal(found, sum(arrays, start=np.zeros((50, 8))))
+    ((_, loops),) = joined
+    assert 2 < len(loops) < 6
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_joined_loops_have_the_same_bits(dtype, joined, monkeypatch, rng):
+    monkeypatch.setattr("mlp_xp.backends._numpy.backend._LONG", 0)
+    X = rng.standard_normal((150, 7)).astype(dtype)
+    y = (X[:, 0] > X[:, 1]).astype(int) + (X[:, 2] > 0.5)
+    settings = {"solver": Lion(), "normalization": "layer", "dropout": 0.2, "ema_decay": 0.9}
+    settings |= {"max_grad_norm": 0.5, "activation": "mish", "alpha": 0.1, "random_state": 0}
+
+    def fit():
+        model = MLPClassifier((20, 12), max_iter=3, batch_size=50, **settings)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return model.fit(X, y)
+
+    together = fit()
+    assert sum(len(after) for _, after in joined) < 0.6 * sum(len(before) for before, _ in joined)
+    monkeypatch.setattr(joining, "joined", lambda jobs, **_: list(jobs))
+    apart = fit()
+    for mine, other in zip(together.coefs_, apart.coefs_, strict=True):
+        np.testing.assert_array_equal(mine, other)
+    assert together.loss_curve_ == apart.loss_curve_
