@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from mlp_xp._utils.array_types import Array, Namespace
+from mlp_xp._utils.dataclass import dataclass
 from mlp_xp.augmentation._base import Epoch, Values
 from mlp_xp.augmentation._pixels import Geometric
 

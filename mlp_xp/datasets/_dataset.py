@@ -1,11 +1,12 @@
 """The data set that every loader returns, its error, and a random split."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from mlp_xp._utils.dataclass import dataclass
 
 Pixels = NDArray[np.uint8]
 Labels = NDArray[Any]

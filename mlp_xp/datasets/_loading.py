@@ -5,7 +5,6 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mlp_xp._utils.dataclass import dataclass
 from mlp_xp._utils.storage.durable import locked, make_folder
 from mlp_xp._utils.storage.paths import cache_dir
 from mlp_xp.datasets import _cache

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+from mlp_xp._utils.dataclass import dataclass
 
 DATA = ("replicated", "sharded")
 

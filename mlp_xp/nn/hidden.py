@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Literal
 
+from mlp_xp._utils.dataclass import dataclass
 from mlp_xp.nn.blocks import (
     Activate,
     Affine,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from itertools import count
 from typing import Any, get_args
 
 from mlp_xp._utils.array_types import Array, Namespace, Tree
+from mlp_xp._utils.dataclass import dataclass
 from mlp_xp._utils.random import RandomState, constant, host_generator
 from mlp_xp._utils.signals.forks import cached_property
 from mlp_xp.nn.blocks import (

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from mlp_xp._utils.array_types import Array, Namespace
+from mlp_xp._utils.dataclass import dataclass
 from mlp_xp.optimizers._base import Coefs, Kind, Optimizer, check_at_least_0
 from mlp_xp.optimizers._sgd import SGD
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 from mlp_xp._utils.array_types import Array, Namespace
+from mlp_xp._utils.dataclass import dataclass
 from mlp_xp._utils.settings import with_numbers
 from mlp_xp.optimizers._adam import AdamW
 from mlp_xp.optimizers._base import KINDS, Coefs, Kind, Optimizer, check_at_least_0

@@ -6,8 +6,9 @@ A schedule runs on the host, once per step; the step only receives the number.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Protocol
+
+from mlp_xp._utils.dataclass import dataclass
 
 
 class Schedule(Protocol):

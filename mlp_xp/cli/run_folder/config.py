@@ -6,12 +6,12 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mlp_xp._utils.dataclass import dataclass
 from mlp_xp._utils.storage.durable import replacing
 from mlp_xp.cli.loading import load_data
 from mlp_xp.cli.terminal.output import Output

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any
 
 from sklearn.metrics import get_scorer_names
 
+from mlp_xp._utils.dataclass import dataclass
 from mlp_xp._utils.optional import as_typed
 from mlp_xp._utils.signals import postponed
 from mlp_xp.callbacks import Callback, Checkpoint, TensorBoard

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -18,6 +17,7 @@ from sklearn.metrics import (
     root_mean_squared_error,
 )
 
+from mlp_xp._utils.dataclass import dataclass
 from mlp_xp.cli.report import Evaluation
 from mlp_xp.cli.terminal.lines import printable
 from mlp_xp.cli.terminal.text import score_text, value_text

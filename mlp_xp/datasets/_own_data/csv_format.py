@@ -3,9 +3,9 @@
 import codecs
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
+from mlp_xp._utils.dataclass import dataclass
 from mlp_xp.datasets._dataset import DatasetError
 
 _SEPARATORS = ";\t,|"  # In order of preference, because numbers and names may have commas.

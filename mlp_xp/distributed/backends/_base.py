@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, cast
 
 import numpy as np
 
 from mlp_xp._utils.array_types import Tree
+from mlp_xp._utils.dataclass import dataclass
 from mlp_xp._utils.tree import leaves, rebuild
 from mlp_xp.backends import Backend
 from mlp_xp.distributed.communicator import Communicator

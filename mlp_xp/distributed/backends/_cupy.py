@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import cupy
 
 from mlp_xp._utils.array_types import Tree
+from mlp_xp._utils.dataclass import dataclass
 from mlp_xp._utils.optional import pip_command
 from mlp_xp._utils.tree import leaves, rebuild
 from mlp_xp.backends import Backend, BackendError

@@ -13,7 +13,7 @@ the number of ranks.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
@@ -22,6 +22,7 @@ import numpy as np
 from jax.extend import core
 
 from mlp_xp._utils.array_types import Tree
+from mlp_xp._utils.dataclass import dataclass
 from mlp_xp._utils.tree import leaves, rebuild
 from mlp_xp.backends import Backend
 from mlp_xp.backends._base import F

@@ -6,13 +6,14 @@ import atexit
 import contextlib
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import cache
 from typing import Any
 
 import torch
 
 from mlp_xp._utils.array_types import Tree
+from mlp_xp._utils.dataclass import dataclass
 from mlp_xp._utils.tree import leaves, rebuild
 from mlp_xp.backends import Backend
 from mlp_xp.backends._cuda.captured import report

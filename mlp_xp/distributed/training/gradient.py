@@ -7,11 +7,11 @@ rows' fraction of the batch's weight. The sums over ranks are then the results f
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from mlp_xp._utils.array_types import Array, Namespace, Tree
+from mlp_xp._utils.dataclass import dataclass
 from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.augmentation import Augmentation
 from mlp_xp.backends.kernels import Kernels

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from itertools import chain
 from operator import is_
 from typing import TYPE_CHECKING, Any, cast
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from mlp_xp._utils.dataclass import dataclass
 from mlp_xp._utils.signals.forks import cached_property
 from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.backends import Backend, get_backend, to_numpy
@@ -65,7 +66,7 @@ class FittedState:
     params: Params = ()
     batch_stats: tuple[BatchStats, ...] = ()
     scaling: Scaling | Whitening | None = None
-    position: LoopPosition = LoopPosition()  # noqa: RUF009
+    position: LoopPosition = LoopPosition()
     progress: ResumeState | None = None
     is_checked: bool = False
     columns: TableColumns | None = None

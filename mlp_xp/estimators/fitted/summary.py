@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from mlp_xp._utils.dataclass import dataclass
 from mlp_xp.estimators.fitted.state import fitted_state
 from mlp_xp.estimators.settings.config import resolve_batch_size, resolve_optimizer
 from mlp_xp.nn.blocks import Row, rows

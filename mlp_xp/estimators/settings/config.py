@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from functools import lru_cache
 from operator import is_
 from typing import Any, cast
 
 import numpy as np
 
+from mlp_xp._utils.dataclass import dataclass
 from mlp_xp.augmentation import Augmentation, check
 from mlp_xp.backends import LOW_PRECISIONS, Backend, get_backend, namespace_backend
 from mlp_xp.estimators.targets import Targets

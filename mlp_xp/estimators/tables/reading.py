@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
 from numbers import Number
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 from narwhals.stable import v2 as narwhals
 
+from mlp_xp._utils.dataclass import dataclass
 from mlp_xp._utils.signals.forks import cached_property
 from mlp_xp.estimators.checks.range import large_integer
 from mlp_xp.estimators.tables.frames import as_frame, match_names

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+
+from mlp_xp._utils.dataclass import dataclass
 
 _MOST_QUANTILES, _ROWS = 1000, 100_000
 _TINY = 1e-150  # Squares of smaller deviations are 0 or inaccurate.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import ceil, prod
 from typing import Any, Self
 
 import numpy as np
 
 from mlp_xp._utils.array_types import Array, Namespace
+from mlp_xp._utils.dataclass import dataclass
 from mlp_xp.estimators.targets._labels import LabelTargets, are_yes_or_no, encode_labels, unique
 from mlp_xp.nn.losses import EachTarget, Loss, SoftmaxCrossEntropy
 

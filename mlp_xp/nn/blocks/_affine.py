@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from mlp_xp._utils.array_types import Array, Tree
+from mlp_xp._utils.dataclass import dataclass
 from mlp_xp.nn.blocks._base import Applied, Block, Context, Make, normal
 from mlp_xp.nn.layers import Arrangement, Dense
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from mlp_xp._utils.array_types import Array, Tree
+from mlp_xp._utils.dataclass import dataclass
 from mlp_xp.nn.blocks._base import Applied, Block, Context, Make, without_params
 from mlp_xp.nn.layers import Activation, Slope, parametric
 

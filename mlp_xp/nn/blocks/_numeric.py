@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from mlp_xp._utils.array_types import Array, Namespace
+from mlp_xp._utils.dataclass import dataclass
 from mlp_xp.nn.blocks._base import Make, normal
 from mlp_xp.nn.layers import Periodic, Piecewise, periodic, piecewise
 

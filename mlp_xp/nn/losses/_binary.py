@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from mlp_xp._utils.array_types import Array, Namespace
+from mlp_xp._utils.dataclass import dataclass
 from mlp_xp.nn.layers import sigmoid
 from mlp_xp.nn.losses._base import Loss, Terms, log_bounds
 from mlp_xp.nn.losses._softmax import check_label_smoothing, misfit_message, smoothed

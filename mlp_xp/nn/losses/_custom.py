@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
 
 from mlp_xp._utils.array_types import Array, Namespace
+from mlp_xp._utils.dataclass import dataclass
 from mlp_xp.compiler import with_pullback
 from mlp_xp.nn.layers import Activation, name_of
 from mlp_xp.nn.losses._base import Loss, LossPullback, Terms

@@ -6,12 +6,13 @@ import math
 from abc import abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import pairwise
 from numbers import Real
 from typing import Any
 
 from mlp_xp._utils.array_types import Array, Namespace
+from mlp_xp._utils.dataclass import dataclass
 from mlp_xp.nn.layers import identity, softplus
 from mlp_xp.nn.losses._base import Loss, Terms, invert, mean_and_std, normal_scores
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from mlp_xp._utils.array_types import Array, Namespace
+from mlp_xp._utils.dataclass import dataclass
 from mlp_xp.nn.layers import sigmoid
 from mlp_xp.nn.losses._base import Terms
 from mlp_xp.nn.losses._binary import YesOrNo

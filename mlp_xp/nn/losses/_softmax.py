@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from array_api_compat import device
 
 from mlp_xp._utils.array_types import Array, Namespace
+from mlp_xp._utils.dataclass import dataclass
 from mlp_xp._utils.settings import is_array, is_zero
 from mlp_xp.nn.losses._base import Loss, Terms, log_bounds
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from mlp_xp._utils.array_types import Array, Namespace
+from mlp_xp._utils.dataclass import dataclass
 from mlp_xp.nn.layers import Activation, exp, identity, logistic, relu, softplus, tanh
 from mlp_xp.nn.losses._base import Terms, invert
 from mlp_xp.nn.losses._errors import ErrorLoss

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import mmap
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy import sparse
 
+from mlp_xp._utils.dataclass import dataclass
 from mlp_xp.backends import get_backend
 
 # Below this array size, rows are copied, so that training steps read contiguous memory. The copy

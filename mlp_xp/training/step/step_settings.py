@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from numbers import Number
 from typing import Any
 
+from mlp_xp._utils.dataclass import dataclass
 from mlp_xp._utils.signals.forks import cached_property
 from mlp_xp.augmentation import Augmentation
 from mlp_xp.nn.losses import Loss
@@ -28,7 +29,7 @@ class Rules:
     network: Network
     loss: Loss
     optimizer: Optimizer
-    schedule: Schedule = Constant()  # noqa: RUF009
+    schedule: Schedule = Constant()
     learning_rate: float = 0.001
     alpha: float = 0.0
     max_grad_norm: float | None = None
