@@ -1,5 +1,6 @@
 """Tables: numbers, categories, dates and holes, from the frame to the saved model."""
 
+import datetime
 import pickle
 from types import SimpleNamespace
 
@@ -153,6 +154,19 @@ def check_age(chosen, folder):
     assert "age=18" in codes.columns_.input_names
     save_model(codes, folder)
     assert load_model(folder).categorical_features == ["age"]
+
+
+def test_dates_as_objects_are_those_of_their_own_zone():
+    noon = datetime.datetime(2026, 5, 1, 12, tzinfo=datetime.UTC)
+    same = noon.astimezone(datetime.timezone(datetime.timedelta(hours=13)))  # May 2, at 1:00.
+    found = []
+    for dates in ([noon, same], [noon.replace(tzinfo=None), same.replace(tzinfo=None)]):
+        frame = pandas.DataFrame({"since": np.asarray(dates * 45 + [None], dtype=object)})
+        model = tabular(max_iter=1).fit(frame.astype(object), [0, 1] * 45 + [0])
+        assert model.columns_.input_names[3:] == ("since: second of day", "since is missing")
+        found.append(model.columns_.transform(frame.astype(object)))
+    np.testing.assert_array_equal(*found)
+    assert len(np.unique(found[0], axis=0)) == 3
 
 
 @pytest.mark.matrix

@@ -104,18 +104,30 @@ def _check_varies(path: Path, rows: Iterable[list[str]], names: list[str], targe
 
 def _labels(y: list[str], form: CsvFormat) -> tuple[NDArray[Any], tuple[str, ...]]:
     """Return the targets (None if missing) and notes; a class may be named NA or None."""
-    counts = Counter(y)
-    values = {text: parse(text, form.number) for text in counts if text.lower() not in MISSING}
-    has_text = any(isinstance(value, str) for value in values.values())
-    holes = MISSING - NAMES if has_text else MISSING
+    found = np.empty(len(y), dtype=object)
+    found[:] = y
+    different = {*y}
+    gaps = {text for text in different if text.lower() in MISSING}
+    has_text = _has_text(different - gaps, form)
+    holes = {text for text in gaps if not (has_text and text.lower() in NAMES)}
+    named = gaps - holes
+    counts = Counter(text for text in y if text in named)
     notes = tuple(
         f"{text!r} is a class ({count:,} rows): if it means a missing value, leave it empty"
         for text, count in counts.items()
-        if text.lower() in MISSING - holes
     )
-    is_plain = has_text or form.decimal != ","
-    labels: dict[str, str | None] = {t: t if is_plain else t.replace(",", ".") for t in counts}
-    labels |= {text: None for text in counts if text.lower() in holes}
-    found = np.empty(len(y), dtype=object)
-    found[:] = [*map(labels.__getitem__, y)]
+    if holes:
+        found[[text in holes for text in y]] = None
+    if form.decimal == "," and not has_text:
+        found[:] = [text and text.replace(",", ".") for text in found]
     return found, notes
+
+
+def _has_text(texts: Iterable[str], form: CsvFormat) -> bool:
+    """Whether a text is no number."""
+    try:
+        for text in texts:
+            form.number(text)
+    except ValueError:
+        return True
+    return False

@@ -180,24 +180,24 @@ def _of_values(label: str, values: np.ndarray) -> RawColumn:
         raise ValueError(f"Complex data not supported: {label} is of dtype {values.dtype}.")
     if kind != "O":
         return RawColumn(label, "bool" if kind == "b" else "category", values)
-    types = {type(value) for value in values}
-    types = {one for one in types if one.__name__ not in _MISSING}
+    types = {*map(type, values.tolist())}
+    gaps = {one for one in types if one.__name__ in _MISSING}
+    types -= gaps
     others = [one for one in types if one is not float]  # NaN always counts as missing.
     if others and all(issubclass(one, str | bytes) for one in others):
         return RawColumn(label, "category", values)
     if others and all(issubclass(one, bool | np.bool_) for one in others):
         return RawColumn(label, "bool", values)
     if all(issubclass(one, Number | Decimal) for one in types):
-        given = [np.nan if type(v).__name__ in _MISSING else v for v in values]
+        if gaps - {type(None)}:  # NumPy converts no other missing value to NaN.
+            values = np.asarray([None if is_missing(v) else v for v in values], dtype=object)
         try:
-            return RawColumn(label, "number", np.asarray(given, dtype=np.float64))
+            return RawColumn(label, "number", values.astype(np.float64))
         except OverflowError:
-            reason = f"has {large_integer(given)}"
+            reason = f"has {large_integer(values)}"
             raise ColumnError(label, reason, "correct it, or convert the column to text") from None
     if all(issubclass(one, _DATES) or hasattr(one, "start_time") for one in others):
-        gap = np.datetime64("NaT", "us")
-        dates = [gap if is_missing(v) else _as_date(v) for v in values]
-        return RawColumn(label, "date", np.asarray(dates, "datetime64[us]"))
+        return RawColumn(label, "date", _as_dates(values.tolist()))
     for type_, seconds in _SECONDS_OF.items():
         if all(issubclass(one, type_) for one in others):
             numbers = [np.nan if is_missing(v) else seconds(v) for v in values]
@@ -233,8 +233,20 @@ def is_missing(value: Any) -> bool:
     return type(value).__name__ in _MISSING
 
 
+def _as_dates(values: list[Any]) -> np.ndarray:
+    """Return dates without their time zones as ``datetime64``; read distinct ones once."""
+    distinct = dict.fromkeys(values)
+    if any(getattr(value, "tzinfo", None) for value in distinct):  # 0:00 here is 1:00 elsewhere.
+        return np.asarray([*map(_as_date, values)], "datetime64[us]")
+    dates = np.asarray([*map(_as_date, distinct)], "datetime64[us]")
+    places = dict(zip(distinct, range(len(dates)), strict=True))
+    return dates[[*map(places.__getitem__, values)]]
+
+
 def _as_date(value: Any) -> Any:
-    """Return a date without a time zone; of a pandas Period, the start."""
+    """Return a date without a time zone (the start of a pandas Period), or None if missing."""
+    if is_missing(value):
+        return None
     date = getattr(value, "start_time", value)
     return date.replace(tzinfo=None) if isinstance(date, datetime.datetime) else date
 
