@@ -22,7 +22,7 @@ from mlp_xp.estimators.fitted.state import host_copy
 from mlp_xp.estimators.fitting.reporting import Pause
 from mlp_xp.saving import SavingError, check_can_save, save_model, write_model
 from mlp_xp.training.checkpoints.checkpoints import checkpoint_name, checkpoints, write_snapshot
-from mlp_xp.training.checkpoints.snapshot import Snapshot
+from mlp_xp.training.checkpoints.snapshot import Snapshot, SnapshotError
 from mlp_xp.training.loop.records import Record
 
 _BEST = "best"
@@ -202,7 +202,7 @@ class Checkpoint(Live):
                 write_snapshot(new, snapshot)
                 write_model(model, new)
             self._prune(model, (pause.epoch, pause.step))
-        except (OSError, SavingError) as error:
+        except (OSError, SavingError, SnapshotError) as error:
             return {path: error} | self._write_best(best)
         return self._write_best(best)
 
@@ -246,9 +246,12 @@ def _warn_of(failed: dict[Path, Exception]) -> None:
     """Warn about failed writes; they must not end the fit."""
     for path, error in failed.items():
         reason = getattr(error, "strerror", None) or str(error)
+        more = ""
+        if isinstance(error, OSError):
+            more = ", and will write the next checkpoint when it is due: free disk space, or make "
+            more += "the folder writable"
         warnings.warn(
-            f"{path} cannot be written: {reason}. The fit continues, and will write the next "
-            "checkpoint when it is due: free disk space, or make the folder writable.",
+            f"{path} cannot be written: {reason}. The fit continues{more}.",
             RuntimeWarning,
             stacklevel=2,
         )

@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from mlp_xp._utils.optional import optional
 from mlp_xp._utils.storage.durable import locked, make_folder, replacing, sweep
-from mlp_xp._utils.storage.files import TEXT_LIMIT, check_text, read_file
+from mlp_xp._utils.storage.files import check_text, read_file
 from mlp_xp.estimators import MLPClassifier, MLPRegressor
 from mlp_xp.estimators.ensembles import BaseEnsemble
 from mlp_xp.estimators.fitted.state import FittedState, fitted_state, publish
@@ -163,9 +163,6 @@ class _Files:
         text = json.dumps(self._spec, indent=2, allow_nan=False).encode()
         try:
             check_text(text)
-            expect(
-                len(text) <= TEXT_LIMIT, f"{len(text)} bytes, more than the {TEXT_LIMIT} allowed"
-            )
         except ValueError as error:
             raise SavingError(
                 f"{SPEC} cannot be loaded, because history_ and the curves give it {error}: keep "

@@ -172,6 +172,19 @@ def test_a_write_that_fails_is_a_warning_and_leaves_what_was_there(tmp_path, mon
     assert names(tmp_path) == ["best", "epoch-0001", "epoch-0003"]
 
 
+def test_a_history_too_long_to_be_read_is_a_warning(tmp_path, monkeypatch):
+    monkeypatch.setattr(callbacks._checkpoint, "write_model", lambda model, folder: None)
+    monkeypatch.setattr("mlp_xp._utils.storage.files.MOST_VALUES", 120)
+    said = (
+        r"epoch-0004 cannot be written: the history gives training.json 125 values, more than the "
+    )
+    with pytest.warns(RuntimeWarning, match=rf"{said}120 allowed\. The fit continues\.$"):
+        fitted = fit(Checkpoint(tmp_path, keep_last=None, keep_best=0), n_epochs=4)
+    assert fitted.n_iter_ == 4
+    *_, newest = checkpoints(tmp_path).values()
+    assert read_checkpoint(newest).metadata["epoch"] == 3
+
+
 def test_a_best_model_that_could_not_be_written_is_tried_again(tmp_path, monkeypatch):
     def save(model, folder):
         tried.append(model.n_iter_)

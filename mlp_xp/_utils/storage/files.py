@@ -40,7 +40,12 @@ def read_file(path: Path, limit: int) -> bytes:
 
 
 def check_text(content: bytes, separators: bytes = b",[{") -> None:
-    """Raise ValueError if a text has too many values; a separator is before or after each value."""
+    """Raise ValueError if a text is too large, or has too many values.
+
+    A separator is before or after each value.
+    """
+    if len(content) > TEXT_LIMIT:
+        raise ValueError(f"{len(content)} bytes, more than the {TEXT_LIMIT} allowed")
     n_values = sum(content.count(separator) for separator in separators)
     if n_values > MOST_VALUES:
         raise ValueError(f"{n_values} values, more than the {MOST_VALUES} allowed")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mlp_xp._utils.optional import optional
-from mlp_xp._utils.storage.files import TEXT_LIMIT, open_file, parse_json, read_file
+from mlp_xp._utils.storage.files import TEXT_LIMIT, check_text, open_file, parse_json, read_file
 from mlp_xp.training.checkpoints.checks import check_snapshot
 from mlp_xp.training.checkpoints.snapshot import Snapshot, SnapshotError
 
@@ -39,12 +39,20 @@ def checkpoints(folder: Path) -> dict[tuple[int, int], Path]:
 
 
 def write_snapshot(folder: Path, snapshot: Snapshot) -> None:
-    """Write the two files of a snapshot into a temporary folder."""
+    """Write the two files of a snapshot into a temporary folder.
+
+    Raise `SnapshotError` if the history is too long to be read again.
+    """
     arrays: bytes = optional("safetensors.numpy").save(snapshot.arrays)
     content: dict[str, Any] = {**_FORMAT, "facts": snapshot.metadata}
     content["sha256"] = _digest(arrays, content)
+    text = json.dumps(content, allow_nan=False).encode()
+    try:
+        check_text(text)
+    except ValueError as error:
+        raise SnapshotError(f"the history gives {_FACTS} {error}") from error
     (folder / _ARRAYS).write_bytes(arrays)
-    (folder / _FACTS).write_text(json.dumps(content, allow_nan=False), encoding="utf-8")
+    (folder / _FACTS).write_bytes(text)
 
 
 def _digest(arrays: bytes, content: dict[str, Any]) -> str:
