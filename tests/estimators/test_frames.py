@@ -233,6 +233,43 @@ def test_dates_in_another_format_are_named():
     assert found.dt.strftime("%d.%m.%Y").tolist() == days
 
 
+@pytest.mark.matrix
+def test_polars_columns_are_converted_by_polars():
+    polars = pytest.importorskip("polars")
+
+    def cure_of(texts, message):
+        column = polars.Series("a", texts)
+        names = {"column": column, "polars": polars}
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                tabular().fit(polars.DataFrame([column]), y)
+            except ValueError as error:
+                caught.append(error)
+        said = "\n".join(str(getattr(one, "message", one)) for one in caught)
+        return eval(re.search(message, said)[1], names)
+
+    for name, texts in WRITTEN.items():
+        with case(name):
+            found = cure_of(texts, r"convert them by (column.*?\))(?:, or drop| if )")
+            np.testing.assert_allclose(found, VALUES)
+    some = ["n.a." if i == 60 else text for i, text in enumerate(WRITTEN["percent"])]
+    found = cure_of(some, r"by (column.*\)), or drop")
+    np.testing.assert_array_equal(np.flatnonzero(found.is_null()), [60])
+    mixed = ["soon" if i == 60 else str(day) for i, day in enumerate(DAYS.dt.date)]
+    found = cure_of(mixed, r"e\.g\. by (column.*\)), or drop")
+    assert found.to_list() == [None if i == 60 else day for i, day in enumerate(DAYS.dt.date)]
+    for form in ("%d.%m.%Y", "%Y/%m/%d", "%d/%m/%y"):
+        with case(form):
+            found = cure_of(DAYS.dt.strftime(form).to_list(), r"values, .* e\.g\. by (column.*)\.")
+            assert found.to_list() == DAYS.dt.date.to_list()
+    found = cure_of([f"0{i}" for i in range(N)], r"declare them, e\.g\. by (column.*)\.")
+    assert found.dtype == polars.Categorical
+    targets = polars.Series("y", WRITTEN["comma"])
+    with pytest.raises(ValueError, match=r"by y\.str\..*\.cast\(polars\.Float64\) if commas"):
+        tabular(MLPRegressor).fit(polars.DataFrame({"age": range(N)}), targets)
+
+
 def test_warnings_of_all_folds_are_the_same_so_that_they_are_printed_once():
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

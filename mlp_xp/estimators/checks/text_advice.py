@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections import Counter
 from typing import Any
 
@@ -21,6 +22,13 @@ _COMMAS = {  # How to remove commas from text, by what they are.
     "decimal": [".str.replace('.', '').str.replace(',', '.')"],
     "thousands": [".str.replace(',', '')"],
     "unknown": [".str.replace(',', '.')", ".str.replace(',', '')"],
+}
+_POLARS_STRIP = r"str.replace_all(r'[^\d.,-]', '')"
+_POLARS_COMMAS = {
+    "": [""],
+    "decimal": [".str.replace_all('.', '', literal=True).str.replace(',', '.')"],
+    "thousands": [".str.replace_all(',', '')"],
+    "unknown": [".str.replace(',', '.')", ".str.replace_all(',', '')"],
 }
 
 
@@ -85,23 +93,45 @@ def _have(names: list[str]) -> str:
     return f"{', '.join(others)} and {last} have" if others else f"{last} has"
 
 
-def cure_of(wrong: WrongText, column: str = "column") -> str:
-    """Return how to convert a column with pandas."""
+def cure_of(wrong: WrongText, column: str = "column", *, is_polars: bool = False) -> str:
+    """Return how to convert a column with pandas or polars."""
     if wrong.form == "large":
         return "correct it"
-    if wrong.form == "date":
-        how = "format='ISO8601', utc=True, errors='coerce'"
-        return f"convert them, e.g. by pandas.to_datetime({column}, {how})"
-    if wrong.form == "day":
-        return f"convert them, e.g. by pandas.to_datetime({column}, dayfirst=True)"
+    write = _polars_code if is_polars else _pandas_code
+    conversions = write(wrong, column)
     if wrong.form not in ("comma", "unit"):
-        return f"convert them, e.g. by pandas.to_numeric({column}, errors='coerce')"
-    column = column if wrong.form == "comma" else f"{column}.{_STRIP}"
-    errors = ", errors='coerce'" if wrong.has_others else ""
-    conversions = [f"pandas.to_numeric({column}{end}{errors})" for end in _COMMAS[wrong.commas]]
+        return f"convert them, e.g. by {conversions[0]}"
     if len(conversions) == 1:
         return f"convert them by {conversions[0]}"
     return (
         f"convert them by {conversions[0]} if commas are decimal points, or by {conversions[1]} if "
         "they separate thousands"
     )
+
+
+def _pandas_code(wrong: WrongText, column: str) -> list[str]:
+    """Return the code that converts a pandas column, for each meaning of its commas."""
+    if wrong.form == "date":
+        return [f"pandas.to_datetime({column}, format='ISO8601', utc=True, errors='coerce')"]
+    if wrong.form == "day":
+        return [f"pandas.to_datetime({column}, dayfirst=True)"]
+    is_number = wrong.form in ("comma", "unit")
+    stripped = f"{column}.{_STRIP}" if wrong.form == "unit" else column
+    errors = ", errors='coerce'" if wrong.has_others or not is_number else ""
+    ends = _COMMAS[wrong.commas if is_number else ""]
+    return [f"pandas.to_numeric({stripped}{end}{errors})" for end in ends]
+
+
+def _polars_code(wrong: WrongText, column: str) -> list[str]:
+    """Return the code that converts a polars column, for each meaning of its commas."""
+    if wrong.form == "date":
+        return [f"{column}.str.slice(0, 10).str.to_date('%Y-%m-%d', strict=False)"]
+    if wrong.form == "day":
+        first, separator, _, _, last = re.split(r"(\D)", wrong.example)[:5]
+        order = "Ymd" if len(first) == 4 else "dmY" if len(last) == 4 else "dmy"
+        return [f"{column}.str.to_date({separator.join(f'%{part}' for part in order)!r})"]
+    is_number = wrong.form in ("comma", "unit")
+    stripped = f"{column}.{_POLARS_STRIP}" if wrong.form == "unit" else column
+    strict = ", strict=False" if wrong.has_others or not is_number else ""
+    ends = _POLARS_COMMAS[wrong.commas if is_number else ""]
+    return [f"{stripped}{end}.cast(polars.Float64{strict})" for end in ends]

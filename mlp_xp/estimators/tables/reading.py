@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from functools import partial
 from numbers import Number
@@ -34,7 +35,8 @@ class RawColumn:
     ``label`` is the column's name in errors. ``values``, of shape ``(rows,)``, holds numbers (NaN
     if missing) or ``datetime64`` (NaT if missing). For the kinds "bool" and "category", it holds
     any values, and None, NaN and pandas' NA mean missing. ``is_declared`` is true if the frame
-    declares the column categorical. A column with an ``error`` cannot be used.
+    declares the column categorical, and ``is_polars`` if the frame is from polars. A column with an
+    ``error`` cannot be used.
     """
 
     label: str
@@ -42,6 +44,7 @@ class RawColumn:
     values: np.ndarray
     is_declared: bool = False
     error: ColumnError | None = None
+    is_polars: bool = False
 
     def raise_error(self) -> None:
         """Raise the error of a column that cannot be used."""
@@ -127,7 +130,8 @@ def read_named(X: Any, names: Sequence[str], used: Collection[str]) -> list[RawC
 
 
 def _read_series(series: Any) -> RawColumn:
-    return _read(f"X[{series.name!r}]", len(series), partial(_of_series, series=series))
+    raw = _read(f"X[{series.name!r}]", len(series), partial(_of_series, series=series))
+    return replace(raw, is_polars=series.implementation.is_polars())
 
 
 def _read(label: str, n_rows: int, read: Callable[[str], RawColumn]) -> RawColumn:

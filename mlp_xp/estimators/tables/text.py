@@ -47,12 +47,14 @@ def parse_text(raw: RawColumn) -> RawColumn:
     wrong = find_wrong_text(texts)
     if wrong is not None and wrong.is_certain:
         if wrong.form == "plain":
+            declare = "cast(polars.Categorical)" if raw.is_polars else "astype('category')"
             warn_caller(
                 f"{raw.label} {wrong.reason}, and is used as numbers. For categories, such as ZIP "
-                "codes, declare them, e.g. by column.astype('category')."
+                f"codes, declare them, e.g. by column.{declare}."
             )
             return parse_numbers(raw)
-        cure = f"{cure_of(wrong)}, or drop the column, or name it in categorical_features"
+        cure = cure_of(wrong, is_polars=raw.is_polars)
+        cure = f"{cure}, or drop the column, or name it in categorical_features"
         raise ColumnError(raw.label, wrong.reason, cure)
     return drop_gaps(raw, ())
 
@@ -70,7 +72,8 @@ def warn_of_values(raw: RawColumn, *, is_left_out: bool) -> None:
     wrong = find_wrong_text(texts)
     if wrong is not None and wrong.is_unusual and len(texts) > 2:
         use = "and is left out" if is_left_out else f"but is used as {len(texts)} categories"
-        warn_caller(f"{raw.label} {wrong.reason}, {use}. To use the values, {cure_of(wrong)}.")
+        cure = cure_of(wrong, is_polars=raw.is_polars)
+        warn_caller(f"{raw.label} {wrong.reason}, {use}. To use the values, {cure}.")
 
 
 def parse_dates(raw: RawColumn) -> RawColumn:

@@ -56,7 +56,9 @@ class RealTargets(Targets):
             wrong = find_wrong_text(Counter(v for v in texts if isinstance(v, str)))
             if wrong is not None and wrong.form in ("comma", "unit"):
                 series = name if hasattr(y, "str") else f"pandas.Series({name})"
-                raise ValueError(f"{name} {wrong.reason}: {cure_of(wrong, series)}.") from error
+                is_polars = type(y).__module__.startswith("polars")
+                cure = cure_of(wrong, series, is_polars=is_polars)
+                raise ValueError(f"{name} {wrong.reason}: {cure}.") from error
             raise ValueError(
                 f"{name} contains text, e.g. {text!r}, but {estimator} predicts numbers: use "
                 "MLPClassifier for classes, or convert the text to numbers."
