@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from difflib import get_close_matches
+import re
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 # Other libraries' names for our parameters and their values, in lower case.
@@ -49,6 +49,8 @@ _ELSEWHERE = {
     }.items()
     for theirs in names.split()
 }
+_ALIKE = 0.9  # The least ratio of equal letters in two names that are alike.
+_LISTED = 20  # The maximum number of names in a message.
 # Device names that users may pass as a backend by mistake.
 _BACKENDS = {"cuda": "auto", "gpu": "auto"}
 
@@ -76,8 +78,45 @@ def nearest(given: Any, names: Iterable[str]) -> str:
     lower = {name.lower().lstrip("-"): name for name in names}
     wanted = str(given).lower().lstrip("-")
     elsewhere = _ELSEWHERE | _BACKENDS if "numpy" in lower else _ELSEWHERE
-    near = [elsewhere.get(wanted, ""), *get_close_matches(wanted, lower, 1)]
+    near = [elsewhere.get(wanted, ""), *_close(wanted, lower, 0.6)]
     return next((lower[name] for name in near if name in lower), "")
+
+
+def alike(given: str, names: Iterable[str]) -> str:
+    """Return the name that differs only in case, punctuation or a letter, or "".
+
+    Names of columns may be alike by chance, so short names and digits must be equal.
+
+    Examples
+    --------
+    >>> from mlp_xp._utils.names import alike
+    >>> alike("Unit price", ["unit_price", "price"])
+    'unit_price'
+    >>> alike("income_2023", ["income_2024"])
+    ''
+    """
+    bare = {_bare(name): name for name in names}
+    found = _close(_bare(given), bare, _ALIKE)
+    digits = [re.sub(r"\D", "", name) for name in (given, *found)]
+    return bare[found[0]] if found and len({*digits}) == 1 else ""
+
+
+def _close(given: str, names: Iterable[str], least: float) -> list[str]:
+    """Return the name that is nearest to another one, if the ratio of equal letters suffices."""
+    from difflib import get_close_matches  # Import only for errors, since it is slow.
+
+    return get_close_matches(given, list(names), 1, least)
+
+
+def _bare(name: str) -> str:
+    """Return a name without case and punctuation."""
+    return re.sub(r"[\W_]", "", name).lower() or name
+
+
+def list_names(names: Sequence[str], quote: Callable[[str], str] = repr) -> str:
+    """Return the first names, and the number of the others, as text for a message."""
+    more = [f"{len(names) - _LISTED} more"] if len(names) > _LISTED else []
+    return ", ".join([*map(quote, names[:_LISTED]), *more])
 
 
 def error_end(given: Any, names: Iterable[str]) -> str:

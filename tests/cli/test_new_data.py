@@ -201,6 +201,18 @@ def test_numbers_of_new_rows_are_tested(mlp_xp, fails, undrawn):
     )
 
 
+def test_a_table_with_other_columns_lists_the_first_absent_ones(mlp_xp, fails):
+    names = [f"c{i:02}" for i in range(60)]
+    rows = np.random.default_rng(0).normal(size=(20, 60)).round(3).astype(str)
+    write("wide.csv", [*map(",".join, [names, *rows])])
+    mlp_xp("train", "wide.csv", *SETTINGS)
+    write("new.csv", ["a,b", "1,2"])
+    told = "has no column 'c00', 'c01', 'c02', 'c03', "
+    line = fails("predict", "run", "new.csv")
+    assert told in line
+    assert "'c19', 39 more, which the network was trained with; it has a, b" in line
+
+
 def test_ids_are_for_tables(mlp_xp, fails, finished):
     Image.new("L", (8, 8)).save("a.png")
     said = "--id name is for tables, but RUN is for images"

@@ -134,6 +134,9 @@ def test_columns_are_matched_by_name():
         model.predict(renamed)
     cure = re.search(r"did you mean (X\.rename\(.*\))\?$", str(caught.value))[1]
     np.testing.assert_array_equal(model.predict_proba(eval(cure, {"X": renamed})), expected)
+    for columns in ({"age": "wage"}, {"paid": "page", "smokes": "somes"}, {"joined": "joined2"}):
+        with pytest.raises(ValueError, match=r"lacks columns of the fit, .*: add what is missing"):
+            model.predict(X.rename(columns=columns))
     held = tabular().fit(X[["age", "smokes"]], y, X_val=X[["smokes", "age"]], y_val=y)
     assert held.validation_scores_[-1] == held.score(X[["age", "smokes"]], y)
     with pytest.warns(UserWarning, match="X does not have valid feature names"):

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlp_xp._utils.categories import is_finite
+from mlp_xp._utils.names import list_names
 from mlp_xp.datasets._dataset import Column, Columns, Dataset, DatasetError, split_dataset
 from mlp_xp.datasets._own_data.columns import choose_columns
 from mlp_xp.datasets._own_data.csv_format import CsvFormat, number_with_comma
@@ -178,7 +179,7 @@ def targets_of(path: Path, table: Table, class_names: Sequence[str]) -> NDArray[
     codes = {name: code for code, name in enumerate(class_names)}
     labels = [*map(str, _labels(table.y).tolist())]
     if unknown := sorted({*labels} - codes.keys()):
-        known = ", ".join(class_names[:20]) + (", ..." if len(class_names) > 20 else "")
+        known = list_names(class_names, str)
         raise DatasetError(
             f"{path}: {table.target!r} has {unknown[0][:40]!r}, but the network was trained with "
             f"the classes {known}: correct it, or leave it empty to skip the row"

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlp_xp._utils.categories import WORDS, parse_date
+from mlp_xp._utils.names import error_end, list_names
 from mlp_xp.datasets._dataset import Column, DatasetError
 from mlp_xp.datasets._own_data.columns import check_columns, first_value
 from mlp_xp.datasets._own_data.csv_format import CsvFormat
@@ -68,9 +69,7 @@ def choose(path: Path, names: list[str], wanted: Wanted) -> Choice:
             f"{path} has {names.count(repeated[0])} columns named {repeated[0]!r}: rename all but "
             "one, or begin the file with a line of names"
         )
-    from mlp_xp._utils.names import error_end  # Imported here, since difflib is slow to import.
-
-    shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+    shown = list_names(names, str)
     if unknown := [name for name in wanted.drop if name not in names]:
         end = error_end(unknown[0], names)
         raise DatasetError(f"{path} has no column {unknown[0]!r} to drop{end} It has {shown}")
@@ -97,7 +96,7 @@ def choose(path: Path, names: list[str], wanted: Wanted) -> Choice:
     where = {name: position for position, name in enumerate(names)}
     if absent := [name for name in features if name not in where]:
         raise DatasetError(
-            f"{path} has no column {', '.join(map(repr, absent))}, which the network was trained "
+            f"{path} has no column {list_names(absent)}, which the network was trained "
             f"with; it has {shown}"
         )
     if unknown := [name for name in wanted.kept if name not in where]:

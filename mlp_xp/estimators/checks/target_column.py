@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from mlp_xp._utils.names import error_end, list_names
+
 
 def take_target(X: Any, y: Any, name: str = "y") -> tuple[Any, Any]:
     """Return X and y; if y names a column of the data frame X, return this column as y."""
@@ -16,12 +18,10 @@ def take_target(X: Any, y: Any, name: str = "y") -> tuple[Any, Any]:
             f"{name} must have a target for each sample, got the text {y!r}. To take a column as "
             "target, pass a data frame with this column as X."
         )
-    from mlp_xp.estimators.tables.frames import as_frame, list_names
+    from mlp_xp.estimators.tables.frames import as_frame
 
     frame = as_frame(X)
     if y not in frame.columns:
-        from mlp_xp._utils.names import error_end  # Import only for errors.
-
         end, shown = error_end(y, map(str, frame.columns)), list_names(frame.columns)
         raise ValueError(f"X has no column {y!r} to use as {name}{end} It has {shown}.")
     series = frame[y]

@@ -11,10 +11,11 @@ from scipy import sparse
 from sklearn.utils.validation import validate_data
 
 from mlp_xp._utils.categories import judge_categories
+from mlp_xp._utils.names import list_names
 from mlp_xp._utils.sklearn_compat import warn_caller
 from mlp_xp.estimators.checks.text_advice import IMPUTE
 from mlp_xp.estimators.tables.columns import TableColumns
-from mlp_xp.estimators.tables.frames import has_names, list_names
+from mlp_xp.estimators.tables.frames import has_names
 from mlp_xp.estimators.tables.kinds import (
     CategoryColumn,
     Column,

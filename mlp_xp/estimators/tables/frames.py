@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection
 from typing import Any
 
 from narwhals.stable import v2 as narwhals
 
-from mlp_xp._utils.names import nearest
+from mlp_xp._utils.names import alike, list_names
 from mlp_xp._utils.sklearn_compat import warn_caller
-
-_NAMED = 20  # The maximum number of columns that a message names.
 
 
 def as_frame(X: Any) -> Any:
@@ -39,7 +37,7 @@ def match_names(X: Any, names: Collection[str], used: Collection[str]) -> Any:
     given, known = dict.fromkeys(frame.columns), {*names}
     others = [name for name in given if name not in known]
     if missing := [name for name in names if name in used and name not in given]:
-        meant = {near: name for name in missing if (near := nearest(name, others))}
+        meant = {near: name for name in missing if (near := alike(name, others))}
         # A pandas frame would rename rows without the keyword; other libraries do not have it.
         keyword = "columns=" if narwhals.dependencies.is_pandas_like_dataframe(X) else ""
         cure = f"did you mean X.rename({keyword}{meant})?" if meant else "add what is missing."
@@ -47,9 +45,3 @@ def match_names(X: Any, names: Collection[str], used: Collection[str]) -> Any:
     if others:
         warn_caller(f"X has columns that the fit did not have, ignored: {list_names(others)}.")
     return frame
-
-
-def list_names(names: Sequence[str], quote: Callable[[str], str] = repr) -> str:
-    """Return the first names, and the number of the others, as text for a message."""
-    more = [f"{len(names) - _NAMED} more"] if len(names) > _NAMED else []
-    return ", ".join([*map(quote, names[:_NAMED]), *more])
