@@ -19,6 +19,7 @@ from sklearn.utils.validation import _num_samples, check_is_fitted, validate_dat
 from mlp_xp._utils.sklearn_compat import check_same_namespace
 from mlp_xp.backends import get_backend, host, namespace_backend
 from mlp_xp.estimators.base import BaseMLP
+from mlp_xp.estimators.checks.batches import refuse_batches
 from mlp_xp.estimators.checks.target_column import take_target
 from mlp_xp.estimators.checks.validation import asks_for_table, check_weights, check_x
 from mlp_xp.estimators.classifier import MLPClassifier
@@ -66,7 +67,7 @@ class BaseEnsemble(DescriptionMixin, BaseEstimator):  # type: ignore[misc]
     def fit(
         self,
         X: Any,
-        y: Any,
+        y: Any = None,
         sample_weight: Any = None,
         *,
         X_val: Any = None,
@@ -99,6 +100,7 @@ class BaseEnsemble(DescriptionMixin, BaseEstimator):  # type: ignore[misc]
         """
         if self.n_jobs == 0:
             raise ValueError("`n_jobs` must not be 0: use 1 or more, or -1 for all processors.")
+        refuse_batches(X, y, "an ensemble")
         X, y = take_target(X, y)
         held_out = {"X_val": X_val, "y_val": y_val, "sample_weight_val": sample_weight_val}
         with unchanged_by_errors(self):

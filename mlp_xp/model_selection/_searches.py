@@ -11,6 +11,7 @@ from joblib.parallel import get_active_backend
 from sklearn import model_selection
 from sklearn.model_selection import _search_successive_halving as halving
 
+from mlp_xp.estimators.checks.batches import refuse_batches
 from mlp_xp.estimators.checks.target_column import take_target
 from mlp_xp.model_selection._execution import ManyModels, Unfinished, many_models
 
@@ -64,6 +65,7 @@ class _ManyModels:
         -------
         self
         """
+        refuse_batches(X, y, "a search")
         X, y = take_target(X, y)
         search: Any = self
         estimator = search if getattr(search, "_skl_callbacks", None) else search.estimator

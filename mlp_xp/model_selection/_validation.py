@@ -9,6 +9,7 @@ from typing import Any
 
 from sklearn import model_selection
 
+from mlp_xp.estimators.checks.batches import refuse_batches
 from mlp_xp.estimators.checks.target_column import take_target
 from mlp_xp.model_selection._execution import many_models
 
@@ -21,10 +22,12 @@ def _at_once(theirs: Callable[..., Any]) -> Callable[[Callable[..., Any]], Calla
         def function(*args: Any, **settings: Any) -> Any:
             estimator = args[0] if args else settings.get("estimator")
             n_jobs, verbose = settings.get("n_jobs"), settings.get("verbose", 0)
-            if isinstance(args[2] if len(args) > 2 else settings.get("y"), str):
-                settings = inspect.signature(theirs).bind(*args, **settings).arguments
-                settings["X"], settings["y"] = take_target(settings["X"], settings["y"])
-                args = ()
+            given = inspect.signature(theirs).bind_partial(*args, **settings).arguments
+            X, y = given.get("X"), given.get("y")
+            refuse_batches(X, y, "a cross-validation")
+            if isinstance(y, str):
+                X, y = take_target(X, y)
+                args, settings = (), {**given, "X": X, "y": y}
             with many_models(estimator, n_jobs=n_jobs, verbose=verbose):
                 return theirs(*args, **settings)
 

@@ -7,9 +7,10 @@ from helpers import peak, problem
 from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning, DataConversionWarning
 
-from mlp_xp import MLPClassifier, MLPRegressor, get_backend
+from mlp_xp import MLPClassifier, MLPEnsembleClassifier, MLPRegressor, get_backend
 from mlp_xp.augmentation import Flip, Mixup
 from mlp_xp.callbacks import Callback, Checkpoint
+from mlp_xp.model_selection import GridSearchCV, cross_val_score
 
 X, y = problem(n=70, features=12)
 SIZES = 16, 16, 16, 16, 6
@@ -276,6 +277,18 @@ def generated():
 def test_what_is_no_iterable_of_batches_is_told_the_cure(given, message):
     with pytest.raises((TypeError, ValueError), match=message):
         model().fit(given)
+
+
+@pytest.mark.parametrize("given", [B, Again(B)], ids=["list", "iterable"])
+def test_what_needs_whole_arrays_refuses_batches(given):
+    for what, fit in (
+        ("an ensemble", MLPEnsembleClassifier(model(), n_estimators=2).fit),
+        ("a search", GridSearchCV(model(), {"alpha": [0.1, 1.0]}).fit),
+        ("a cross-validation", lambda X: cross_val_score(model(), X)),
+    ):
+        told = f"^X must be an array or a data frame for {what}, .* got batches .*: join them, or"
+        with pytest.raises(TypeError, match=told):
+            fit(given)
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,15 @@ def has_batches(X: Any, y: Any) -> bool:
     return is_list or is_stream(X)
 
 
+def refuse_batches(X: Any, y: Any, what: str) -> None:
+    """Raise TypeError if X is an iterable of batches; ``what`` is e.g. "an ensemble"."""
+    if has_batches(X, y):
+        raise TypeError(
+            f"X must be an array or a data frame for {what}, which takes some of its rows, got "
+            f"batches ({type(X).__name__}): join them, or fit an MLPClassifier or MLPRegressor."
+        )
+
+
 def check_training(model: Any, given: Given, *, reset: bool, processes: SingleProcess) -> Sample:
     """Return the checked training samples, given as arrays or as batches."""
     if has_batches(*given[:2]):
