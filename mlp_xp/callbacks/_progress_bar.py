@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from mlp_xp._utils.display.progress import LiveBar, NotebookBar, open_bar, time_left
 from mlp_xp._utils.optional import optional
@@ -81,7 +81,7 @@ class ProgressBar(Live):
         self._epoch += 1
         self._is_between_epochs = True
         if record.validation_score is not None:
-            self._score = [self._score_text(model, record.validation_score)]
+            self._score = [self._score_text(model, record)]
         self._texts = self._measures(model, Running(record.loss, record.accuracy))
         fraction = self._fraction(model, self._epoch)
         self._draw(model, fraction, self._texts, self._epoch)
@@ -110,7 +110,13 @@ class ProgressBar(Live):
         """Return loss and score, the most important first."""
         return [f"loss {running.loss:.4f}", *self._score]
 
-    def _score_text(self, model: Any, score: float) -> str:
+    def _score_text(self, model: Any, record: Record) -> str:
+        """Return the validation score as text; a loss is shown as it is, not negated."""
+        score = cast(float, record.validation_score)
+        if getattr(model, "scoring", None) == "refinement":
+            return f"refinement {-score:.4f}"
+        if record.validation_loss is not None and score == -record.validation_loss:
+            return f"validation loss {-score:.4f}"
         return f"validation {score:.4f}"
 
     def _total(self, model: Any) -> str:

@@ -51,6 +51,20 @@ def test_the_bar_shows_how_far_the_fit_is_on_one_line(terminal, clock, monkeypat
     assert len(last_line(screen.getvalue())) <= width
 
 
+@pytest.mark.parametrize(
+    ("scoring", "score", "shown"),
+    [
+        ("refinement", -0.25, "refinement 0.2500"),
+        ("loss", -0.5, "validation loss 0.5000"),
+        ("neg_log_loss", -0.25, "validation -0.2500"),
+    ],
+)
+def test_a_loss_is_not_shown_negated(scoring, score, shown, capsys):
+    with begun(1, scoring=scoring) as (bar, model):
+        bar.on_epoch_end(model, record(1, validation_score=score, validation_loss=0.5))
+    assert f"loss 1.0000  {shown}  " in capsys.readouterr().out
+
+
 def test_the_time_left_ticks_between_two_reports(terminal, clock):
     screen = terminal()
     with begun(100) as (bar, model):

@@ -137,10 +137,17 @@ def test_checkpoints_that_were_asked_for_stay_and_no_recipe_is_needed(mlp_xp, re
 
 
 def test_options_that_change_the_numbers_are_refused(fails, partial_run):
-    refused = "--dropout 0.9", "--recipe record", "--data digits", "--early-stopping", "--out x"
+    refused = (
+        "--dropout 0.9",
+        "--recipe record",
+        "--data digits",
+        "t.csv",
+        "--early-stopping",
+        "--out x",
+    )
     for typed in (*refused, "--no-residual"):
         line = fails("train", "--resume", "run", *typed.split())
-        option = typed.split()[0].replace("--no-", "--")
+        option = typed.removeprefix("--data ").split()[0].replace("--no-", "--")
         assert f"{option} cannot be combined with --resume, which keeps the settings" in line
     assert partial_run.exists()
 

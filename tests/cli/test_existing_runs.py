@@ -105,7 +105,7 @@ def test_options_that_differ_from_those_of_the_run_are_an_error(fails, mlp_xp, d
         ("--hidden 8 4", "with --hidden 16, got --hidden 8 4: type the same options, or --out r"),
         ("--dropout 0.5", "without --dropout 0.5: type the same options"),
         ("--no-residual", "without --no-residual: "),
-        ("--data cifar10", "with --data digits, got --data cifar10: "),
+        ("--data cifar10", "with digits, got cifar10: "),
         ("--epochs 9", "with --epochs 8, got --epochs 9: to train for more epochs, type mlp-xp "),
         ("--epochs 7", "with --epochs 8, got --epochs 7: type the same options, or --out run-2"),
     ):
@@ -117,15 +117,30 @@ def test_options_that_differ_from_those_of_the_run_are_an_error(fails, mlp_xp, d
     assert contents("run") == before
 
 
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize("resume", [[], ["--resume"]])
+def test_an_empty_folder_can_be_the_folder_of_a_run(resume, mlp_xp):
+    Path("run").mkdir()
+    assert mlp_xp(*START, *resume).status == 0
+    assert Path("run", "config.json").exists()
+
+
+def test_an_existing_folder_is_an_error_before_the_data_are_loaded(fails, digits_run, monkeypatch):
+    monkeypatch.setattr(prepare, "load_data", Mock(side_effect=AssertionError))
+    line = fails(*START)
+    assert "run already exists, and runs are never overwritten: add --resume to resume it" in line
+    assert "or type --out run-2" in line
+
+
 def test_what_is_no_run_is_an_error_that_says_what_to_type(fails, digits_run):
     assert "run already exists, and runs are never overwritten: add --resume" in fails(*START)
     assert "type --resume RUN to resume it, or --out RUN --resume" in fails(*TINY, "--resume")
-    for name in ("empty", "other.partial"):
+    for name in ("full", "other.partial"):
         Path(name).mkdir()
-    Path("other.partial/thesis.txt").touch()
+        Path(name, "thesis.txt").touch()
     Path("table.csv").touch()
     for typed, said in (
-        ("--out empty --resume", "empty has no config.json, so it is not a run folder: expected"),
+        ("--out full --resume", "full has no config.json, so it is not a run folder: expected"),
         ("--out other --resume", "other.partial is not from mlp-xp train: move or remove it"),
         ("--out other", "other.partial is not from mlp-xp train: move or remove it"),
         ("--resume table.csv", "table.csv is a file, so it is not a run folder"),

@@ -173,7 +173,7 @@ def test_new_rows_are_tested_even_if_they_are_few_or_of_one_class(mlp_xp, fails,
     assert (done.out.splitlines()[1:], done.err) == (test.splitlines(), "")
     write("one.csv", ["Straße;Größe", "b;1,5"])
     done = mlp_xp("evaluate", "run", "one.csv")
-    assert done.out.endswith(" % (most frequent class 100.00 %) of 1 samples\n")
+    assert done.out.endswith(" % (most frequent class 100.00 %) of 1 sample\n")
     assert "one.csv differs from the training data, so all of its samples are tested" in done.err
     assert " of 91 samples" in mlp_xp("evaluate", "run", "one.csv", "copy.csv").out
     write("two.csv", ["Größe;Straße", "1,5;c", "1,5;"])
@@ -190,11 +190,24 @@ def write_new():
     return ["unlabeled.csv"]
 
 
+def test_a_single_epoch_and_a_single_row_are_singular(mlp_xp, undrawn):
+    write("old.csv", ["i,y", *(f"{i % 7},{'ab'[i % 7 > 2]}" for i in range(80))])
+    one = [*SETTINGS[2:], "--resume"]
+    assert ", 1 epoch, batches of" in mlp_xp("train", "old.csv", "--epochs", 1, *one).out
+    out = mlp_xp("train", "old.csv", "--epochs", 1, *one).out
+    assert "run is complete after 1 epoch: nothing to train" in out
+    assert "resumed after 1 epoch," in mlp_xp("train", "--resume", "run", "--epochs", 2).out
+    write("new.csv", ["i,y", "1,a"])
+    assert mlp_xp("evaluate", "run", "new.csv").out.endswith(" of 1 sample\n")
+
+
 def test_numbers_of_new_rows_are_tested(mlp_xp, fails, undrawn):
     write("old.csv", ["i,y", *(f"{i},{2 * i}.5" for i in range(80))])
     mlp_xp("train", "old.csv", *SETTINGS)
     write("new.csv", ["y,i", "3.5,1", "4.5,2", ",3"])
     assert mlp_xp("evaluate", "run", "new.csv").out.endswith(" of 2 samples\n")
+    found = json.loads(mlp_xp("evaluate", "run", "new.csv", "--json").out)
+    assert (found["rows"], "images" in found) == (2, False)
     write("new.csv", ["y,i", "3.5,1"])
     assert "new.csv must have at least 2 rows to compute R2, got 1" in fails(
         "evaluate", "run", "new.csv"

@@ -15,6 +15,7 @@ from mlp_xp.cli.run_folder.config import DataInfo, digest_of
 from mlp_xp.cli.run_folder.saved_run import read_run
 from mlp_xp.cli.terminal.lines import print_note
 from mlp_xp.cli.terminal.output import Output
+from mlp_xp.cli.terminal.text import count_text
 from mlp_xp.cli.training.tasks import baseline_of, task_of
 from mlp_xp.datasets import Dataset
 from mlp_xp.recipes import FILES
@@ -34,7 +35,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
         output.samples = "samples"
     data = _load(paths, info, args, output)
     task = task_of(info.class_names)
-    with output.doing(f"testing on {len(data.x_test):,} {output.samples}"):
+    with output.doing(f"testing on {count_text(len(data.x_test), output.samples)}"):
         test = task.test(model, data)
     lines, details = task.table(test, output.samples)
     for line in lines:
@@ -42,8 +43,9 @@ def run(args: argparse.Namespace, output: Output) -> int:
     scores = task.scores(test.y, test.predicted)
     if info.name == FILES:
         scores |= baseline_of(task, data)
-    text = f"{task.summary(scores)} of {len(test.y):,} {output.samples}"
-    output.result(text, {**scores, "images": len(test.y), **details})
+    text = f"{task.summary(scores)} of {count_text(len(test.y), output.samples)}"
+    counted = "rows" if info.image_shape is None else "images"
+    output.result(text, {**scores, counted: len(test.y), **details})
     return 0
 
 

@@ -14,6 +14,7 @@ from mlp_xp.backends import Backend
 from mlp_xp.cli.loading import load_backend
 from mlp_xp.cli.terminal.lines import print_line
 from mlp_xp.cli.terminal.output import Output
+from mlp_xp.cli.terminal.text import count_text
 from mlp_xp.datasets import load_cifar10, split_dataset
 from mlp_xp.lab import run_mlp_training
 from mlp_xp.plotting import TrainingCurvesDisplay, new_figure, save_figure
@@ -35,7 +36,8 @@ def run(args: argparse.Namespace, output: Output) -> int:
     x_train, y_train, x_test, y_test = split_dataset(data, labels, _FRACTION, seed=args.seed)
     del data
     print_line(
-        f"{len(x_train):,} images to train on, {args.hidden} hidden neurons, {args.epochs} epochs"
+        f"{len(x_train):,} images to train on, {args.hidden} hidden neurons, "
+        f"{count_text(args.epochs, 'epochs')}"
     )
     next_line = 0.0
 

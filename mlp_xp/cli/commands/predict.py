@@ -15,6 +15,7 @@ from mlp_xp.cli.prediction_files import check_out, text_table, write_columns
 from mlp_xp.cli.run_folder.config import DataInfo
 from mlp_xp.cli.run_folder.saved_run import read_run
 from mlp_xp.cli.terminal.output import Output
+from mlp_xp.cli.terminal.text import count_text
 from mlp_xp.cli.training.tasks import Predictions, task_of
 
 _N_SHOWN = 10  # The number of rows that are printed.
@@ -38,7 +39,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
         else:
             rows, x = {"file": [*map(str, files)]}, read_images(files, info)
     noun = "rows" if is_table else "images"
-    with output.doing(f"predicting {len(x):,} {noun}"):
+    with output.doing(f"predicting {count_text(len(x), noun)}"):
         found = task_of(info.class_names).predict(model, x)
     _check_ids(args.id, {"file", "row", *found.columns})
     if args.out is not None:
@@ -104,7 +105,7 @@ def _lines(
         }
         lines = text_table(columns | found.texts(n_shown))
     if n_rows > n_shown:
-        summary = f"{n_rows:,} {noun if n_rows > 1 else noun[:-1]}: {found.summary}"
+        summary = f"{count_text(n_rows, noun)}: {found.summary}"
         cure = "to write a row for each, type --out predictions.csv"
         lines.append(f"{summary}; {cure}" if out is None else f"{summary}; written to {out}")
     return lines

@@ -13,7 +13,7 @@ import numpy as np
 from mlp_xp._utils.optional import as_typed, check_installed
 from mlp_xp._utils.signals import interrupts
 from mlp_xp.cli.run_folder.config import REPORT
-from mlp_xp.cli.run_folder.folder import BeginRun, new_run, resumed_run
+from mlp_xp.cli.run_folder.folder import BeginRun, check_is_new, new_run, resumed_run
 from mlp_xp.cli.terminal.lines import print_note
 from mlp_xp.cli.terminal.output import Output
 from mlp_xp.cli.terminal.process import message_for_user
@@ -47,6 +47,8 @@ def run(args: argparse.Namespace, output: Output) -> int:
     # Divergence is reported in one sentence, so NumPy's warnings are redundant.
     with ranks.sharing_errors(), np.errstate(over="ignore", invalid="ignore"):
         settings, run, extends = plan_training(typed, args.resume, args.out)
+        if run is None and args.out is not None:
+            check_is_new(args.out)  # Before the data are loaded, which may take long.
         if run is not None and run.is_complete and not extends:
             ranks.first(None)
             seconds = time.perf_counter() - args.start_time

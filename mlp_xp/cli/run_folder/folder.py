@@ -136,12 +136,26 @@ class BeginRun(Callback):
         write_config(self.folder, self._config)
 
 
+def check_is_new(out: Path) -> None:
+    """Raise ValueError if the folder for a new run exists, unless it is empty."""
+    if out.exists() and not _is_empty(out):
+        raise ValueError(
+            f"{out} already exists, and runs are never overwritten: add --resume to resume it, or "
+            f"type --out {as_typed(f'{out}-2')}"
+        )
+
+
+def _is_empty(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
+
+
 @contextlib.contextmanager
 def new_run(out: Path | None, data: str) -> Iterator[RunFolder]:
     """Create the folder of a run, which gets its final name at the end of the run.
 
     After an error, the folder is removed unless it contains a model, a checkpoint or a history.
-    ``out`` defaults to ``runs/<date>-<time>-<data>``, with a number appended if that folder exists.
+    ``out``, which may be an empty folder, defaults to ``runs/<date>-<time>-<data>``, with a number
+    appended if that folder exists.
     """
     with contextlib.ExitStack() as stack:
         folder, final = _create_folder(out, data, stack)
@@ -197,12 +211,13 @@ class FoundRun(NamedTuple):
 def find_run(name: Path) -> FoundRun | None:
     """Find a run; ``name`` is its final folder, or the folder of an interrupted run.
 
-    Return None if the run does not exist, or was interrupted before its training began. Raise
-    ValueError if the folder is not a run, or is a run without a checkpoint to resume from.
+    Return None if the run does not exist, is an empty folder, or was interrupted before its
+    training began. Raise ValueError if the folder is not a run, or is a run without a checkpoint to
+    resume from.
     """
     partial = name.with_name(f"{name.name}.partial")
     folder = partial if partial.exists() else name
-    if not folder.exists():
+    if not folder.exists() or _is_empty(folder):
         return None
     final = folder.with_name(re.sub(r"\.partial(-\d+)?$", "", folder.name))
     if not (folder / CONFIG).exists():
@@ -235,24 +250,27 @@ def _create_folder(out: Path | None, data: str, stack: contextlib.ExitStack) -> 
     while True:
         final = out or Path("runs", stem if attempt == 1 else f"{stem}-{attempt}")
         partial = final.with_name(f"{final.name}.partial")
-        taken = (
-            f"{final} already exists, and runs are never overwritten: add --resume to resume it, or"
-        )
-        if not final.exists():
+        if out is not None:
+            check_is_new(out)
+        if out is not None or not final.exists():
             try:
+                if final.exists():
+                    final.rmdir()  # It is empty.
                 _move_aside(partial)
                 make_folder(partial)
                 stack.enter_context(locked(partial))
                 return partial, final
-            except BlockingIOError:
-                taken = f"another mlp-xp train is writing to {partial}:"
+            except BlockingIOError as error:
+                if out is not None:
+                    raise ValueError(
+                        f"another mlp-xp train is writing to {partial}: type --out "
+                        f"{as_typed(f'{out}-2')}"
+                    ) from error
             except OSError as error:
                 raise ValueError(
                     f"{partial} cannot be created ({error.strerror}): set --out to a folder that "
                     "you may write to"
                 ) from error
-        if out is not None:
-            raise ValueError(f"{taken} type --out {as_typed(f'{out}-2')}")
         attempt += 1
 
 

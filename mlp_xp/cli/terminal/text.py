@@ -64,6 +64,18 @@ def seconds_text(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds:.2f} s"
 
 
+def count_text(count: int, noun: str) -> str:
+    """Format a count of things, given their plural.
+
+    Examples
+    --------
+    >>> from mlp_xp.cli.terminal.text import count_text
+    >>> count_text(1, "epochs"), count_text(2000, "epochs")
+    ('1 epoch', '2,000 epochs')
+    """
+    return f"{count:,} {noun.removesuffix('s') if count == 1 else noun}"
+
+
 def number_text(value: float) -> str:
     """Format a count with thousands separators, or as "" if it is not finite."""
     return "" if not math.isfinite(value) else f"{value:,.0f}"

@@ -14,6 +14,7 @@ from mlp_xp.callbacks import Callback
 from mlp_xp.cli.run_folder.folder import BeginRun
 from mlp_xp.cli.terminal.lines import print_note
 from mlp_xp.cli.terminal.output import Output
+from mlp_xp.cli.terminal.text import count_text
 from mlp_xp.cli.training.deadline import Deadline
 from mlp_xp.cli.training.prepare import Prepared
 from mlp_xp.cli.training.progress import Progress
@@ -65,7 +66,7 @@ def ending_of(model: Any, *, is_interrupted: bool) -> Fitted:
         what = "validation score" if by_score else "loss"
         text = f"stopped early after epoch {epochs} of {model.max_iter}: the {what} did not improve"
         text += f" by more than {model.tol:g} (tol)" if model.tol else ""
-        text += f" for {model.n_iter_no_change} epochs; "
+        text += f" for {count_text(model.n_iter_no_change, 'epochs')}; "
     if text and kept == epochs:
         text += "the current network is kept"
     elif kept < epochs:

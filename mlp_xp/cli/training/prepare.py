@@ -10,6 +10,7 @@ import numpy as np
 from mlp_xp.backends import Backend
 from mlp_xp.cli.loading import describe, load_data, load_recipe_backend
 from mlp_xp.cli.terminal.output import Output
+from mlp_xp.cli.terminal.text import count_text
 from mlp_xp.cli.training.settings import OWN_OPTIONS, Settings
 from mlp_xp.cli.training.tasks import Task, task_of
 from mlp_xp.datasets import Dataset
@@ -49,7 +50,8 @@ def print_prepared(prepared: Prepared, output: Output) -> None:
     settings, data, model, task, backend = prepared
     name = settings.data_path if settings.data == FILES else settings.data
     output.print(
-        f"{name}: {len(data.x_train):,} {output.samples} to train on, {len(data.x_test):,} to test"
+        f"{name}: {count_text(len(data.x_train), output.samples)} to train on, "
+        f"{len(data.x_test):,} to test"
     )
     columns = data.columns or Columns("", ())
     if columns.used:
@@ -73,7 +75,8 @@ def print_prepared(prepared: Prepared, output: Output) -> None:
         output.print(f"target: {name}{task.describe(data.y_train)} ({settings.task})")
         size = min(resolve_batch_size(model.batch_size), len(data.x_train))
         output.print(
-            f"training: recipe {settings.recipe}, {model.max_iter} epochs, batches of {size}"
+            f"training: recipe {settings.recipe}, {count_text(model.max_iter, 'epochs')}, "
+            f"batches of {size}"
         )
     output.print(f"backend: {describe(backend)}")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, cast
 
 from mlp_xp.callbacks import ProgressBar
 from mlp_xp.cli.terminal.output import Output
@@ -76,8 +76,8 @@ class Progress(ProgressBar):
         scores = self._task.running(running, model)
         return [f"loss {running.loss:.3f}", *self._score, *scores, *self._speed]
 
-    def _score_text(self, model: Any, score: float) -> str:
-        name = score_of(model, self._task)
+    def _score_text(self, model: Any, record: Record) -> str:
+        name, score = score_of(model, self._task), cast(float, record.validation_score)
         if name in ("loss", "refinement"):
             return f"val loss {-score:.3f}"
         return f"val score {score:.3f}" if name == "score" else self._task.validation(score)

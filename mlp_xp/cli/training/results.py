@@ -21,6 +21,7 @@ from mlp_xp.cli.run_folder.run_summary import CURVES, best_epoch, history_rows, 
 from mlp_xp.cli.run_folder.saved_run import named
 from mlp_xp.cli.terminal.lines import print_line, print_note
 from mlp_xp.cli.terminal.output import Output
+from mlp_xp.cli.terminal.text import count_text
 from mlp_xp.cli.training.fit import Fitted
 from mlp_xp.cli.training.prepare import Prepared
 from mlp_xp.cli.training.settings import option_name
@@ -82,7 +83,7 @@ def write_results(
         output.print(fitted.text)
     if fitted.cause:
         print_line(fitted.cause, sys.stderr)
-    with output.doing(f"testing on {len(data.x_test):,} {output.samples}"):
+    with output.doing(f"testing on {count_text(len(data.x_test), output.samples)}"):
         test = task.test(model, data, **({} if fitted.has_views else {"tta": None}))
     may_be_useless = model.loss_curve_ and not (fitted.cause or fitted.is_interrupted)
     if may_be_useless and (fitted.is_useless or task.is_useless(test, data.y_train, model)):

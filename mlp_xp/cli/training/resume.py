@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 
 from mlp_xp._utils.optional import as_typed
 from mlp_xp._utils.storage.durable import make_folder, new_folder
-from mlp_xp.cli.run_folder.config import CHECKPOINTS, CURE, REPORT, digest_of
+from mlp_xp.cli.run_folder.config import CHECKPOINTS, CONFIG, CURE, REPORT, digest_of
 from mlp_xp.cli.run_folder.folder import FoundRun, find_run, resumed_run
 from mlp_xp.cli.run_folder.run_summary import read_summary
 from mlp_xp.cli.run_folder.saved_run import read_run
 from mlp_xp.cli.terminal.output import Output
+from mlp_xp.cli.terminal.text import count_text
 from mlp_xp.cli.training.prepare import Prepared
 from mlp_xp.cli.training.settings import Settings
 from mlp_xp.cli.training.tasks import result_text, task_of
@@ -94,7 +95,9 @@ def _run_to_resume(resume: Path | bool | None, out: Path | None) -> FoundRun | N
     if found is None:
         partial = name.with_name(f"{name.name}.partial")
         reason = f"neither {partial} nor {name} exists: {CURE}"
-        if any(path.exists() for path in (partial, name)):
+        if name.exists() and name.suffix != ".partial" and not partial.exists():
+            reason = f"{name} has no {CONFIG}, so it is not a run folder: {CURE}"
+        elif any(path.exists() for path in (partial, name)):
             reason = f"{name} was interrupted before its training began: type `mlp-xp train` with "
             reason += "the same options again"
         raise ValueError(reason)
@@ -127,10 +130,12 @@ def resume_point(folder: Path, prepared: Prepared, *, extends: bool, output: Out
             snapshot = read_newest(kept)
     if snapshot is not None:
         state = snapshot.metadata
-        output.print(f"resumed after {state['epoch']} epochs and {state['step']} steps")
+        epochs, steps = (count_text(state[name[:-1]], name) for name in ("epochs", "steps"))
+        output.print(f"resumed after {epochs} and {steps}")
         return Resume(kept, state["seconds"])
     if settings.n_before:
-        output.print(f"resumed after {settings.n_before} epochs, with a new optimizer state")
+        done = count_text(settings.n_before, "epochs")
+        output.print(f"resumed after {done}, with a new optimizer state")
         return Resume(network=_network(start))
     reason = "L-BFGS has no checkpoints" if prepared.model.solver == LBFGS else "no checkpoint yet"
     output.print(f"{reason}: the training starts at its first epoch")
@@ -163,7 +168,8 @@ def print_complete(run: Path, seconds: float, output: Output) -> int:
         text = result_text(task, result, output.samples)
     except LookupError as error:
         raise ValueError(f"{run} is damaged: its result lacks {error}") from error
-    output.print(f"{run} is complete after {result['epochs']} epochs: nothing to train")
+    done = count_text(result["epochs"], "epochs")
+    output.print(f"{run} is complete after {done}: nothing to train")
     if (run / REPORT).exists():
         output.print(f"report in {run / REPORT}")
     output.result(text, {"run": str(run), **result, "seconds_in_all": seconds})

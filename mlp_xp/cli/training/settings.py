@@ -20,6 +20,7 @@ from mlp_xp.cli.loading import DEFAULT, TABLE
 from mlp_xp.cli.run_folder.config import CHECKPOINTS, CONFIG
 from mlp_xp.cli.run_folder.folder import FoundRun
 from mlp_xp.cli.terminal.lines import print_note
+from mlp_xp.cli.terminal.text import count_text
 from mlp_xp.cli.training.tasks import ESTIMATORS
 from mlp_xp.datasets import LOADERS, Dataset
 from mlp_xp.datasets._dataset import Column
@@ -128,7 +129,7 @@ class Settings:
                     "or an existing file or folder of your own"
                 )
             if path is not None:
-                raise ValueError(f"--data {data} is a path: leave out --data-path")
+                raise ValueError(f"{data} is a path: leave out --data-path")
             return FILES, str(Path(data).resolve())
         if typed := [name for name in OWN_OPTIONS if getattr(self, name)]:
             raise ValueError(
@@ -183,7 +184,9 @@ class Settings:
         params = given.pop("params", {})
         epochs = params.get("max_iter")
         free = {name: given.pop(name) for name in _FREE if name in given}
-        fixed = {*map(option_name, given.keys() | (params.keys() - _FREE - {"max_iter"}))}
+        names = given.keys() | (params.keys() - _FREE - {"max_iter"})
+        # DATA is usually typed without its option.
+        fixed = {given["data"] if name == "data" else option_name(name) for name in names}
         if fixed:
             raise ValueError(
                 f"{min(fixed)} cannot be combined with --resume, which keeps the settings of the "
@@ -287,6 +290,8 @@ def option_name(name: str) -> str:
 
 def _as_option(name: str, value: Any) -> str:
     """Return an option as it is typed."""
+    if name == "data":
+        return as_typed(value)
     option = option_name(name)
     if isinstance(value, bool):
         return option if value else option.replace("--", "--no-", 1)
@@ -298,15 +303,17 @@ def _epochs_to_extend(run: FoundRun, n_epochs: int, wanted: int) -> int:
     again, done = as_typed("mlp-xp", "train", "--resume", run.final), run.result.get("epochs")
     if not run.is_complete or type(done) is not int:
         raise ValueError(
-            f"{run.folder} is not complete after {n_epochs} epochs: type {again} to complete it "
-            "before you add epochs"
+            f"{run.folder} is not complete after {count_text(n_epochs, 'epochs')}: type {again} to "
+            "complete it before you add epochs"
         )
     if run.result.get("diverged"):
         raise ValueError(
             f"the training of {run.folder} diverged: start a new run with a smaller --learning-rate"
         )
     if wanted <= done:
-        raise ValueError(f"--epochs must be above the {done} epochs of {run.folder}, got {wanted}")
+        raise ValueError(
+            f"--epochs must be above the {count_text(done, 'epochs')} of {run.folder}, got {wanted}"
+        )
     return done
 
 

@@ -127,7 +127,7 @@ def make_table(
     kept = tuple(names[i] for i in choice.features)
     is_known = np.asarray(y == y, dtype=bool)  # NaN is not equal to itself.
     if y.dtype == object:
-        is_known &= np.not_equal(y, None)
+        is_known &= np.not_equal(y, np.asarray(None))
     if choice.target is not None and not np.all(is_known):
         is_matrix = isinstance(columns, np.ndarray)
         columns = columns[is_known] if is_matrix else [column[is_known] for column in columns]
