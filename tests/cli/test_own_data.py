@@ -394,7 +394,7 @@ def test_the_task_can_be_typed(mlp_xp, undrawn, fails):
     assert "target: age, 4 classes (classification)" in mlp_xp(*train).out
     out = mlp_xp(*train[:-1], "numbers", "--task", "regression").out
     assert "target: age, numbers from 0 to 3 (regression)" in out
-    line = fails(*train, "--task", "regression", "--label-smoothing", 0.1)
+    line = fails(*train[:-1], "other", "--task", "regression", "--label-smoothing", 0.1)
     assert re.search("is for classification, but .*it out, or type --task classification", line)
     Path("numbers").rename("numbers.partial")
     for option, value, said in (
