@@ -146,6 +146,8 @@ def test_runs_get_different_names_and_an_empty_folder_of_a_killed_run_is_no_obst
 def test_nothing_is_overwritten(taken, fails):
     said = {"run": "run already exists", "run.partial": "another mlp-xp train is writing to"}[taken]
     Path(taken).mkdir()
+    if taken == "run":
+        Path(taken, "notes.txt").touch()  # An empty folder could be the folder of a run.
     with locked(Path(taken)):  # By a run that is still in progress.
         line = fails(*TINY, "--out", "run")
     assert f"error: {said}" in line
