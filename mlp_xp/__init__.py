@@ -17,9 +17,9 @@ Add ``backend="cupy"``, ``"torch"`` or ``"jax"`` to train on a GPU.
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mlp_xp._utils.lazy import lazy
 
 if TYPE_CHECKING:
     from mlp_xp.backends import get_backend
@@ -44,16 +44,7 @@ _ENSEMBLES = "MLPEnsembleClassifier", "MLPEnsembleRegressor"
 _MODULES |= dict.fromkeys(_ENSEMBLES, "mlp_xp.estimators.ensembles")
 _MODULES["get_backend"] = "mlp_xp.backends"
 
-
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        value = getattr(importlib.import_module(_MODULES[name]), name)
-    elif importlib.util.find_spec(f"{__name__}.{name}") is not None:
-        value = importlib.import_module(f"{__name__}.{name}")
-    else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value
-    return value
+__getattr__ = lazy(__name__, _MODULES)
 
 
 def __dir__() -> list[str]:

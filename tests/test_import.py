@@ -18,7 +18,8 @@ STAGES = {  # Each stage also includes all earlier stages.
     "estimators": "import mlp_xp.estimators; from mlp_xp import MLPClassifier",
     "fit": (
         "import numpy; X = numpy.eye(4); "
-        "mlp_xp.MLP(max_iter=1, n_iter_no_change=9).fit(X, [0, 1, 2, 3]).predict(X)"
+        "mlp_xp.MLP(max_iter=1, n_iter_no_change=9).fit(X, [0, 1, 2, 3]).predict(X); "
+        "mlp_xp.MLP(solver='lbfgs', max_iter=1).fit(X, [0, 1, 2, 3])"
     ),
 }
 
@@ -51,15 +52,28 @@ def test_a_fit_loads_no_library_that_it_does_not_use(loaded):
 
 def test_a_fit_loads_no_module_that_it_does_not_use(loaded):
     rare = (
+        "augmentation._geometric",
+        "augmentation._values",
         "backends._numpy.kernels.bfloat16",
         "backends._numpy.kernels.products",
         "backends._numpy.kernels.sparse",
         "distributed._ranks",
+        "estimators.ensembles",
         "estimators.fitting.validation_set",
+        "estimators.regressor",
         "training.divergence.diagnosis",
         "training.loop.time_budget",
     )
     assert not {f"mlp_xp.{name}" for name in rare} & loaded["fit"]
+
+
+def test_a_package_lists_and_loads_its_lazy_names():
+    for package in (mlp_xp, mlp_xp.augmentation, mlp_xp.estimators):
+        assert set(package.__all__) <= set(dir(package))
+        for name in package.__all__:
+            assert getattr(package, name).__name__ in (name, "MLPClassifier")
+    with pytest.raises(AttributeError, match=r"'mlp_xp\.augmentation' has no attribute 'Fli'"):
+        mlp_xp.augmentation.Fli  # noqa: B018
 
 
 def test_names_are_loaded_when_they_are_asked_for():

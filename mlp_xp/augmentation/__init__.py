@@ -8,16 +8,13 @@ so a seed gives the same images on every backend. `backends` has fast kernels th
 and `training` defines the order of operations in a step.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mlp_xp._utils.lazy import lazy
 from mlp_xp.augmentation._base import Augmentation, Draws, Epoch, ImageAugmentation, Mixture
 from mlp_xp.augmentation._check import check
-from mlp_xp.augmentation._geometric import (
-    Cutout,
-    CutoutDraws,
-    Flip,
-    FlipDraws,
-    Shift,
-    ShiftDraws,
-)
 from mlp_xp.augmentation._pixels import (
     Geometric,
     PixelMap,
@@ -27,7 +24,17 @@ from mlp_xp.augmentation._pixels import (
     take_pixels,
     view_draws,
 )
-from mlp_xp.augmentation._values import ColorJitter, ColorJitterDraws, Mixup, MixupDraws
+
+if TYPE_CHECKING:
+    from mlp_xp.augmentation._geometric import (
+        Cutout,
+        CutoutDraws,
+        Flip,
+        FlipDraws,
+        Shift,
+        ShiftDraws,
+    )
+    from mlp_xp.augmentation._values import ColorJitter, ColorJitterDraws, Mixup, MixupDraws
 
 __all__ = [
     "Augmentation",
@@ -49,7 +56,12 @@ __all__ = [
     "map_pixels",
 ]
 
-# The built-in augmentations, by the names in model folders and recipes.
-AUGMENTATIONS = (Flip, Shift, Cutout, ColorJitter, Mixup)
-# The augmentations over which a prediction can average.
-WITH_VIEWS = (Flip, Shift)
+_GEOMETRIC = "Cutout", "CutoutDraws", "Flip", "FlipDraws", "Shift", "ShiftDraws"
+_VALUES = "ColorJitter", "ColorJitterDraws", "Mixup", "MixupDraws"
+_MODULES = dict.fromkeys(_GEOMETRIC, "mlp_xp.augmentation._geometric")
+_MODULES |= dict.fromkeys(_VALUES, "mlp_xp.augmentation._values")
+__getattr__ = lazy(__name__, _MODULES)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -12,7 +12,7 @@ from itertools import chain
 from typing import Any
 
 from mlp_xp._utils.names import did_you_mean
-from mlp_xp.augmentation import AUGMENTATIONS, WITH_VIEWS
+from mlp_xp.augmentation import ColorJitter, Cutout, Flip, Mixup, Shift
 from mlp_xp.distributed import Distributed
 from mlp_xp.nn.blocks import NUMERIC_EMBEDDINGS, TableInputs
 from mlp_xp.nn.hidden import INNER, LAYERS
@@ -40,8 +40,8 @@ OBJECTS: dict[str | None, dict[str, Any]] = {
         "inputs": (TableInputs,),
         **dict.fromkeys(("numeric", "numeric_embedding"), NUMERIC_EMBEDDINGS.values()),
         "input_scaling": (Whiten,),
-        "augmentation": AUGMENTATIONS,
-        "tta": WITH_VIEWS,
+        "augmentation": (Flip, Shift, Cutout, ColorJitter, Mixup),
+        "tta": (Flip, Shift),
         "distributed": (Distributed,),
     }.items()
 }

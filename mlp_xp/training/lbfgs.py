@@ -25,7 +25,6 @@ from mlp_xp.nn.network import Network, Params
 from mlp_xp.optimizers import kinds
 from mlp_xp.training.data.epoch_plan import plan_epoch
 from mlp_xp.training.data.placement import Data, Resident, count_work
-from mlp_xp.training.divergence.diagnosis import examine
 from mlp_xp.training.divergence.finite import NonFiniteError
 from mlp_xp.training.step.inputs import Batch
 from mlp_xp.training.step.step import StepArguments
@@ -261,6 +260,8 @@ def explain_minimum(
     plan = plan_epoch(data.n_samples, BLOCK, weights=weights, pad=trainer.backend.fixed_shapes)
     penalty = trainer.rules.alpha / sum(plan.totals)
     plan = trainer.processes.own_plan(plan, trainer.backend, trainer.rules, data.owned)
+    from mlp_xp.training.divergence.diagnosis import examine  # Imported only after a failure.
+
     no_scalars = trainer.state.loss  # `examine` does not read this value.
     with contextlib.closing(data.epoch(plan)) as batches:
         found = [

@@ -1,0 +1,29 @@
+"""Import the names of a package on first use (PEP 562)."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+def lazy(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
+    """Return the `__getattr__` of a package.
+
+    ``modules`` has the module of each name that is imported on first use. Submodules are imported
+    on first use, too. The package imports the names under ``TYPE_CHECKING`` for type checkers.
+    """
+
+    def get(name: str) -> Any:
+        if name in modules:
+            value = getattr(importlib.import_module(modules[name]), name)
+        elif importlib.util.find_spec(f"{package}.{name}") is not None:
+            value = importlib.import_module(f"{package}.{name}")
+        else:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        setattr(sys.modules[package], name, value)
+        return value
+
+    return get
