@@ -80,6 +80,26 @@ def test_operations_of_a_traced_step(name, dtype, pool_of, rng, monkeypatch):
     np.testing.assert_allclose(found, plain, rtol=0, atol=1e2 * tolerance(dtype, 24))
 
 
+def test_sums_do_not_depend_on_the_number_of_threads(pool_of, rng):
+    """Of rows, of blocks with a remainder, and of products."""
+
+    def step(state, a):
+        rows, flat = XP.sum(a, axis=-1), XP.reshape(a, (-1,))
+        return rows, XP.sum(a) + XP.vecdot(flat, flat)
+
+    a = rng.standard_normal((301, 107)).astype("f4")
+    found = []
+    for n_threads in (1, 2, 3):
+        with pool_of(n_threads):
+            compiled = CompiledStep(step)
+            found.append(compiled((np.zeros(301, "f4"), np.zeros((), "f4")), a))
+        assert compiled.is_traceable
+    for results in zip(*found, step((), a), strict=True):
+        *mine, plain = results
+        np.testing.assert_array_equal(mine, [mine[0]] * 3)
+        np.testing.assert_allclose(mine[0], plain, rtol=1e-4, atol=1e-4)
+
+
 def scale(dW, dy):
     dW *= 0.5
 

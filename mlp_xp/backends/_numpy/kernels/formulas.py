@@ -159,10 +159,10 @@ def sum_loop(x: Layout, *, sums_rows: bool = False) -> Sized:
 
 
 @lru_cache(maxsize=256)
-def dot_loop(x: Layout) -> Sized:
-    """Return the loop that sums the products of two vectors."""
+def dot_loop(x: Layout, *, sums_rows: bool = False) -> Sized:
+    """Return the loop that sums the products of two arrays' numbers, all or of each row."""
     product, inputs = trace_formula(lambda a, b, *, xp: a * b, x, x, names=["a", "b"])
-    return _sized(inputs, [], product.node)
+    return _sized(inputs, [], product.node, sums_rows=sums_rows)
 
 
 def _may_lack_loop(error: Exception, *, is_own: bool) -> bool:

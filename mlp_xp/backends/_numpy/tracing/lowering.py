@@ -6,6 +6,7 @@ the operands. Only programs with machine code import this module.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -35,6 +36,8 @@ from mlp_xp.compiler.print_cpu import EXPRESSIONS, LOGICAL
 # NumPy multiplies stacks of smaller matrices than this, and sums the rows of narrower matrices.
 _LEAST_SIDE, _LEAST_WIDTH = 8, 32
 _LOOP_DTYPES = (np.float32, np.float64, np.int32, np.bool_)
+# The number of numbers in a block of a large sum.
+_BLOCK = 1 << 11
 # The number of axes of a copy, besides the contiguous last one.
 _MOST_AXES = 5
 
@@ -104,7 +107,10 @@ def _sum(x: Traced, axis: Any, dtype: Any, out: Traced) -> bool:
         return False
     axes = set(range(x.ndim)) if axis is None else {axis % x.ndim} if type(axis) is int else {*axis}
     if len(axes) == x.ndim or axes == {x.ndim - 1}:
-        sum_loop(layout(x), sums_rows=len(axes) < x.ndim).run([x], [out])
+        if len(axes) == x.ndim:
+            _sum_all(sum_loop, [x], out)
+        else:
+            sum_loop(layout(x), sums_rows=True).run([x], [out], is_shared=is_large(x))
         return True
     if x.ndim != 2:
         return False
@@ -139,8 +145,27 @@ def _dot(a: Any, b: Any, out: Traced) -> bool:
     is_known = _are_arrays(a, b) and a.ndim == b.ndim == 1 and a.shape == b.shape and a.size > 0
     if not is_known or not is_plain(a, b, out):
         return False
-    dot_loop(layout(a)).run([a, b], [out])
+    _sum_all(dot_loop, [a, b], out)
     return True
+
+
+def _sum_all(make_loop: Callable[..., Any], arrays: list[Any], out: Traced) -> None:
+    """Record a sum over all numbers: of large arrays in blocks that threads share, then of those.
+
+    Blocks have the same size for every number of threads, so the sum has the same bits.
+    """
+    n_blocks, n_left = divmod(arrays[0].size, _BLOCK)
+    if not is_large(arrays[0]):
+        make_loop(layout(arrays[0])).run(arrays, [out])
+        return
+    sums = out.program.empty((n_blocks + (n_left > 0),), out.dtype)
+    flat = [np.reshape(x, (-1,)) for x in arrays]
+    blocks = [np.reshape(x[: n_blocks * _BLOCK], (n_blocks, _BLOCK)) for x in flat]
+    make_loop(layout(blocks[0]), sums_rows=True).run(blocks, [sums[:n_blocks]], is_shared=True)
+    if n_left:
+        rest = [x[n_blocks * _BLOCK :] for x in flat]
+        make_loop(layout(rest[0])).run(rest, [sums[n_blocks:]])
+    sum_loop(layout(sums)).run([sums], [out])
 
 
 def _copy(out: Traced, source: Traced) -> bool:
