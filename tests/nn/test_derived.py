@@ -266,8 +266,72 @@ def test_a_wrong_loss_is_an_error_before_the_first_step(loss):
     assert not hasattr(model, "coefs_")
 
 
+@dataclass  # Not frozen, so it is not hashable.
+class Unhashable:
+    scale: float = 1.0
+
+    def __call__(self, x, *, xp):
+        return xp.tanh(self.scale * x)
+
+
+@dataclass(frozen=True)
+class Listed(Cauchy):
+    scales: list[float]
+
+
+@pytest.mark.parametrize("name", ["activation", "loss"])
+def test_an_object_without_a_hash_is_an_error_that_says_what_to_type(name):
+    X, _ = problem()
+    model = small(MLPRegressor, **{name: {"activation": Unhashable(), "loss": Listed([1.0])}[name]})
+    told = rf"^`{name}` must be hashable, got .*: make its class a frozen dataclass, @dataclass\("
+    with pytest.raises(TypeError, match=told):
+        model.fit(X, X[:, 0])
+    assert not hasattr(model, "coefs_")
+
+
+@dataclass(frozen=True)
+class Called(Loss):
+    """A loss whose formula is a function."""
+
+    function: Any
+    output: str = "identity"
+
+    def losses(self, logits, targets, *, xp):
+        return self.function(logits, targets, xp=xp)
+
+    def activate(self, logits, *, xp):
+        return logits
+
+
+def writes_targets(outputs, targets, *, xp):
+    targets -= 1.0
+    return xp.sum((outputs - targets) ** 2, axis=-1)
+
+
+BAD_LOSSES_OF_A_CLASS = BAD_LOSSES | {
+    lambda o, t, *, xp: xp.sum((o - t) ** 2, axis=-1)[:5]: r"must have the shape \(8,\) .* \(5,\)",
+    lambda o, t, *, xp: xp.sum(
+        xp.astype(o > t, xp.int64), axis=-1
+    ): "floating-point numbers, got i",
+    lambda o, t, *, xp: xp.sum(o - t, axis=-1) * np.random.random(): "it draws random numbers",  # noqa: NPY002
+    lambda o, t, *, xp: np.exp(xp.sum(o - t, axis=-1)): "it calls a function of NumPy or SciPy",
+    writes_targets: "it writes to its targets, which must not change",
+}
+
+
+@pytest.mark.parametrize("backend_name", ["numpy", "torch", "jax"])
+@pytest.mark.parametrize("function", BAD_LOSSES_OF_A_CLASS)
+def test_a_wrong_loss_class_is_an_error_before_the_first_step(function, backend_name):
+    pytest.importorskip(backend_name)
+    X, _ = problem()
+    model = small(MLPRegressor, loss=Called(function), backend=backend_name)
+    with pytest.raises(ValueError, match=BAD_LOSSES_OF_A_CLASS[function]):
+        model.fit(X, X[:, 0])
+    assert not hasattr(model, "coefs_")
+
+
 @pytest.mark.parametrize("is_compiled", [False, True])
-@pytest.mark.parametrize("name", ["activation", "pullback", "loss"])
+@pytest.mark.parametrize("name", ["activation", "pullback", "loss", "loss class"])
 def test_each_fit_traces_what_a_formula_reads_from_elsewhere(name, is_compiled, monkeypatch):
     if is_compiled:
         pytest.importorskip("llvmlite", reason="loops are compiled with llvmlite")
@@ -286,10 +350,11 @@ def test_each_fit_traces_what_a_formula_reads_from_elsewhere(name, is_compiled, 
         return xp.sum(xp.where(apart > 0.0, apart * apart, apart * apart * slope), axis=-1)
 
     X, _ = problem()
-    own = {"activation": activation, "pullback": pullback, "loss": loss}[name]
+    own = {"activation": activation, "pullback": pullback, "loss": loss}
+    own = (own | {"loss class": Called(loss)})[name]
     curves = []
     for slope in (0.1, 0.5, 0.1):  # noqa: B007 - the formulas read it.
-        model = small(MLPRegressor, **{"loss" if name == "loss" else "activation": own})
+        model = small(MLPRegressor, **{"loss" if "loss" in name else "activation": own})
         curves.append(model.fit(X, X[:, 0]).loss_curve_)
     assert curves[0] == curves[2]
     assert curves[0] != curves[1]

@@ -67,17 +67,22 @@ def resolve_config(
     # Raise an error for an invalid `tta` before training.
     resolve_augmentation("tta", params["tta"], n_features)
     loss, n_members = targets.resolve_loss(params), int(params["n_members"])
-    if n_members > 1:
-        loss = EachMember(loss, n_members)
     if layers is None:
         layers = resolve_layers(params["hidden_layer_sizes"])
+    activation, optimizer = _hashable(params["activation"]), resolve_optimizer(params)
+    own = {"hidden_layer_sizes": layers, "activation": activation}
+    own |= {"loss": loss, "solver": optimizer}
+    for name, value in own.items():
+        _check_hashable(name, value)
+    if n_members > 1:
+        loss = EachMember(loss, n_members)
     scaling = params["input_scaling"]
     n_inputs = scaling.inputs(n_features) if isinstance(scaling, Whiten) else n_features
     n_inputs = n_inputs if inputs is None else inputs.columns
     inputs = _resolve_inputs(params, n_inputs, inputs)
     network = known_network(
         (n_inputs, *layers, targets.n_outputs * loss.outputs_per_target),
-        _hashable(params["activation"]),
+        activation,
         params["normalization"],
         _hashable(params["dropout"]),
         _plain_numbers(params["input_dropout"]),
@@ -91,7 +96,7 @@ def resolve_config(
     rules = Rules(
         network,
         loss,
-        resolve_optimizer(params),
+        optimizer,
         _resolve_schedule(params),
         learning_rate=params["learning_rate_init"],
         alpha=params["alpha"],
@@ -279,6 +284,17 @@ def _named_schedule(given: Any, params: Mapping[str, Any]) -> Any:
     if not isinstance(given, str):
         return given
     return InvScaling(params["power_t"]) if given == "invscaling" else SCHEDULES[given]()
+
+
+def _check_hashable(name: str, value: Any) -> None:
+    """Raise TypeError unless a compiled step can be cached for a setting."""
+    try:
+        hash(value)
+    except TypeError as error:
+        raise TypeError(
+            f"`{name}` must be hashable, got {value!r} ({error}): make its class a frozen "
+            "dataclass, @dataclass(frozen=True), whose fields are numbers, text or tuples."
+        ) from None
 
 
 def _hashable(value: Any) -> Any:

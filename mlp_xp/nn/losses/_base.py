@@ -31,7 +31,8 @@ class Loss(ABC):
         Whether estimators report the mean over the outputs, as in scikit-learn, although the loss
         is the sum over the outputs.
     is_own : bool
-        Whether the gradient is user-defined. If so, a fit checks it by a finite difference.
+        Whether the formula is user-defined. If so, a fit checks it before its first step. True for
+        classes that define `losses`.
     outputs_per_target : int
         The number of network outputs per target. The outputs are ordered by kind, e.g. the means of
         all targets, then the variances of all targets.
@@ -47,6 +48,11 @@ class Loss(ABC):
     outputs_per_target: ClassVar[int] = 1
     levels: ClassVar[tuple[float, ...]] = ()
     has_std: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "losses" in vars(cls):
+            cls.is_own = True
 
     @property
     def takes_standardized(self) -> bool:
