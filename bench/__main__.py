@@ -22,8 +22,8 @@ from bench.suite.workloads import QUICK, SUITE
 from mlp_xp.cli.commands import parse as parse_command
 
 WORKLOADS, QUICK_WORKLOADS = ([workload.name for workload in suite] for suite in (SUITE, QUICK))
-KEYS = {key.replace("_", "-"): key for key in ALL}
-NAMES = (*WORKLOADS, *(key.replace("_", "-") for key in PARTS))
+KEYS = {key.removesuffix("_study").replace("_", "-"): key for key in ALL}
+NAMES = (*WORKLOADS, *(name for name, key in KEYS.items() if key in PARTS))
 QUICK_NAMES = (*QUICK_WORKLOADS, "drop-in", "busy", "end-to-end")
 Parts = dict[str, tuple[str, Callable[[Announce], Result]]]  # Titles and measuring functions.
 

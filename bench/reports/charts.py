@@ -8,6 +8,7 @@ from typing import Any
 
 from bench.reports.bars import COLORS, GRAY, OURS, Bar, draw_bars, new_figure, rate_panels
 from bench.reports.sections import fastest
+from bench.studies import settings
 from bench.studies.backends import epochs_of
 from bench.suite import contenders
 from bench.suite.records import HISTORY, ROOT, Result, newest
@@ -44,6 +45,8 @@ def draw(result: Result, folder: Path) -> None:
         growth_figure(growth).savefig(folder / "growth.png", dpi=200)
     if backends := result.get("backends"):
         backends_figure(backends).savefig(folder / "benchmarks.png", dpi=200)
+    if study := result.get("settings_study"):
+        settings_figure(study).savefig(folder / "settings.png", dpi=200)
 
 
 def epochs_figure(workloads: list[Result]) -> Any:
@@ -94,6 +97,23 @@ def growth_figure(growth: Result) -> Any:
         axis.grid(alpha=0.3)
     axes[0, 0].legend(frameon=False, fontsize=8)
     figure.suptitle("Seconds of an epoch, both axes logarithmic", fontsize=10)
+    return figure
+
+
+def settings_figure(study: Result) -> Any:
+    """Draw JAX's time divided by ours for each setting, a panel for each network."""
+    figure, grid = new_figure(9, 7, 1, len(study), squeeze=False)
+    for axis, (title, result) in zip(grid.flat, study.items(), strict=True):
+        found = sorted(settings.ratios(result).items(), key=lambda item: -item[1].median)
+        for place, (_, got) in enumerate(found):
+            axis.barh(place, got.median, 0.7, color=OURS if got.median >= 1 else GRAY)
+            axis.plot([got.low, got.high], [place, place], color="0.2", linewidth=1)
+        axis.axvline(1, color="black", linestyle=":", linewidth=1)
+        axis.set_yticks(range(len(found)), [name for name, _ in found], fontsize=7)
+        axis.invert_yaxis()
+        axis.set_title(title, fontsize=9, loc="left")
+    figure.suptitle("A step with each setting: JAX's time / ours", fontsize=10)
+    figure.supxlabel("Gray: JAX is faster. Thin lines: quartiles.", fontsize=8)
     return figure
 
 

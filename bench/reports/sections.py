@@ -5,7 +5,18 @@ import re
 from operator import itemgetter
 
 from bench.reports.targets import WANTED, fastest_peer, targets
-from bench.studies import backends, busy, drop_in, products, ranks, search, startup, train_command
+from bench.studies import (
+    backends,
+    busy,
+    compile_times,
+    drop_in,
+    products,
+    ranks,
+    search,
+    settings,
+    startup,
+    train_command,
+)
 from bench.suite import tables
 from bench.suite.contenders import OURS
 from bench.suite.records import Result, machine, records, versions
@@ -25,9 +36,15 @@ PARTS: dict[str, Part] = {
 }
 ALL = PARTS | {  # The others run only if --only names them.
     "backends": backends.PART,
+    "compile_times": compile_times.PART,
     "products": products.PART,
     "out_of_core": ranks.OUT_OF_CORE,
     "ranks": ranks.PART,
+    "settings_study": settings.PART,  # In a record, "settings" are the settings of the run.
+}
+PICTURES = {
+    "growth": "![Seconds per epoch](growth.png)",
+    "settings_study": "![The time of a step in JAX divided by ours](settings.png)",
 }
 TERMS = (
     "Contenders take turns (A B C A B C ...). Each runs in its own process after a warm-up, with "
@@ -66,8 +83,7 @@ def report(result: Result) -> str:
         sections.append(tables.markdown(table, title, summary))
     for key, part in ALL.items():
         if runs := result.get(key):
-            picture = "![Seconds per epoch](growth.png)" if key == "growth" else ""
-            sections += [f"## {part.title}", picture, part_tables(part, runs)]
+            sections += [f"## {part.title}", PICTURES.get(key, ""), part_tables(part, runs)]
     if (found := targets(result)).rows:
         missed = sum(row[1] == "no" for row in found.rows)
         summary = f"{len(found.rows)} targets, {missed} missed"

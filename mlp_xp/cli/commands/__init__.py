@@ -175,7 +175,8 @@ def _add_bench(parser: Parser) -> None:
     add("--rounds N", "runs per contender (7; quick: 5)", type=count)
     add("--threads N", "threads per contender (all CPUs)", type=count)
     parts = "tiny, lab, lab-full, medium, wide, predict, one-row, drop-in, search, busy, "
-    parts += "start-up, end-to-end, growth (all); backends, products, out-of-core, ranks; "
+    parts += "start-up, end-to-end, growth (all); backends, products, out-of-core, ranks, "
+    parts += "settings, compile-times; "
     parts += "drop-in/lbfgs for the drop-in cases that begin with lbfgs"
     add("--only PART", parts, nargs="+")
     add("--contenders NAME", "contenders, named as in the tables (all)", nargs="+")
