@@ -19,7 +19,9 @@ from typing import Any
 from array_api_compat import device
 
 from mlp_xp._utils.array_types import Array, Namespace
+from mlp_xp._utils.tree import leaves
 from mlp_xp.compiler import check_formula, forget, with_pullback
+from mlp_xp.nn.blocks import Block, Context
 from mlp_xp.nn.layers import Activation, name_of
 from mlp_xp.nn.losses import Custom, Loss
 
@@ -67,6 +69,37 @@ def check_activation(
     about = "y", "xp.tanh(x)", "one number per input", "x"
     if not _check_contract(activation, what, given, *about, xp=xp):
         _compare(what, lambda point: activation(point, xp=xp), x, given["dy"], xp=xp)
+
+
+def check_block(block: Block, params: Any, x: Array, keys: Array, *, xp: Namespace) -> None:
+    """Raise ValueError unless the formula of a block, its `forward`, is well-formed.
+
+    ``x : (samples, inputs)`` are a few numbers of ordinary size, and ``keys : (dropouts,)`` the
+    int32 keys of dropout.
+    """
+    what = f"block {block!r}"
+    context = Context(xp, is_training=True, keys=keys)
+    found = []
+    for _ in range(2):
+        forget(block)
+        y, pullback, _ = block(params, x, context)
+        shape = (*x.shape[:-1], block.fan_out or x.shape[-1])
+        meaning = "fan_out numbers per sample" if block.fan_out else "one number per input"
+        # The logarithm of an input may be finite in the data.
+        _check_form(y, shape, x.dtype, f"the output of {what}", meaning)
+        found.append(y)
+    is_same = (found[0] == found[1]) | (xp.isnan(found[0]) & xp.isnan(found[1]))
+    if not bool(xp.all(is_same)):
+        raise ValueError(
+            f"{what} has another output in each call, so it draws random numbers or changes its "
+            "own settings; compute the same formula each time."
+        )
+    gradients = leaves(pullback(_direction(y, _N_DIRECTIONS, xp=xp), need_dx=True))
+    if not any(bool(xp.any(gradient != 0.0)) for gradient in gradients):
+        raise ValueError(
+            f"{what} does not depend on its inputs and parameters, so there is nothing to learn; "
+            "compute the result from x."
+        )
 
 
 def _check_contract(
@@ -150,9 +183,7 @@ def _check_pair(result: Any, what: str, pair: str, example: str) -> tuple[Any, A
     return result
 
 
-def _check_array(
-    array: Any, shape: tuple[int, ...], dtype: object, what: str, meaning: str, *, xp: Namespace
-) -> None:
+def _check_form(array: Any, shape: tuple[int, ...], dtype: object, what: str, meaning: str) -> None:
     if not hasattr(array, "shape") or not hasattr(array, "dtype"):
         raise ValueError(f"{what} must be an array ({meaning}), got {type(array).__name__}.")
     if tuple(array.shape) != tuple(shape):
@@ -164,6 +195,12 @@ def _check_array(
             f"{what} must have the dtype of the input, {dtype}, got {array.dtype}; create arrays "
             "with dtype=, and convert others with xp.astype."
         )
+
+
+def _check_array(
+    array: Any, shape: tuple[int, ...], dtype: object, what: str, meaning: str, *, xp: Namespace
+) -> None:
+    _check_form(array, shape, dtype, what, meaning)
     if not bool(xp.all(xp.isfinite(array))):
         raise ValueError(
             f"{what} is not finite; look for the logarithm of 0, a division by 0, or an "

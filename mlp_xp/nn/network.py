@@ -252,6 +252,16 @@ def forward(
     return chain(network._all_blocks, params, x, context or Context(xp))
 
 
+def derived_blocks(network: Network, params: Params) -> Iterator[tuple[Block, Tree, int]]:
+    """Yield the blocks that define `forward`, with their parameters and numbers of inputs."""
+    remaining, width = iter(params), network.sizes[0]
+    for block in network._all_blocks:
+        own: Any = next(remaining) if block.has_params else ()
+        if type(block).__call__ is Block.__call__:
+            yield block, own, width
+        width = block.fan_out or width
+
+
 def hidden(network: Network, params: Params, x: Array, context: Context, depth: int) -> Array:
     """Return the output of the first ``depth`` hidden layers, (..., batch, width)."""
     blocks = tuple(block for layer in network.blocks[:depth] for block in layer)

@@ -330,8 +330,63 @@ def test_a_wrong_loss_class_is_an_error_before_the_first_step(function, backend_
     assert not hasattr(model, "coefs_")
 
 
+@dataclass(frozen=True)
+class CalledBlock(Block):
+    """A block whose formula is a function."""
+
+    function: Any
+
+    has_params = False
+
+    def forward(self, params, x, context):
+        return self.function(x, xp=context.xp)
+
+
+@dataclass(frozen=True)
+class CalledLayer(Layer):
+    function: Any
+
+    def outputs(self, fan_in):
+        return fan_in
+
+    def build(self, fan_in, around):
+        return CalledBlock(self.function)
+
+
+BAD_BLOCKS = {  # The other messages are those of activations.
+    f: m for f, m in BAD_ACTIVATIONS.items() if "per input" not in m and "depend on its x" not in m
+}
+BAD_BLOCKS |= {
+    branches: r"block CalledBlock\(.*\) fails in line \d+ of test_derived.py \(`if x\[0, 0\] > 0",
+    random: r"block CalledBlock\(.*\) has another output in each call, so it draws random numbers",
+    lambda x, *, xp: xp.sum(
+        x, axis=-1
+    ): r"output .* must have the shape \(8, 6\) \(one number per i",
+    lambda x, *, xp: xp.concat([x, x], axis=-1): r"must have the shape \(8, 6\) .* got \(8, 12\)",
+    lambda x, *, xp: xp.ones_like(x): "does not depend on its inputs and parameters, so there is",
+}
+
+
+@pytest.mark.parametrize("backend_name", ["numpy", "torch", "jax"])
+@pytest.mark.parametrize("function", BAD_BLOCKS, ids=lambda f: f.__name__)
+def test_a_wrong_block_is_an_error_before_the_first_step(function, backend_name):
+    pytest.importorskip(backend_name)
+    X, y = problem()
+    layers = CalledLayer(function), 8
+    model = small(hidden_layer_sizes=layers, activation="tanh", backend=backend_name)
+    with pytest.raises(ValueError, match=BAD_BLOCKS[function]):
+        model.fit(X, y)
+    assert not hasattr(model, "coefs_")
+
+
+def test_a_block_may_be_finite_only_for_the_data():
+    X, y = problem()
+    layers = CalledLayer(lambda x, *, xp: xp.log(x)), 8
+    assert np.isfinite(small(hidden_layer_sizes=layers).fit(np.abs(X) + 0.1, y).loss_)
+
+
 @pytest.mark.parametrize("is_compiled", [False, True])
-@pytest.mark.parametrize("name", ["activation", "pullback", "loss", "loss class"])
+@pytest.mark.parametrize("name", ["activation", "pullback", "loss", "loss class", "block"])
 def test_each_fit_traces_what_a_formula_reads_from_elsewhere(name, is_compiled, monkeypatch):
     if is_compiled:
         pytest.importorskip("llvmlite", reason="loops are compiled with llvmlite")
@@ -351,10 +406,12 @@ def test_each_fit_traces_what_a_formula_reads_from_elsewhere(name, is_compiled, 
 
     X, _ = problem()
     own = {"activation": activation, "pullback": pullback, "loss": loss}
-    own = (own | {"loss class": Called(loss)})[name]
+    layers = CalledLayer(activation), 4
+    own = (own | {"loss class": Called(loss), "block": layers})[name]
+    parameter = "hidden_layer_sizes" if name == "block" else "loss" if "loss" in name else None
     curves = []
     for slope in (0.1, 0.5, 0.1):  # noqa: B007 - the formulas read it.
-        model = small(MLPRegressor, **{"loss" if "loss" in name else "activation": own})
+        model = small(MLPRegressor, **{parameter or "activation": own})
         curves.append(model.fit(X, X[:, 0]).loss_curve_)
     assert curves[0] == curves[2]
     assert curves[0] != curves[1]

@@ -16,6 +16,7 @@ from mlp_xp.estimators.checks.validation import Sample, check_weights
 from mlp_xp.estimators.settings.config import REFINEMENT
 from mlp_xp.estimators.targets import Targets
 from mlp_xp.nn.layers import ACTIVATIONS
+from mlp_xp.nn.network import derived_blocks
 from mlp_xp.training.data.batches import StreamedBatches
 from mlp_xp.training.data.placement import Data, multiplies_sparse, place
 from mlp_xp.training.data.rows import Batches, Triple
@@ -167,9 +168,11 @@ def _check_pullbacks(trainer: Trainer, targets: np.ndarray) -> None:
     """Check the gradients of the user's functions once, by finite differences on a few samples."""
     backend, network, loss = trainer.backend, trainer.rules.network, trainer.rules.loss
     own = list(own_parts(network.activation))
-    if trainer.n_steps or not (own or loss.is_own):
+    blocks = [*derived_blocks(network, trainer.learned)]
+    if trainer.n_steps or not (own or loss.is_own or blocks):
         return
-    from mlp_xp.nn.gradient_check import check_activation, check_loss  # Import only if needed.
+    # Import only if needed.
+    from mlp_xp.nn.gradient_check import check_activation, check_block, check_loss
 
     dtype = "float64" if backend.has_float64 else "float32"
     generator = np.random.default_rng(trainer.seed)
@@ -183,6 +186,11 @@ def _check_pullbacks(trainer: Trainer, targets: np.ndarray) -> None:
             except (TypeError, ValueError) as error:
                 kind = TypeError if isinstance(error, TypeError) else ValueError
                 raise kind(f"{str(error).rstrip('.')}.{_builtin(function)}") from error
+        for block, params, width in blocks:
+            x = backend.put(generator.standard_normal((8, width)), trainer.dtype)
+            keys = backend.put(np.zeros(network.n_keys, np.int32))
+            with np.errstate(all="ignore"):  # The formula may suit only the data.
+                check_block(block, params, x, keys, xp=backend.xp)
         if loss.is_own:
             is_real = targets.dtype.kind == "f"
             y = backend.put(targets[rows], dtype if is_real else None)
