@@ -173,7 +173,6 @@ def test_machine_code_and_numpy_train_alike(name, dtype, monkeypatch, rng):
 
 
 @pytest.mark.matrix
-@pytest.mark.all_cores
 def test_cold_warm_and_uncached_fits_give_the_same_bits(tmp_path):
     cold, said = run(FIT, tmp_path)
     assert said.count(COMPILES) == 1
@@ -187,7 +186,6 @@ def test_cold_warm_and_uncached_fits_give_the_same_bits(tmp_path):
 
 
 @pytest.mark.matrix
-@pytest.mark.all_cores
 def test_units_are_the_same_whatever_compiles_them(tmp_path, monkeypatch, capsys):
     (tmp_path / "coverage.py").write_text("")  # A script's neighbor, which numba took for its own.
     monkeypatch.syspath_prepend(tmp_path)

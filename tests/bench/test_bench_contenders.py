@@ -100,7 +100,6 @@ def test_peers_learn_or_predict(turns, torch, tmp_path, monkeypatch, workload):
 
 
 @pytest.mark.matrix
-@pytest.mark.all_cores
 @pytest.mark.parametrize("name", ALONE)
 def test_contenders_that_need_a_process_learn_in_one(turns, tmp_path, name):
     run = turns.measure({name: jobs_of(turns, "tiny", tmp_path)[name]}, rounds=1)[name]

@@ -36,11 +36,6 @@ MODULES += " array_api_strict torch.distributed.run threadpoolctl"
 CALL = "import sys, importlib as i; _, m, f, *a = sys.argv; getattr(i.import_module(m), f)(*a)"
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    if "run_ranks" in getattr(item, "fixturenames", ()):
-        item.add_marker("all_cores")
-
-
 @pytest.fixture(scope="session")
 def run_ranks():
     """Return the function that runs a script, or a function of a test file, on ranks."""
