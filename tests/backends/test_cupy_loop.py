@@ -21,8 +21,8 @@ from mlp_xp.backends._cupy.backend import CupyBackend
 from mlp_xp.backends._cupy.captured import CupyGraphs
 from mlp_xp.nn.network import init_params
 from mlp_xp.optimizers import Adam
+from mlp_xp.training.data import placement
 from mlp_xp.training.data.placement import place
-from mlp_xp.training.loop import requests
 from mlp_xp.training.loop.time_budget import Budget
 from mlp_xp.training.trainer import Trainer
 
@@ -85,13 +85,13 @@ def test_a_graph_launches_no_more_than_its_steps(soon):
 
 
 def test_an_epoch_is_planned_while_the_graphs_of_the_one_before_run(soon, monkeypatch):
-    events, plan, read = [], requests.plan_epoch, Trainer.read_sums
+    events, plan, read = [], placement.plan_epoch, Trainer.read_sums
 
     def noted(*arguments, epoch, **options):
         events.append(f"plan {epoch}, {_launch.launches['graph'] > 0}")
         return plan(*arguments, epoch=epoch, **options)
 
-    monkeypatch.setattr(requests, "plan_epoch", noted)
+    monkeypatch.setattr(placement, "plan_epoch", noted)
     monkeypatch.setattr(Trainer, "read_sums", lambda self: events.append("wait") or read(self))
     draw = Flip.draw
     monkeypatch.setattr(Flip, "draw", lambda *given: events.append("draw") or draw(*given))
