@@ -376,7 +376,8 @@ def _expression(node: Node) -> Callable[..., str]:
         if name == "astype" and kind != "bool":
             return lambda body, x: body.select(x, body.number(1.0), body.number(0.0))
     elif name == "where":
-        return _Body.select
+        if [x.dtype for x in node.operands] == ["bool", dtype, dtype]:
+            return _Body.select
     elif name == "astype" and of_operands == dtype:
         return lambda body, x: x
     else:

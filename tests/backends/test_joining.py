@@ -9,8 +9,9 @@ from mlp_xp import MLPClassifier
 from mlp_xp.backends import get_backend
 from mlp_xp.backends._numpy.native.jobs import FormulaLoop
 from mlp_xp.backends._numpy.tracing import joining
-from mlp_xp.backends._numpy.tracing.compiled_step import CompiledStep
-from mlp_xp.optimizers import Lion
+from mlp_xp.backends._numpy.tracing.compiled_step import CompiledLoop, CompiledStep
+from mlp_xp.nn.layers import Dense
+from mlp_xp.optimizers import SGD, Lion
 
 pytest.importorskip("llvmlite", reason="loops are compiled with llvmlite")
 XP = get_backend("numpy").xp
@@ -142,3 +143,109 @@ def test_joined_loops_have_the_same_bits(dtype, joined, monkeypatch, rng):
     for mine, other in zip(together.coefs_, apart.coefs_, strict=True):
         np.testing.assert_array_equal(mine, other)
     assert together.loss_curve_ == apart.loss_curve_
+
+
+def test_an_array_that_is_given_twice_may_be_two_arrays_later(pool_of, rng):
+    arrays = rng.standard_normal((3, 300, 400))
+
+    def step(state, a, b):
+        return (state[0] + a * 2.0 + b[:] - b * 0.5,)
+
+    compiled = CompiledStep(step)
+    with pool_of(2):
+        for i, j in ((0, 0), (0, 1), (1, 2)):
+            (found,) = compiled((np.zeros((300, 400)),), arrays[i], arrays[j])
+            np.testing.assert_allclose(found, arrays[i] * 2.0 + arrays[j] * 0.5, rtol=1e-12)
+    assert len(compiled.programs) == 1
+
+
+def test_a_sum_has_the_same_bits_beside_a_loop_over_rows(pool_of, monkeypatch, rng):
+    x = rng.standard_normal((300, 7)).astype("f4")
+
+    def step(state, x, row):
+        y = x * row
+        return (XP.sum(y * y), state[1] + y)
+
+    def total():
+        with pool_of(2):
+            return CompiledStep(step)((np.zeros((), "f4"), np.zeros_like(x)), x, x[0])[0].copy()
+
+    together = total()
+    monkeypatch.setattr(joining, "joined", lambda jobs, **_: list(jobs))
+    assert together == total()
+
+
+def test_large_results_reuse_memory_within_a_table(pool_of):
+    side = 1024
+
+    def step(state, a):
+        (x,) = state
+        for _ in range(30):
+            x = x * 0.5 + XP.sum(x, axis=0, keepdims=True) * 1e-3
+            x = x + XP.sum(x, axis=-1, keepdims=True) * 1e-3 + a
+        return (x,)
+
+    compiled, a = CompiledStep(step), np.ones((side, side), "f4")
+    with pool_of(2):
+        (found,) = compiled((a.copy(),), a)
+        (program,) = compiled.programs
+    np.testing.assert_allclose(found, step((a.copy(),), a)[0], rtol=1e-4)
+    assert program.step_range(0, 1) is not None
+    assert sum(array.nbytes for array in program.pool) < 1 << 26
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x, whole: np.where(whole > -0.5, x, 1.0),
+        lambda x, whole: np.where(whole, x, -x),
+        lambda x, whole: np.where(whole > 0, x, x.astype("f4")),
+        lambda x, whole: x - np.sum(x, 0),
+        lambda x, whole: np.take(x, whole[:, 0], 0) + x,
+    ],
+)
+def test_operations_without_a_loop_are_traced(function, pool_of, rng):
+    x, whole = rng.standard_normal((6, 8)), rng.integers(-2, 3, (6, 8)).astype("i4")
+    compiled = CompiledStep(lambda state, whole: (function(state[0], whole),))
+    with pool_of(2):
+        (found,) = compiled((x.copy(),), whole)
+    assert compiled.is_traceable
+    np.testing.assert_allclose(found, function(x, whole), rtol=1e-6)
+
+
+def test_an_update_changes_an_input_only_after_its_products(pool_of, rng):
+    kernels, rule = get_backend("numpy").kernels, SGD(momentum=0.9)
+
+    def step(state):  # The input x is learned, too.
+        x, W, b, *velocities = state
+        y, pullback = kernels.dense(Dense(W, b), x, xp=XP)
+        dx, (dW, db) = pullback(y * 0.5, need_dx=True)
+        new = kernels.update(rule, (x, W, b), (dx, dW, db), (tuple(velocities),), (0.1,), xp=XP)
+        return (*new.params, *new.opt_state[0])
+
+    def state():
+        arrays = rng.standard_normal((50, 64)), rng.standard_normal((64, 48)) * 0.1, np.zeros(48)
+        return (*arrays, *map(np.zeros_like, arrays))
+
+    given = state()
+    compiled = CompiledStep(step)
+    with pool_of(2):
+        found = compiled(tuple(array.copy() for array in given))
+    assert compiled.is_traceable
+    for mine, other in zip(found, step(given), strict=True):
+        np.testing.assert_allclose(mine, other, rtol=1e-9, atol=1e-9)
+
+
+def test_a_step_keeps_only_what_exists_before_its_first_table(pool_of, rng):
+    x = rng.standard_normal(5)
+
+    def step(i, state, x):
+        total = x + 1.0
+        np.empty_like(x, shape=(1 << 22,))
+        state[0][i, ...] = total
+        return state
+
+    loop = CompiledLoop(step)
+    with pool_of(2):
+        (found,) = loop(0, 2, (np.zeros((2, 5)),), x)
+    np.testing.assert_array_equal(found, [x + 1.0] * 2)

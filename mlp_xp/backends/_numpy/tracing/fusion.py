@@ -31,7 +31,7 @@ def fused(jobs: Sequence[Job]) -> list[Job]:
         if isinstance(job.fields, Update):
             for array in job.fields.arrays:
                 product = products.get(int(array["grad"]))
-                if product is not None:
+                if product is not None and not _changes(job, product):
                     array["x"], array["dy"] = address(product.a), address(product.b)
                     array["n_samples"], array["width"] = product.n_steps, product.n
                     array["panel"] = product.width
@@ -41,6 +41,13 @@ def fused(jobs: Sequence[Job]) -> list[Job]:
         if _can_be_fused(job):
             products[address(job.fields.c)] = job.fields
     return [job for job in jobs if id(job.fields) not in left_out]
+
+
+def _changes(update: Job, product: TiledProduct) -> bool:
+    """Whether an update changes an operand of a product, for example an input that is learned."""
+    changed = map(value_of, update.others)
+    factors = [value_of(x) for x in (product.a, product.b)]
+    return any(np.may_share_memory(x, factor) for x in changed for factor in factors)
 
 
 def _uses(fields: Any, product: TiledProduct) -> bool:

@@ -96,6 +96,11 @@ class _Joined:
         if self.total is not None:
             yield None, _span(self.total[0])
 
+    @property
+    def sums_flat(self) -> bool:
+        """Whether all numbers are summed in a loop without rows: in another order than by rows."""
+        return self.total is not None and self.grid is None
+
     def can_take(self, other: _Joined) -> bool:
         """Whether the loop can compute another one, too, after its own results."""
         is_of_rows = self.sums_rows or other.sums_rows
@@ -106,6 +111,7 @@ class _Joined:
             self.size == other.size
             and (self.grid is None or other.grid is None or self.grid == other.grid)
             and (self.total is None or other.total is None)
+            and not any(a.sums_flat and b.grid for a, b in ((self, other), (other, self)))
             and n_arrays < MOST_ARRAYS  # Another loop may read a result.
             and (not has_sum or is_of_rows or not (self.is_shared or other.is_shared))
             and not _clash(self._writes(), other._reads())
@@ -185,7 +191,8 @@ def _key(array: Any, layout: str) -> Any:
     value = array.value if isinstance(array, Memory) else array
     if layout == SCALAR and isinstance(array, np.ndarray):
         return value.dtype.name, value.tobytes()  # A constant.
-    return address(array), value.dtype.name, layout
+    # Arguments at one address may be separate arrays in a later call.
+    return id(getattr(array, "owner", array)), address(array), value.dtype.name, layout
 
 
 def _span(array: Any) -> Span:

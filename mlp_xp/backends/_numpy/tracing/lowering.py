@@ -51,6 +51,9 @@ def _compute(name: str, *operands: Any) -> bool:
     *inputs, out = operands
     dtypes = [x.dtype for x in inputs if hasattr(x, "dtype")]
     like = out.dtype if name == "where" else dtypes[0]
+    numbers = [x for x in inputs if not hasattr(x, "dtype")]
+    if np.result_type(like, *numbers) != like:  # For example, integers are compared with 0.5.
+        return False
     arrays = [
         np.asarray(x, getattr(x, "dtype", like)) if np.isscalar(x) else x for x in inputs
     ]  # The memory of NumPy's scalars is freed, too, unless they become arrays.

@@ -97,7 +97,8 @@ class Program:
         """Record that each step first copies an array to the step's entry in the state."""
         is_plain = place.flags.c_contiguous and value.flags.c_contiguous
         is_plain = is_plain and not value.value.nbytes % 4
-        if id(place.value) not in self._state or self._lines or self._jobs or not is_plain:
+        has_begun = self._lines or self._settled or self._jobs
+        if id(place.value) not in self._state or has_begun or not is_plain:
             raise UntraceableError("A step may store only arrays that exist before the step.")
         self._overwritten.setdefault(id(place.value), place.value.copy())
         self._n_steps = min(self._n_steps, place.shape[0])
@@ -162,8 +163,8 @@ class Program:
 
             records = np.concatenate([rows for rows, _ in self._settled])
             first = 0
-            for rows, arrays in self._settled:
-                self._refer(records[first : first + len(rows)], arrays)
+            for rows, moving in self._settled:
+                self._patch(records[first : first + len(rows)], moving)
                 first += len(rows)
             self._name(records)  # Keep the table alive.
             self._tables.append(records)
@@ -177,17 +178,23 @@ class Program:
             from mlp_xp.backends._numpy.tracing.fusion import fused
             from mlp_xp.backends._numpy.tracing.joining import joined
 
-            self._settled.append(table(fused(joined(self._jobs, is_last=is_last))))
+            rows, arrays = table(fused(joined(self._jobs, is_last=is_last)))
+            self._settled.append((rows, self._refer(arrays)))
             self._jobs = []
         self._n_bytes = 0
 
-    def _refer(self, records: np.ndarray, arrays: Sequence[tuple[int, int, Any]]) -> None:
-        """Keep the arrays of a table's rows alive, and find those that move in each call."""
+    def _refer(self, arrays: Sequence[tuple[int, int, Any]]) -> list[tuple[int, int, Finder]]:
+        """Keep the arrays of a table's rows alive; return how to find those that move."""
+        moving = []
         for row, column, array in arrays:
             if getattr(array, "find_view", None) is not None:
-                self._patches.append((records[row], column, array.find_view))
+                moving.append((row, column, array.find_view))
             else:
                 self._name(getattr(array, "owner", array))
+        return moving
+
+    def _patch(self, records: np.ndarray, moving: Sequence[tuple[int, int, Finder]]) -> None:
+        self._patches += [(records[row], column, find_view) for row, column, find_view in moving]
 
     def job(self, job: Job) -> None:
         """Add a call of machine code to the program; consecutive calls form a table."""
@@ -198,7 +205,7 @@ class Program:
         from mlp_xp.backends._numpy.native.jobs import Group, Job, table
 
         records, arrays = table([_recorded(job) for part in parts for job in part])
-        self._refer(records, arrays)
+        self._patch(records, self._refer(arrays))
         self._name(records)
         self._tables.append(records)
         others = tuple(array for _, _, array in arrays)
@@ -245,7 +252,7 @@ class Program:
         if not isinstance(value, np.ndarray | np.generic):
             raise UntraceableError(f"{function} returns {type(value)}, which cannot be traced.")
         result = self._result(value)
-        if options or not self._lower(function, *args, result):
+        if function is not np.where or options or not self._lower(function, *args, result):
             given = self._call(function, args, options)
             self._write(f"{self._name(np.copyto)}({self._name(result)}, {given})")
         return result
