@@ -304,7 +304,9 @@ class Namespace:
     ) -> TracedArray:
         if ord != 2:
             raise FormulaError("xp.linalg.vector_norm can be traced with ord=2 only.")
-        return operation("sqrt", self.sum(multiply(x, x), axis=axis, keepdims=keepdims))
+        total = self.sum(multiply(x, x), axis=axis, keepdims=keepdims)
+        is_zero = total == 0.0  # The gradient is 0 there, the subgradient of least norm.
+        return self.where(is_zero, 0.0, operation("sqrt", self.where(is_zero, 1.0, total)))
 
     def vecdot(self, a: TracedArray, b: TracedArray, *, axis: int = -1) -> TracedArray:
         return self.sum(multiply(a, b), axis=axis)

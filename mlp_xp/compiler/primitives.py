@@ -67,6 +67,17 @@ def _power(xp: Any, dy: Any, y: Any, a: Any, b: Any) -> tuple[Any, Any]:
     return da, None if _is_constant(b) else dy * y * xp.log(xp.where(a == 0.0, 1.0, a))
 
 
+def _logaddexp(xp: Any, dy: Any, y: Any, a: Any, b: Any) -> tuple[Any, Any]:
+    def weighted(x: Any) -> Any:
+        if isinstance(x, int | float):
+            return None
+        is_largest = x == y  # Infinities have no difference.
+        apart = xp.where(is_largest, 0.0, x) - xp.where(is_largest, 0.0, y)
+        return dy * xp.where(a == b, 0.5, xp.exp(apart))
+
+    return weighted(a), weighted(b)
+
+
 def _atan2(xp: Any, dy: Any, y: Any, a: Any, b: Any) -> tuple[Any, Any]:
     scaled = dy / (a * a + b * b)
     return scaled * b, -scaled * a
@@ -203,9 +214,7 @@ _SEVERAL = {
     "floor_divide": Primitive(ZERO, "same", _operator("floordiv")),
     "maximum": Primitive(lambda xp, dy, y, a, b: _extreme(xp, dy, a, b, a > b)),
     "minimum": Primitive(lambda xp, dy, y, a, b: _extreme(xp, dy, a, b, a < b)),
-    "logaddexp": Primitive(
-        lambda xp, dy, y, a, b: (dy * xp.exp(a - y), dy * xp.exp(b - y)), "float"
-    ),
+    "logaddexp": Primitive(_logaddexp, "float"),
     "hypot": Primitive(lambda xp, dy, y, a, b: (dy * (a / y), dy * (b / y)), "float"),
     "atan2": Primitive(_atan2, "float"),
     "copysign": Primitive(

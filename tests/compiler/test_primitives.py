@@ -1,5 +1,7 @@
 """Each row of the table of primitives: its result and its derivative, on every backend."""
 
+import math
+
 import numpy as np
 import pytest
 from gradient import check_gradient
@@ -227,6 +229,31 @@ def test_gradients_at_the_edges_of_formulas(backend):
             assert (y.dtype, pullback(y)[0].dtype) == (xp.float64, xp.float32)
         with pytest.raises(FormulaError, match=r"`.*`\): axis=None must be one axis of an array"):
             derive(lambda x, *, xp: xp.cumulative_sum(x[:, None]), x, xp=xp)
+
+
+def test_gradients_at_infinity_and_at_the_zero_vector(backend):
+    xp, inf = backend.xp, math.inf
+    cases = [
+        (inf, inf, [0.5, 0.5]),
+        (-inf, -inf, [0.5, 0.5]),
+        (2.0, 2.0, [0.5, 0.5]),
+        (-inf, 1.0, [0.0, 1.0]),
+        (inf, 1.0, [1.0, 0.0]),
+        (1000.0, -1000.0, [1.0, 0.0]),
+        (0.0, math.log(3.0), [0.25, 0.75]),
+    ]
+    with backend.scope():
+        a, b = (backend.put(np.asarray(column)) for column in list(zip(*cases, strict=True))[:2])
+        y, pullback = derive(lambda a, b, *, xp: xp.logaddexp(a, b), a, b, xp=xp)
+        found = np.stack([backend.get(da) for da in pullback(xp.ones_like(y))], axis=-1)
+        rtol = 1e-12 if y.dtype == getattr(xp, "float64", None) else 1e-6
+        np.testing.assert_allclose(found, [weights for *_, weights in cases], rtol=rtol)
+        x = backend.put(np.asarray([[3.0, 4.0], [0.0, 0.0]]))
+        norm = lambda x, *, xp: xp.linalg.vector_norm(x, axis=-1)  # noqa: E731
+        y, pullback = derive(norm, x, xp=xp)
+        assert backend.get(y).tolist() == [5.0, 0.0]
+        expected = [[0.6, 0.8], [0.0, 0.0]]
+        np.testing.assert_allclose(backend.get(pullback(xp.ones_like(y))[0]), expected, rtol=1e-6)
 
 
 def test_equal_formulas_have_equal_graphs():
