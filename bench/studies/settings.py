@@ -262,9 +262,9 @@ def _times(result: Result, who: str) -> dict[str, list[float]]:
 
 
 def difference(row: Result) -> float:
-    """Return the largest relative difference of the losses of both sides' first steps."""
+    """Return the largest difference of both sides' first losses, as a part of the largest loss."""
     ours, theirs = (np.asarray(run["losses"]) for run in row["contenders"].values())
-    return float(np.max(np.abs(ours - theirs) / np.abs(theirs)))
+    return float(np.max(np.abs(ours - theirs)) / np.max(np.abs(theirs)))
 
 
 def tables(results: Result) -> list[Table]:
@@ -321,7 +321,7 @@ TERMS = (
     "less short ones, so they leave out what a fit takes once. *JAX / ours* is compared turn by "
     "turn, with quartiles; above 1, mlp_xp is faster. *of default* is our time divided by our time "
     "of the default, and *at most* its limit. Ratios that miss a mark are bold. *same losses* says "
-    f"whether the losses of {STEPS_COMPARED} steps differ by at most {TOLERANCE:g} of their size; "
+    f"whether the losses of {STEPS_COMPARED} steps differ by at most {TOLERANCE:g} of the largest; "
     "dropout draws other random numbers in JAX, so it is not compared. All other settings of a row "
     "are the default's: relu, Adam, no penalty."
 )

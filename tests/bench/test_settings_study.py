@@ -1,6 +1,7 @@
 """The study of settings: both sides compute the same losses, and marks say what is missed."""
 
 import importlib
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -68,7 +69,7 @@ def test_losses_that_differ_are_shown(study):
 def test_a_step_of_ours_is_measured(study, name):
     workload = study.WORKLOADS[name]
     found = study.prepare(OURS, workload, "tanh", None, 0.001)
-    assert [w.shape for w, _ in found["weights"]] == [*zip(SMALL[name][0], SMALL[name][0][1:])]  # noqa: B905
+    assert [w.shape for w, _ in found["weights"]] == [*pairwise(SMALL[name][0])]
     assert len(found["losses"]) == study.STEPS_COMPARED
     assert found["losses"][-1] < found["losses"][0]
     assert np.isfinite(study.step_seconds(workload, "tanh"))
