@@ -5,7 +5,6 @@ same losses. Each has one process for a workload, which trains all networks of i
 """
 
 import contextlib
-import math
 import os
 import time
 import warnings
@@ -130,20 +129,23 @@ def prepare(who: str, workload: Workload, name: str, weights: Any, least: float)
         training = Training(settings_of(workload, name), weights, *data)
     found["losses"] = training.losses(STEPS_COMPARED)
     training.train(workload.warm_up)
-    start = time.perf_counter()
-    training.train(2)
-    _epochs[name] = math.ceil(least / (time.perf_counter() - start) * 2)
+    once, n = _seconds(training, 1), 1
+    while _seconds(training, 1 + n) - once < least:  # What a fit takes anyway does not count.
+        n *= 2
+    _epochs[name] = n
     _trainings[name] = training
     return found
 
 
+def _seconds(training: Any, epochs: int) -> float:
+    start = time.perf_counter()
+    training.train(epochs)
+    return time.perf_counter() - start
+
+
 def step_seconds(workload: Workload, name: str) -> float:
     """Return the seconds of a step: of a long run less a short one, for what a fit takes anyway."""
-    taken = []
-    for epochs in (1, 1 + _epochs[name]):
-        start = time.perf_counter()
-        _trainings[name].train(epochs)
-        taken.append(time.perf_counter() - start)
+    taken = [_seconds(_trainings[name], epochs) for epochs in (1, 1 + _epochs[name])]
     return (taken[1] - taken[0]) / (_epochs[name] * workload.steps)
 
 
