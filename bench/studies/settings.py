@@ -110,6 +110,9 @@ _epochs: dict[str, int] = {}
 
 
 def start_process(threads: int) -> None:
+    from mlp_xp.backends._numpy import backend
+
+    backend._LONG = 0  # Short runs use machine code, too.
     if hasattr(os, "sched_setaffinity"):  # XLA starts one thread for each usable CPU.
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
     warnings.simplefilter("ignore")

@@ -89,7 +89,6 @@ def test_each_row_has_the_losses_of_jax(study, name):
 
 
 @pytest.mark.matrix
-@pytest.mark.all_cores
 def test_both_sides_take_turns_in_processes(study, module):
     pytest.importorskip("jax")
     options = module("bench.suite.turns").Options(2, 1, quick=True, cases=("tiny, tanh",))
@@ -104,7 +103,6 @@ def test_both_sides_take_turns_in_processes(study, module):
 
 
 @pytest.mark.matrix
-@pytest.mark.all_cores
 def test_compile_times_are_measured(module, tmp_path):
     study, options = module("bench.studies.compile_times"), module("bench.suite.turns").Options
     found = study.measure(options(1, scratch=tmp_path, cases=("default",)), lambda turn: None)
