@@ -130,6 +130,9 @@ def test_an_existing_folder_is_an_error_before_the_data_are_loaded(fails, digits
     line = fails(*START)
     assert "run already exists, and runs are never overwritten: add --resume to resume it" in line
     assert "or type --out run-2" in line
+    Path("empty").mkdir()
+    monkeypatch.chdir("empty")
+    assert "a folder of its own: type --out run" in fails("train", "digits", "--out", ".")
 
 
 def test_what_is_no_run_is_an_error_that_says_what_to_type(fails, digits_run):
