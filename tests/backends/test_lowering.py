@@ -80,6 +80,15 @@ def test_operations_of_a_traced_step(name, dtype, pool_of, rng, monkeypatch):
     np.testing.assert_allclose(found, plain, rtol=0, atol=1e2 * tolerance(dtype, 24))
 
 
+def test_integers_are_copied_to_the_state(pool_of):
+    a = np.arange(5, dtype="i4")
+    compiled = CompiledStep(lambda state, a: ((a ^ 7) + 1,))
+    with pool_of(2):
+        (found,) = compiled((np.zeros(5, "i4"),), a)
+    assert compiled.is_traceable
+    np.testing.assert_array_equal(found, [8, 7, 6, 5, 4])
+
+
 def test_sums_do_not_depend_on_the_number_of_threads(pool_of, rng):
     """Of rows, of blocks with a remainder, and of products."""
 

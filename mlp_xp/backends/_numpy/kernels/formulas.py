@@ -137,7 +137,7 @@ def elementwise_loop(
     """Return the loop of an Array API function, or of a conversion to a dtype, if there is one."""
 
     def formula(*arrays: Any, xp: Namespace) -> Any:
-        if name in ("float32", "float64", "bool"):
+        if name in ("float32", "float64", "int32", "bool"):
             return xp.astype(arrays[0], name)
         if name.startswith("bitwise") and arrays[0].dtype == "bool":
             return operation(name.replace("bitwise", "logical"), *arrays)
