@@ -18,7 +18,7 @@ from mlp_xp.backends._numpy.native.jobs import (
     address,
     formula_loop,
 )
-from mlp_xp.backends._numpy.tracing.traced import Memory
+from mlp_xp.backends._numpy.tracing.traced import Memory, value_of
 from mlp_xp.compiler.graph import Node, in_order
 from mlp_xp.compiler.kernel import FULL, SCALAR, Kernel, input_node, replaced
 
@@ -50,7 +50,7 @@ def joined(jobs: Sequence[Job], *, is_last: bool = False) -> list[Job]:
 
 
 def _place(loop: _Joined, parts: list[Any], first: int) -> None:
-    """Let a loop join the last loop that can compute it, or append it."""
+    """Add a loop to the last loop that can compute it, too, or append it."""
     for part in reversed(parts[first:]):
         if part.can_take(loop):
             part.take(loop)
@@ -188,7 +188,7 @@ def _is_free(array: Any, *, is_last: bool = False) -> bool:
 
 def _key(array: Any, layout: str) -> Any:
     """Return what inputs that are the same have in common."""
-    value = array.value if isinstance(array, Memory) else array
+    value = value_of(array)
     if layout == SCALAR and isinstance(array, np.ndarray):
         return value.dtype.name, value.tobytes()  # A constant.
     # Arguments at one address may be separate arrays in a later call.
@@ -196,8 +196,7 @@ def _key(array: Any, layout: str) -> Any:
 
 
 def _span(array: Any) -> Span:
-    value = array.value if isinstance(array, Memory) else array
-    return np.lib.array_utils.byte_bounds(value)
+    return np.lib.array_utils.byte_bounds(value_of(array))
 
 
 def _overlap(a: Span, b: Span) -> bool:

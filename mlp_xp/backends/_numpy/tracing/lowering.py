@@ -109,11 +109,11 @@ def _sum(x: Traced, axis: Any, dtype: Any, out: Traced) -> bool:
     if dtype is not None or not is_plain(x, out) or x.size == 0:
         return False
     axes = set(range(x.ndim)) if axis is None else {axis % x.ndim} if type(axis) is int else {*axis}
-    if len(axes) == x.ndim or axes == {x.ndim - 1}:
-        if len(axes) == x.ndim:
-            _sum_all(sum_loop, [x], out)
-        else:
-            sum_loop(layout(x), sums_rows=True).run([x], [out], is_shared=is_large(x))
+    if len(axes) == x.ndim:
+        _sum_all(sum_loop, [x], out)
+        return True
+    if axes == {x.ndim - 1}:
+        sum_loop(layout(x), sums_rows=True).run([x], [out], is_shared=is_large(x))
         return True
     if x.ndim != 2:
         return False
@@ -157,10 +157,10 @@ def _sum_all(make_loop: Callable[..., Any], arrays: list[Any], out: Traced) -> N
 
     Blocks have the same size for every number of threads, so the sum has the same bits.
     """
-    n_blocks, n_left = divmod(arrays[0].size, _BLOCK)
     if not is_large(arrays[0]):
         make_loop(layout(arrays[0])).run(arrays, [out])
         return
+    n_blocks, n_left = divmod(arrays[0].size, _BLOCK)
     sums = out.program.empty((n_blocks + (n_left > 0),), out.dtype)
     flat = [np.reshape(x, (-1,)) for x in arrays]
     blocks = [np.reshape(x[: n_blocks * _BLOCK], (n_blocks, _BLOCK)) for x in flat]

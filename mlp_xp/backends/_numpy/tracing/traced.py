@@ -55,8 +55,6 @@ class Memory:
     owner = property(lambda self: self if self.owner_or_none is None else self.owner_or_none)
     is_pooled = property(lambda self: self.pool is not None)
     dtype = property(lambda self: self.value.dtype)
-    shape = property(lambda self: self.value.shape)
-    flags = property(lambda self: self.value.flags)
 
 
 class Traced(NDArrayOperatorsMixin):
