@@ -122,6 +122,8 @@ def multiply(a: Any, b: Any) -> TracedArray:
 
 def power(a: Any, b: Any) -> TracedArray:
     """Return a power; small integer powers are products, which are exact and fast."""
+    if type(b) in (int, float) and b in (0.5, -1) and is_float(a.dtype):
+        return operation("sqrt" if b == 0.5 else "reciprocal", a)
     if type(b) in (int, float) and b in range(1, 9):
         result, square, n = None, a, int(b)
         while n:

@@ -8,13 +8,13 @@ results' shape (rows, columns), or are broadcast along one or both axes.
 from __future__ import annotations
 
 import hashlib
-import math
-import struct
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from mlp_xp.compiler.elementary import EXPRESSIONS, INTEGER, LOGICAL
 from mlp_xp.compiler.graph import Node, in_order
+from mlp_xp.compiler.instructions import TYPES, Body, Type
 from mlp_xp.compiler.kernel import COLUMN, FULL, ROW, SCALAR, Kernel, UnprintableError
 
 
@@ -34,278 +34,10 @@ class Loop(NamedTuple):
 HEADER_WORDS = 5
 
 
-class _Type(NamedTuple):
-    """A floating-point type of LLVM, and the constants of its functions."""
-
-    name: str
-    integer: str
-    mantissa: int
-    bias: int
-    lowest_exp: float  # Below, e^x is 0.
-    highest_exp: float  # Above, e^x is infinite.
-    n_exp: int  # The number of terms of the Taylor series of e^x for |x| <= ln(2) / 2.
-    n_log: int  # The number of terms of the series of log(x) in (x - 1) / (x + 1).
-    ln2: tuple[float, float]  # The logarithm of 2 as a short number and a remainder.
-    tiny: float
-
-
-_TYPES = {
-    "float32": _Type(
-        "float", "i32", 23, 127, -104.0, 89.0, 8, 5, (0.693145751953125, 1.4286068203094173e-06),
-        2.0**-126,
-    ),
-    "float64": _Type(
-        "double", "i64", 52, 1023, -746.0, 710.0, 14, 12,
-        (0.6931471803691238, 1.9082149292705877e-10), 2.0**-1022,
-    ),
-    "int32": _Type("i32", "i32", 0, 0, 0.0, 0.0, 0, 0, (0.0, 0.0), 0.0),
-}  # fmt: skip
-
-
-class _Body:
-    """The instructions of a loop's body; values are names of LLVM registers or constants."""
-
-    def __init__(self) -> None:
-        self.type = _TYPES["float32"]  # The type of the operands of the current instruction.
-        self.lines: list[str] = []
-        self.declared: set[str] = set()
-
-    def new(self, instruction: str) -> str:
-        name = f"%v{len(self.lines)}"
-        self.lines.append(f"  {name} = {instruction}")
-        return name
-
-    def number(self, value: float) -> str:
-        if self.type.name == "i32":
-            return str(int(value))
-        if self.type.name == "float":
-            value = _as_float32(value)
-        return f"0x{struct.unpack('<Q', struct.pack('<d', value))[0]:016X}"
-
-    def arithmetic(self, operation: str, a: str, b: str) -> str:
-        return self.new(f"{operation} {self.type.name} {a}, {b}")
-
-    def integer(self, operation: str, a: Any, b: Any) -> str:
-        return self.new(f"{operation} {self.type.integer} {a}, {b}")
-
-    def call(self, function: str, *operands: str) -> str:
-        kind = self.type.name
-        name = f"@llvm.{function}.{'f32' if kind == 'float' else 'f64'}"
-        self.declared.add(f"declare {kind} {name}({', '.join([kind] * len(operands))})")
-        return self.new(f"call {kind} {name}({', '.join(f'{kind} {x}' for x in operands)})")
-
-    def compare(self, how: str, a: str, b: str) -> str:
-        return self.new(f"fcmp {how} {self.type.name} {a}, {b}")
-
-    def select(self, condition: str, a: str, b: str) -> str:
-        kind = self.type.name
-        return self.new(f"select i1 {condition}, {kind} {a}, {kind} {b}")
-
-    def bits(self, x: str) -> str:
-        return self.new(f"bitcast {self.type.name} {x} to {self.type.integer}")
-
-    def from_bits(self, x: str) -> str:
-        return self.new(f"bitcast {self.type.integer} {x} to {self.type.name}")
-
-    # --- made of these ---------------------------------------------------------------------------
-
-    def add(self, a: str, b: str) -> str:
-        return self.arithmetic("fadd", a, b)
-
-    def subtract(self, a: str, b: str) -> str:
-        return self.arithmetic("fsub", a, b)
-
-    def multiply(self, a: str, b: str) -> str:
-        return self.arithmetic("fmul", a, b)
-
-    def divide(self, a: str, b: str) -> str:
-        return self.arithmetic("fdiv", a, b)
-
-    def negative(self, x: str) -> str:
-        return self.new(f"fneg {self.type.name} {x}")
-
-    def extreme(self, how: str, a: str, b: str) -> str:
-        """Return the larger or the smaller number, or NaN if one is NaN."""
-        chosen = self.select(self.compare(how, a, b), a, b)
-        return self.select(self.compare("uno", a, a), a, chosen)
-
-    def series(self, x: str, coefficients: Sequence[float]) -> str:
-        """Return a polynomial by Horner's scheme; the highest power comes first."""
-        y = self.number(coefficients[0])
-        for c in coefficients[1:]:
-            y = self.call("fmuladd", y, x, self.number(c))
-        return y
-
-    def _reduce(self, x: str) -> tuple[str, str, str]:
-        """Return n as a number and as an integer, and r, for x = n ln 2 + r."""
-        kind = self.type
-        x = self.extreme("olt", self.extreme("ogt", x, self.number(kind.lowest_exp)),
-                         self.number(kind.highest_exp))  # fmt: skip
-        # Adding this number rounds to an integer, which is then in the lowest bits.
-        magic = 1.5 * 2.0**kind.mantissa
-        shifted = self.call("fmuladd", x, self.number(1 / math.log(2)), self.number(magic))
-        n = self.subtract(shifted, self.number(magic))
-        bits = self.bits(self.number(magic))
-        integer = self.integer("sub", self.bits(shifted), bits)
-        r = x
-        for part in kind.ln2:
-            r = self.call("fmuladd", n, self.number(-part), r)
-        return n, integer, r
-
-    def _scale(self, y: str, n: str) -> str:
-        """Return y 2^n, in two steps, since 2^n may be infinite or 0 where the product is not."""
-        half = self.integer("ashr", n, 1)
-        for power in (half, self.integer("sub", n, half)):
-            y = self.multiply(y, self._power(power))
-        return y
-
-    def _power(self, n: str) -> str:
-        biased = self.integer("add", n, self.type.bias)
-        return self.from_bits(self.integer("shl", biased, self.type.mantissa))
-
-    def _exp_terms(self) -> list[float]:
-        return [1 / math.factorial(k) for k in range(self.type.n_exp - 1, -1, -1)]
-
-    def exp(self, x: str) -> str:
-        _, n, r = self._reduce(x)
-        return self._scale(self.series(r, self._exp_terms()), n)
-
-    def expm1(self, x: str, *, is_negative: bool = False) -> str:
-        """Return e^x - 1 = 2^n (e^r - 1) + (2^n - 1), or 2^n e^r - 1 if n is large."""
-        number, n, r = self._reduce(x)
-        *terms, _ = self._exp_terms()
-        rest = self.multiply(r, self.series(r, terms))
-        power = self._scale(self.number(1.0), n)
-        minus_1 = self.number(-1.0)
-        y = self.call("fmuladd", rest, power, self.add(power, minus_1))
-        if is_negative:
-            return y
-        whole = self.add(self._scale(self.add(rest, self.number(1.0)), n), minus_1)
-        return self.select(self.compare("ogt", number, self.number(60.0)), whole, y)
-
-    def tanh(self, x: str) -> str:
-        size = self.call("fabs", x)
-        e = self.expm1(self.multiply(size, self.number(-2.0)), is_negative=True)
-        y = self.divide(self.negative(e), self.add(e, self.number(2.0)))
-        return self.call("copysign", y, x)
-
-    def log(self, x: str) -> str:
-        """Return log(2^n m) = n ln 2 + 2 artanh((m - 1) / (m + 1)), with m near 1."""
-        kind = self.type
-        infinity, zero = self.number(math.inf), self.number(0.0)
-        is_tiny = self.compare("olt", x, self.number(kind.tiny))
-        shift = kind.mantissa + 2
-        scaled = self.select(is_tiny, self.multiply(x, self.number(2.0**shift)), x)
-        bits, root = self.bits(scaled), self.bits(self.number(math.sqrt(0.5)))
-        n = self.integer("ashr", self.integer("sub", bits, root), kind.mantissa)
-        m = self.from_bits(self.integer("sub", bits, self.integer("shl", n, kind.mantissa)))
-        count = self.new(f"sitofp {kind.integer} {n} to {kind.name}")
-        count = self.subtract(count, self.select(is_tiny, self.number(float(shift)), zero))
-        f = self.add(m, self.number(-1.0))
-        s = self.divide(f, self.add(f, self.number(2.0)))
-        z = self.multiply(s, s)
-        terms = [2 / (2 * k + 1) for k in range(kind.n_log, 0, -1)]
-        y = self.multiply(s, self.multiply(z, self.series(z, terms)))
-        y = self.add(y, self.multiply(count, self.number(kind.ln2[1])))
-        y = self.call("fmuladd", s, self.number(2.0), y)
-        y = self.call("fmuladd", count, self.number(kind.ln2[0]), y)
-        y = self.select(self.compare("oeq", x, infinity), x, y)
-        y = self.select(self.compare("oeq", x, zero), self.number(-math.inf), y)
-        invalid = self.compare("ult", x, zero)
-        return self.select(invalid, self.number(math.nan), y)
-
-    def log1p(self, x: str) -> str:
-        """Return log(u) for u = 1 + x, corrected for the rounding error of u."""
-        one = self.number(1.0)
-        u = self.add(x, one)
-        error = self.subtract(x, self.subtract(u, one))
-        log = self.log(u)
-        is_finite = self.compare("olt", u, self.number(math.inf))
-        is_positive = self.compare("ogt", u, self.number(0.0))
-        is_ordinary = self.new(f"and i1 {is_finite}, {is_positive}")
-        return self.select(is_ordinary, self.add(log, self.divide(error, u)), log)
-
-    def logaddexp(self, a: str, b: str) -> str:
-        apart = self.negative(self.call("fabs", self.subtract(a, b)))
-        y = self.add(self.extreme("ogt", a, b), self.log1p(self.exp(apart)))
-        # Infinities of the same sign have no difference.
-        return self.select(self.compare("oeq", a, b), self.add(a, self.number(math.log(2))), y)
-
-    def sign(self, x: str) -> str:
-        zero = self.number(0.0)
-        below = self.select(self.compare("olt", x, zero), self.number(-1.0), x)
-        return self.select(self.compare("ogt", x, zero), self.number(1.0), below)
-
-
-def _as_float32(value: float) -> float:
-    try:
-        found: float = struct.unpack("<f", struct.pack("<f", value))[0]
-    except OverflowError:
-        return math.copysign(math.inf, value)
-    return found
-
-
-# The CPU expression of each primitive with floating-point operands.
-EXPRESSIONS: dict[str, Callable[..., str]] = {
-    "negative": _Body.negative,
-    "abs": lambda b, x: b.call("fabs", x),
-    "exp": _Body.exp,
-    "expm1": _Body.expm1,
-    "log": _Body.log,
-    "log1p": _Body.log1p,
-    "logaddexp": _Body.logaddexp,
-    "sqrt": lambda b, x: b.call("sqrt", x),
-    "tanh": _Body.tanh,
-    "reciprocal": lambda b, x: b.divide(b.number(1.0), x),
-    "sign": _Body.sign,
-    "floor": lambda b, x: b.call("floor", x),
-    "ceil": lambda b, x: b.call("ceil", x),
-    "trunc": lambda b, x: b.call("trunc", x),
-    "round": lambda b, x: b.call("roundeven", x),
-    "copysign": lambda b, x, y: b.call("copysign", x, y),
-    "add": _Body.add,
-    "subtract": _Body.subtract,
-    "multiply": _Body.multiply,
-    "divide": _Body.divide,
-    "maximum": lambda b, x, y: b.extreme("ogt", x, y),
-    "minimum": lambda b, x, y: b.extreme("olt", x, y),
-    "isnan": lambda b, x: b.compare("uno", x, x),
-    "less": lambda b, x, y: b.compare("olt", x, y),
-    "less_equal": lambda b, x, y: b.compare("ole", x, y),
-    "greater": lambda b, x, y: b.compare("ogt", x, y),
-    "greater_equal": lambda b, x, y: b.compare("oge", x, y),
-    "equal": lambda b, x, y: b.compare("oeq", x, y),
-    "not_equal": lambda b, x, y: b.compare("une", x, y),
-}
-# The expressions of logical functions, whose operands are truth values.
-LOGICAL: dict[str, Callable[..., str]] = {
-    "logical_not": lambda b, x: b.new(f"xor i1 {x}, true"),
-    "logical_and": lambda b, x, y: b.new(f"and i1 {x}, {y}"),
-    "logical_or": lambda b, x, y: b.new(f"or i1 {x}, {y}"),
-    "logical_xor": lambda b, x, y: b.new(f"xor i1 {x}, {y}"),
-}
-# The expressions of primitives with operands of 32-bit integers; products wrap around.
-_INTEGERS = {
-    **{"add": "add", "subtract": "sub", "multiply": "mul", "bitwise_and": "and"},
-    **{"bitwise_or": "or", "bitwise_xor": "xor"},
-    **{"bitwise_left_shift": "shl", "bitwise_right_shift": "ashr"},
-}
-_COMPARISONS = {
-    **{"less": "slt", "less_equal": "sle", "greater": "sgt", "greater_equal": "sge"},
-    **{"equal": "eq", "not_equal": "ne"},
-}
-INTEGER: dict[str, Callable[..., str]] = {
-    name: lambda b, x, y, how=how: b.integer(how, x, y) for name, how in _INTEGERS.items()
-} | {
-    name: lambda b, x, y, how=how: b.new(f"icmp {how} i32 {x}, {y}")
-    for name, how in _COMPARISONS.items()
-}
-
-
 @lru_cache(maxsize=1024)
 def print_kernel(kernel: Kernel) -> Loop:
     """Return the loop of a kernel. Raise UnprintableError if a primitive has no CPU expression."""
-    body = _Body()
+    body = Body()
     values: dict[Node, str] = {}
     for i, (node, layout) in enumerate(zip(kernel.inputs, kernel.layouts, strict=True)):
         at = {FULL: "%at", ROW: "%row", COLUMN: "%column", SCALAR: "0"}[layout]
@@ -324,13 +56,13 @@ def print_kernel(kernel: Kernel) -> Loop:
     return Loop(name, text.replace("NAME", name))
 
 
-def _type_of(dtype: str) -> _Type:
-    if dtype not in _TYPES:
+def _type_of(dtype: str) -> Type:
+    if dtype not in TYPES:
         raise UnprintableError(f"there are no loops for {dtype}")
-    return _TYPES[dtype]
+    return TYPES[dtype]
 
 
-def _load(body: _Body, node: Node, array: str, at: str) -> str:
+def _load(body: Body, node: Node, array: str, at: str) -> str:
     if node.dtype == "bool":
         place = body.new(f"getelementptr i8, ptr {array}, i64 {at}")
         return body.new(f"icmp ne i8 {body.new(f'load i8, ptr {place}')}, 0")
@@ -338,7 +70,7 @@ def _load(body: _Body, node: Node, array: str, at: str) -> str:
     return body.new(f"load {kind}, ptr {body.new(f'getelementptr {kind}, ptr {array}, i64 {at}')}")
 
 
-def _store(body: _Body, node: Node, value: str, array: str) -> None:
+def _store(body: Body, node: Node, value: str, array: str) -> None:
     if node.dtype == "bool":
         kind, value = "i8", body.new(f"zext i1 {value} to i8")
     else:
@@ -347,10 +79,10 @@ def _store(body: _Body, node: Node, value: str, array: str) -> None:
     body.lines.append(f"  store {kind} {value}, ptr {place}")
 
 
-def _print(body: _Body, node: Node, operands: Sequence[str]) -> str:
+def _print(body: Body, node: Node, operands: Sequence[str]) -> str:
     is_conversion = node.operation in ("number", "where", "astype")
     dtype = node.dtype if is_conversion else node.operands[0].dtype
-    body.type = _TYPES.get(dtype, body.type)
+    body.type = TYPES.get(dtype, body.type)
     return _expression(node)(body, *operands)
 
 
@@ -377,7 +109,7 @@ def _expression(node: Node) -> Callable[..., str]:
             return lambda body, x: body.select(x, body.number(1.0), body.number(0.0))
     elif name == "where":
         if [x.dtype for x in node.operands] == ["bool", dtype, dtype]:
-            return _Body.select
+            return Body.select
     elif name == "astype" and of_operands == dtype:
         return lambda body, x: x
     else:
@@ -396,7 +128,7 @@ _LANES = [
 
 
 def _function(
-    body: _Body, n_arrays: int, total: str | None, kind: str, is_flat: bool, sums_rows: bool
+    body: Body, n_arrays: int, total: str | None, kind: str, is_flat: bool, sums_rows: bool
 ) -> str:
     """Return the module: a function that reads the record, and the loop.
 
@@ -486,7 +218,15 @@ def _function(
         "  ret void",
         "}",
         *([] if total is None else _LANES),
+        *_kept(body.vectors),
     ])  # fmt: skip
+
+
+def _kept(functions: set[str]) -> list[str]:
+    """Return the instruction to keep functions that nothing calls yet, if there are any."""
+    names = ", ".join(f"ptr @{name}" for name in sorted(functions))
+    kept = f'[{len(functions)} x ptr] [{names}], section "llvm.metadata"'
+    return [f"@llvm.compiler.used = appending global {kept}"] if functions else []
 
 
 def _start(thread: str, result: str, length: str) -> list[str]:

@@ -18,10 +18,11 @@ from mlp_xp.backends._numpy.kernels.formulas import (
 from mlp_xp.backends._numpy.native.loops import LOOPS
 from mlp_xp.backends._numpy.native.thread_pool import thread_pool
 from mlp_xp.backends._numpy.tracing.program import Program
+from mlp_xp.compiler.elementary import EXPRESSIONS, LOGICAL
 from mlp_xp.compiler.formula import trace_formula
 from mlp_xp.compiler.kernel import UnprintableError, make_kernel
 from mlp_xp.compiler.primitives import UNARY
-from mlp_xp.compiler.print_cpu import EXPRESSIONS, LOGICAL, print_kernel
+from mlp_xp.compiler.print_cpu import print_kernel
 from mlp_xp.nn import layers, losses
 from mlp_xp.nn.layers import ACTIVATIONS
 from mlp_xp.optimizers import Lion, RMSprop
@@ -90,6 +91,47 @@ def test_each_expression_is_the_function_of_numpy(name, dtype):
         finite = [np.nan_to_num(np.abs(a), nan=0.0, posinf=0.0) for a in (x, y)]
         operands = np.maximum(*finite)
     assert_close(run(formula, x, y), expected, 3, operands)
+
+
+# Pairs of these are special for powers.
+EXTREME = [np.nan, np.inf, -np.inf, 0.0, -0.0, 1.0, -1.0, 2.0, -2.0, 3.0, -0.5, 1.5, 1e30, -1e30]
+EXTREME += [2.0**24 - 1.0, 2.0**53 - 1.0, 1.0 + 2.0**-20, 1e-30, -1e-30, 1e300, 5e-324]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", sorted({*UNARY, "pow"} & {*EXPRESSIONS}))
+def test_special_values_are_as_in_numpy(name, dtype):
+    with np.errstate(all="ignore"):
+        values = np.asarray(EXTREME).astype(dtype)
+        x, y = (a.copy() for a in np.meshgrid(values, values))
+
+        def formula(x, y, *, xp):
+            z = xp.pow(x, y) if name == "pow" else getattr(xp, name)(x)
+            return xp.astype(z, x.dtype)
+
+        found, expected = run(formula, x, y), formula(x, y, xp=xp)
+    assert_close(found, expected, 3, np.zeros_like(x))
+    is_zero = expected == 0.0
+    np.testing.assert_array_equal(np.signbit(found[is_zero]), np.signbit(expected[is_zero]))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", ["sin", "cos", "tan"])
+def test_large_angles_are_as_accurate_as_small_ones(name, dtype):
+    n = np.rint(np.geomspace(1.0, 2.0**60, 1000))
+    x = np.append(n * (np.pi / 2), [1e22, 1.5e300, 6381956970095103 * 2.0**797])
+    with np.errstate(all="ignore"):
+        x = np.stack([x, -x, x * 1.1]).astype(dtype)
+        expected = getattr(np, name)(x.astype(np.float64)).astype(dtype)
+    found = run(lambda x, *, xp: getattr(xp, name)(x), x)
+    assert_close(found, expected, 3, np.zeros_like(x))
+
+
+def test_powers_by_half_and_minus_one_are_exact():
+    x = np.exp(np.random.default_rng(3).standard_normal(1000))
+    for exponent in (0.5, -1, -1.0, 2):
+        found = run(lambda x, *, xp, exponent=exponent: x**exponent, x)
+        np.testing.assert_array_equal(found, x**exponent)
 
 
 class Wide:
@@ -172,8 +214,8 @@ def test_what_has_no_loop_runs_without():
     x = numbers("float64")[2:, :]
     with thread_pool(2), np.errstate(all="ignore"):
         for own in (
-            lambda x, *, xp: (xp.sin(x), lambda dy: dy * xp.cos(x)),
-            lambda x, *, xp: x + xp.sin(x),
+            lambda x, *, xp: (xp.atan2(x, x + 1.0), lambda dy: dy * xp.hypot(x, x)),
+            lambda x, *, xp: x + xp.atan2(x, x + 1.0),
             lambda x, *, xp: x - xp.mean(x, axis=-1, keepdims=True),
             lambda x, *, xp: x * xp.arange(1, 13, dtype=x.dtype),
         ):
@@ -243,6 +285,12 @@ SETTINGS = {
     "binary": (MLPClassifier, {}),
     "mish": (MLPClassifier, {"activation": "mish"}),
     "own": (MLPRegressor, {"activation": lambda x, *, xp: x * xp.tanh(x)}),
+    "sine": (MLPRegressor, {"activation": lambda x, *, xp: x + xp.sin(x) ** 2}),
+    "power": (MLPRegressor, {"activation": lambda x, *, xp: xp.maximum(x, 0.0) ** 1.5}),
+    "log-cosh": (
+        MLPRegressor,
+        {"loss": lambda z, t, *, xp: xp.sum(xp.log(xp.cosh(z - t)), axis=-1)},
+    ),
     "two targets": (MLPRegressor, {}),
     "dropout": (MLPClassifier, {"dropout": 0.3, "input_dropout": 0.1}),
     "layer norm": (MLPClassifier, {"normalization": "layer"}),

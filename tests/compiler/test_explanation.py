@@ -171,7 +171,7 @@ def test_without_llvmlite_everything_but_the_assembly_is_shown(monkeypatch):
     monkeypatch.setitem(sys.modules, "llvmlite", None)
     found = explain(softplus, (32, 10))
     assert "for i in range(320):  # forward" in str(found)
-    assert found.llvm[0].startswith("declare float @llvm.fabs.f32")
+    assert found.llvm[0].startswith("declare float @llvm.")
     with pytest.raises(ImportError, match=r"'llvmlite' is not installed: type .*\[fast\]"):
         found.assembly()
 

@@ -14,7 +14,7 @@ from mlp_xp._utils.array_types import Namespace
 from mlp_xp.backends._numpy.kernels.writing import run
 from mlp_xp.backends._numpy.native.tuning import LEAST_NUMBERS
 from mlp_xp.compiler import FormulaError, Layout, in_order, remember
-from mlp_xp.compiler.array import operation
+from mlp_xp.compiler.array import operation, power
 from mlp_xp.compiler.formula import trace_formula
 from mlp_xp.compiler.graph import Node
 from mlp_xp.compiler.kernel import Kernel, UnprintableError, make_kernel
@@ -132,19 +132,26 @@ class Elementwise(NamedTuple):
 
 @lru_cache(maxsize=1024)
 def elementwise_loop(
-    name: str, operands: tuple[Layout, ...], in_place: int | None
+    name: str, operands: tuple[Layout | float, ...], in_place: int | None
 ) -> Elementwise | None:
-    """Return the loop of an Array API function, or of a conversion to a dtype, if there is one."""
+    """Return the loop of an Array API function, or of a conversion to a dtype, if there is one.
+
+    Its arrays are the operands that are not numbers.
+    """
+    layouts = [x for x in operands if isinstance(x, Layout)]
 
     def formula(*arrays: Any, xp: Namespace) -> Any:
         if name in ("float32", "float64", "int32", "bool"):
             return xp.astype(arrays[0], name)
         if name.startswith("bitwise") and arrays[0].dtype == "bool":
             return operation(name.replace("bitwise", "logical"), *arrays)
+        if name == "pow":
+            given = iter(arrays)
+            return power(*[next(given) if isinstance(x, Layout) else x for x in operands])
         return operation(name, *arrays)
 
     try:
-        y, inputs = trace_formula(formula, *operands, names=["operand"] * len(operands))
+        y, inputs = trace_formula(formula, *layouts, names=["operand"] * len(layouts))
         sized = _sized(inputs, [y.node], in_place=in_place)
     except (FormulaError, UnprintableError):
         return None

@@ -31,7 +31,7 @@ from mlp_xp.backends._numpy.native.jobs import (
 from mlp_xp.backends._numpy.native.tuning import LEAST_NUMBERS
 from mlp_xp.backends._numpy.tracing.operations import copy_in_order
 from mlp_xp.backends._numpy.tracing.traced import Traced, value_of
-from mlp_xp.compiler.print_cpu import EXPRESSIONS, LOGICAL
+from mlp_xp.compiler.elementary import EXPRESSIONS, LOGICAL
 
 # NumPy multiplies stacks of smaller matrices than this, and sums the rows of narrower matrices.
 _LEAST_SIDE, _LEAST_WIDTH = 8, 32
@@ -54,16 +54,18 @@ def _compute(name: str, *operands: Any) -> bool:
     numbers = [x for x in inputs if not hasattr(x, "dtype")]
     if np.result_type(like, *numbers) != like:  # For example, integers are compared with 0.5.
         return False
-    arrays = [
-        np.asarray(x, getattr(x, "dtype", like)) if np.isscalar(x) else x for x in inputs
-    ]  # The memory of NumPy's scalars is freed, too, unless they become arrays.
+    if name != "pow":  # Exponents such as 2 or 0.5 have other formulas.
+        # The memory of NumPy's scalars is freed, too, unless they become arrays.
+        inputs = [np.asarray(x, getattr(x, "dtype", like)) if np.isscalar(x) else x for x in inputs]
+    arrays = [x for x in inputs if _are_arrays(x)]
     if not all(map(_is_whole, (*arrays, out))) or out.size == 0:
         return False
     clashes = [x for x in arrays if _share_memory(x, out)]
     if any(not _are_same(x, out) for x in clashes):
         return False
     first = next((i for i, x in enumerate(arrays) if clashes and x is clashes[0]), None)
-    loop = elementwise_loop(name, tuple(map(layout, arrays)), first)
+    given = (layout(x) if _are_arrays(x) else float(x) for x in inputs)
+    loop = elementwise_loop(name, tuple(given), first)
     if loop is None or loop.result != layout(out):
         return False
     loop.sized.run(arrays, [out], is_shared=is_large(out))
@@ -207,6 +209,8 @@ LOWERED: dict[Any, Any] = {
     },
     np.absolute: partial(_compute, "abs"),
     np.rint: partial(_compute, "round"),
+    np.square: lambda x, out: _compute("multiply", x, x, out),
+    np.invert: lambda x, out: x.dtype == bool and _compute("logical_not", x, out),
     **{
         getattr(np, f"bitwise_{name}"): partial(_compute, f"bitwise_{name}")
         for name in ("and", "or", "xor", "left_shift", "right_shift")

@@ -316,7 +316,7 @@ class Program:
         value = function(*map(value_of, args), **plain)
         if function is np.empty_like:
             return self.empty(value.shape, value.dtype)
-        if function is np.full_like:
+        if function in (np.full_like, np.ones_like, np.zeros_like):
             return self.note(np.copyto, (value,), value)
         is_plain = len(args) == 2 and set(options) <= {"axis"}
         if function is np.take and is_plain and isinstance(args[1], Traced):
