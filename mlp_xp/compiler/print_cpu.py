@@ -22,8 +22,9 @@ class Loop(NamedTuple):
     """The text of a loop.
 
     The function ``name`` receives the address of a record of 64-bit integers: ``HEADER_WORDS``
-    words for others, then the number of rows and of columns, then the addresses of the inputs, of
-    the results, and of the total if there is one. Its other arguments are the number of the thread,
+    words for others, then the number of rows, of columns and of all elements, then the addresses of
+    the inputs, of the results, and of the total if there is one. The last row of a loop that sums
+    rows may be shorter. Its other arguments are the number of the thread,
     and the number of threads that share the work.
     """
 
@@ -136,7 +137,7 @@ def _function(
     """
     n_words = HEADER_WORDS
     names = [f"%a{i}" for i in range(n_arrays)] + ([] if total is None else ["%total"])
-    fields = ["%n_rows", "%n_columns", *(f"{name}.word" for name in names)]
+    fields = ["%n_rows", "%n_columns", "%size", *(f"{name}.word" for name in names)]
     read = []
     for i, field in enumerate(fields):
         read.append(f"  {field}.place = getelementptr i64, ptr %record, i64 {n_words + i}")
@@ -144,8 +145,9 @@ def _function(
     read += [f"  {name} = inttoptr i64 {name}.word to ptr" for name in names]
     parameters = ", ".join(f"ptr noalias {name}" for name in names)
     arguments = ", ".join(f"ptr {name}" for name in names)
-    length = "%n_columns" if is_flat else "%n_rows"
-    bound = "%high" if is_flat else "%n_columns"
+    settings = "i64 %low, i64 %high, i64 %n_columns, i64 %size"
+    length, multiple = ("%n_columns", 16) if is_flat else ("%n_rows", 1)
+    bound = "%high" if is_flat else "%bound" if sums_rows else "%n_columns"
     start = "%low" if is_flat else "0"
     add = f"fadd reassoc {kind} %sum, {total}"
     zero = "0.0"
@@ -165,6 +167,11 @@ def _function(
         f"  %more = icmp slt i64 %next.column, {bound}",
         f"  br i1 %more, label %inner, label %after{'' if total is None else ', !llvm.loop !0'}",
     ]
+    limit = [
+        "  %left = sub i64 %size, %base",
+        "  %is.short = icmp slt i64 %left, %n_columns",
+        "  %bound = select i1 %is.short, i64 %left, i64 %n_columns",
+    ]
     outer = [
         "outer:",
         "  %row = phi i64 [ %first, %entry ], [ %next.row, %after ]",
@@ -174,6 +181,7 @@ def _function(
             else [f"  %sum.row = phi {kind} [ {zero}, %entry ], [ {carried}, %after ]"]
         ),
         "  %base = mul i64 %row, %n_columns",
+        *(limit if sums_rows else []),
         "  br label %inner",
     ]
     last = "1" if is_flat else "%high"
@@ -199,7 +207,7 @@ def _function(
     ]
     return "\n".join([
         *sorted(body.declared),
-        f"define internal void @loop({parameters}, i64 %low, i64 %high, i64 %n_columns) {{",
+        f"define internal void @loop({parameters}, {settings}) {{",
         "entry:",
         *some,
         "  %some = and i1 %some.rows, %some.columns",
@@ -211,10 +219,10 @@ def _function(
         "define void @NAME(i64 %address, i64 %thread, i64 %n_threads, i64 %totals, i64 %scratch) {",
         "  %record = inttoptr i64 %address to ptr",
         *read,
-        *_start("%thread", "%low", length),
+        *_start("%thread", "%low", length, multiple),
         "  %next.thread = add i64 %thread, 1",
-        *_start("%next.thread", "%high", length),
-        f"  call void @loop({arguments}, i64 %low, i64 %high, i64 %n_columns)",
+        *_start("%next.thread", "%high", length, multiple),
+        f"  call void @loop({arguments}, {settings})",
         "  ret void",
         "}",
         *([] if total is None else _LANES),
@@ -229,13 +237,13 @@ def _kept(functions: set[str]) -> list[str]:
     return [f"@llvm.compiler.used = appending global {kept}"] if functions else []
 
 
-def _start(thread: str, result: str, length: str) -> list[str]:
-    """Return the instructions for where a thread's part starts: at a multiple of 16."""
+def _start(thread: str, result: str, length: str, multiple: int) -> list[str]:
+    """Return the instructions for where a thread's part starts: at a multiple of a number."""
     return [
         f"  {result}.product = mul i64 {length}, {thread}",
         f"  {result}.quotient = sdiv i64 {result}.product, %n_threads",
-        f"  {result}.vectors = sdiv i64 {result}.quotient, 16",
-        f"  {result}.start = mul i64 {result}.vectors, 16",
+        f"  {result}.vectors = sdiv i64 {result}.quotient, {multiple}",
+        f"  {result}.start = mul i64 {result}.vectors, {multiple}",
         f"  {result}.is.last = icmp eq i64 {thread}, %n_threads",
         f"  {result} = select i1 {result}.is.last, i64 {length}, i64 {result}.start",
     ]

@@ -6,6 +6,7 @@ shape, so it is compiled once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -24,10 +25,14 @@ from mlp_xp.nn.losses import Loss
 
 
 class Sized(NamedTuple):
-    """A kernel, and its numbers of rows and columns."""
+    """A kernel, and its numbers of rows and columns.
+
+    ``size`` is the number of numbers, if the last row is shorter.
+    """
 
     kernel: Kernel
     grid: tuple[int, int]
+    size: int | None = None
 
     def run(
         self, inputs: Sequence[Any], results: Sequence[Any], *, is_shared: bool = False
@@ -35,7 +40,7 @@ class Sized(NamedTuple):
         """Run the loop, or record the call in a traced step."""
         from mlp_xp.backends._numpy.native.jobs import formula_loop
 
-        run(formula_loop(self.kernel, self.grid, inputs, results), is_shared)
+        run(formula_loop(self.kernel, self.grid, inputs, results, self.size), is_shared)
 
 
 def _sized(
@@ -159,17 +164,25 @@ def elementwise_loop(
 
 
 @lru_cache(maxsize=256)
-def sum_loop(x: Layout, *, sums_rows: bool = False) -> Sized:
-    """Return the loop that sums all numbers of an array, or each row."""
+def sum_loop(x: Layout, width: int = 0) -> Sized:
+    """Return the loop that sums all numbers of an array, or each ``width`` numbers."""
     _, (node,) = trace_formula(lambda x, *, xp: x, x, names=["x"])
-    return _sized([node], [], node, sums_rows=sums_rows)
+    return _sum_loop([node], node, width)
 
 
 @lru_cache(maxsize=256)
-def dot_loop(x: Layout, *, sums_rows: bool = False) -> Sized:
-    """Return the loop that sums the products of two arrays' numbers, all or of each row."""
+def dot_loop(x: Layout, width: int = 0) -> Sized:
+    """Return the loop that sums the products of two arrays, all or of each ``width`` numbers."""
     product, inputs = trace_formula(lambda a, b, *, xp: a * b, x, x, names=["a", "b"])
-    return _sized(inputs, [], product.node, sums_rows=sums_rows)
+    return _sum_loop(inputs, product.node, width)
+
+
+def _sum_loop(inputs: Sequence[Node], total: Node, width: int) -> Sized:
+    sized = _sized(inputs, [], total, sums_rows=width > 0)
+    if width == 0:
+        return sized
+    size = math.prod(total.shape)
+    return Sized(sized.kernel, (-(-size // width), width), size)
 
 
 def _may_lack_loop(error: Exception, *, is_own: bool) -> bool:

@@ -8,6 +8,7 @@ same names. The field for an array is its address, 0 if there is none.
 from __future__ import annotations
 
 import functools
+import math
 from collections import namedtuple
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -70,35 +71,51 @@ class Gather(
 class FormulaLoop(
     namedtuple(
         "FormulaLoop",
-        "is_double loop n_rows n_columns array_0 array_1 array_2 array_3 array_4 array_5 array_6 "
-        "array_7 array_8 array_9 array_10 array_11 array_12 array_13 array_14 array_15 n_inputs",
+        "is_double loop n_rows n_columns size array_0 array_1 array_2 array_3 array_4 array_5 "
+        "array_6 array_7 array_8 array_9 array_10 array_11 array_12 array_13 array_14 array_15",
     )
 ):
     """The loop of a kernel of `mlp_xp.compiler`, over arrays of ``n_rows`` rows.
 
-    ``loop`` is the kernel, in a record its position in `loops.LOOPS`. The arrays are ``n_inputs``
-    inputs, then the results.
+    ``loop`` is the kernel, in a record its position in `loops.LOOPS`. The arrays are the inputs,
+    then the results. If the loop sums rows, the last row ends where ``size`` numbers end.
     """
 
     @property
+    def arrays(self) -> tuple[Any, ...]:
+        """The inputs, then the results."""
+        kernel: Kernel = self.loop
+        n_arrays = len(kernel.inputs) + len(kernel.wanted)
+        return tuple(self[_FIRST_ARRAY : _FIRST_ARRAY + n_arrays])
+
+    @property
     def results(self) -> tuple[Any, ...]:
-        """The arrays that the loop writes, then zeros."""
-        return tuple(self[4 + self.n_inputs : 4 + MOST_ARRAYS])
+        """The arrays that the loop writes."""
+        return self.arrays[len(self.loop.inputs) :]
 
 
+_FIRST_ARRAY = FormulaLoop._fields.index("array_0")
 # The most inputs and results of a formula's loop.
-MOST_ARRAYS = 16
+MOST_ARRAYS = len(FormulaLoop._fields) - _FIRST_ARRAY
 
 
 def formula_loop(
-    kernel: Kernel, grid: tuple[int, int], inputs: Sequence[Any], results: Sequence[Any]
+    kernel: Kernel,
+    grid: tuple[int, int],
+    inputs: Sequence[Any],
+    results: Sequence[Any],
+    size: int | None = None,
 ) -> FormulaLoop:
-    """Return the call of a kernel's loop for arrays of a number of rows and columns."""
-    grid = (1, grid[0] * grid[1]) if kernel.is_flat else grid
+    """Return the call of a kernel's loop for arrays of a number of rows and columns.
+
+    ``size`` is the number of numbers, if the last row is shorter.
+    """
+    size = math.prod(grid) if size is None else size
+    grid = (1, size) if kernel.is_flat else grid
     arrays = [*inputs, *results]
     arrays += [0] * (MOST_ARRAYS - len(arrays))
     is_double = arrays[0].dtype == np.float64
-    return FormulaLoop._make((is_double, kernel, *grid, *arrays, len(inputs)))
+    return FormulaLoop._make((is_double, kernel, *grid, size, *arrays))
 
 
 class Softmax(namedtuple("Softmax", "is_double n k logits labels weights smoothing value dlogits")):

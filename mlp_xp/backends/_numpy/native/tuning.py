@@ -42,12 +42,23 @@ SCRATCH = 1 << 18
 # by rows. If the gradient has at least `LEAST_PACKED` columns, or dy is packed, an update packs
 # `PANEL` columns of x at a time.
 LEAST_COLUMNS, PANEL, LEAST_PACKED = 256, 48, 128
+# The minimum size of a block of a large sum.
+BLOCK = 1 << 11
 
 
 def fits_in_update(n_samples: int, n_columns: int, item_bytes: int) -> bool:
     """Whether an update can compute a gradient x^T dy of this size itself."""
     is_row = LEAST_TILED <= n_columns <= FUSED_ROW // item_bytes
     return is_row and n_samples <= SAMPLES_AT_ONCE
+
+
+def rows_of_block(n_columns: int) -> int:
+    """Return the number of rows in a block of a large sum: a divisor or a multiple of `PANEL`.
+
+    A block has about 2,000 numbers or more, which makes up for the call of its loop.
+    """
+    found = (n for n in (8, 16, 24) if n * n_columns >= BLOCK)
+    return next(found, -(-BLOCK // (PANEL * n_columns)) * PANEL)
 
 
 class Tile(NamedTuple):

@@ -68,13 +68,13 @@ class _Joined:
         fields = job.fields
         kernel: Kernel = fields.loop
         self.is_shared, self.sums_rows = job.is_shared, kernel.sums_rows
-        self.size = fields.n_rows * fields.n_columns
+        self.size = fields.size
         self.grid = None if kernel.is_flat else (fields.n_rows, fields.n_columns)
-        arrays = fields[4 : 4 + MOST_ARRAYS]
+        arrays = fields.arrays
         self.inputs: dict[Any, tuple[Any, str, Node]] = {}
         given = zip(arrays, kernel.layouts, kernel.inputs, strict=False)
         same = {node: self._input(array, layout, node.dtype) for array, layout, node in given}
-        results = arrays[fields.n_inputs :]
+        results = fields.results
         nodes = replaced(kernel.wanted, same)
         self.written = {
             _key(array, FULL): (array, node)
@@ -176,7 +176,7 @@ class _Joined:
         arrays = [array for array, *_ in written.values()]
         arrays += [] if total is None else [total[0]]
         given = [array for array, *_ in used.values()]
-        fields = formula_loop(kernel, self.grid or (1, self.size), given, arrays)
+        fields = formula_loop(kernel, self.grid or (1, self.size), given, arrays, self.size)
         return [Job(fields, self.is_shared)]
 
 

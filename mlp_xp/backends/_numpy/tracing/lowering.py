@@ -28,7 +28,7 @@ from mlp_xp.backends._numpy.native.jobs import (
     Take,
     address,
 )
-from mlp_xp.backends._numpy.native.tuning import LEAST_NUMBERS
+from mlp_xp.backends._numpy.native.tuning import LEAST_NUMBERS, rows_of_block
 from mlp_xp.backends._numpy.tracing.operations import copy_in_order
 from mlp_xp.backends._numpy.tracing.traced import Traced, value_of
 from mlp_xp.compiler.elementary import EXPRESSIONS, LOGICAL
@@ -36,8 +36,6 @@ from mlp_xp.compiler.elementary import EXPRESSIONS, LOGICAL
 # NumPy multiplies stacks of smaller matrices than this, and sums the rows of narrower matrices.
 _LEAST_SIDE, _LEAST_WIDTH = 8, 32
 _LOOP_DTYPES = (np.float32, np.float64, np.int32, np.bool_)
-# The number of numbers in a block of a large sum.
-_BLOCK = 1 << 11
 # The number of axes of a copy, besides the contiguous last one.
 _MOST_AXES = 5
 
@@ -115,7 +113,7 @@ def _sum(x: Traced, axis: Any, dtype: Any, out: Traced) -> bool:
         _sum_all(sum_loop, [x], out)
         return True
     if axes == {x.ndim - 1}:
-        sum_loop(layout(x), sums_rows=True).run([x], [out], is_shared=is_large(x))
+        sum_loop(layout(x), x.shape[-1]).run([x], [out], is_shared=is_large(x))
         return True
     if x.ndim != 2:
         return False
@@ -159,17 +157,13 @@ def _sum_all(make_loop: Callable[..., Any], arrays: list[Any], out: Traced) -> N
 
     Blocks have the same size for every number of threads, so the sum has the same bits.
     """
+    x = layout(arrays[0])
     if not is_large(arrays[0]):
-        make_loop(layout(arrays[0])).run(arrays, [out])
+        make_loop(x).run(arrays, [out])
         return
-    n_blocks, n_left = divmod(arrays[0].size, _BLOCK)
-    sums = out.program.empty((n_blocks + (n_left > 0),), out.dtype)
-    flat = [np.reshape(x, (-1,)) for x in arrays]
-    blocks = [np.reshape(x[: n_blocks * _BLOCK], (n_blocks, _BLOCK)) for x in flat]
-    make_loop(layout(blocks[0]), sums_rows=True).run(blocks, [sums[:n_blocks]], is_shared=True)
-    if n_left:
-        rest = [x[n_blocks * _BLOCK :] for x in flat]
-        make_loop(layout(rest[0])).run(rest, [sums[n_blocks:]])
+    blocks = make_loop(x, rows_of_block(x.shape[-1]) * x.shape[-1])
+    sums = out.program.empty(blocks.grid[:1], out.dtype)
+    blocks.run(arrays, [sums], is_shared=True)
     sum_loop(layout(sums)).run([sums], [out])
 
 
