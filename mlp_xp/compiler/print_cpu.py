@@ -216,7 +216,7 @@ def _function(
         *outer, *inner, *after, *end,
         "  ret void",
         "}",
-        "define void @NAME(i64 %address, i64 %thread, i64 %n_threads, i64 %totals, i64 %scratch) {",
+        "define void @NAME(i64 %address, i64 %thread, i64 %n_threads, i64 %scratch) {",
         "  %record = inttoptr i64 %address to ptr",
         *read,
         *_start("%thread", "%low", length, multiple),

@@ -146,13 +146,17 @@ def test_an_update_computes_gradients_of_any_size(
     np.testing.assert_allclose(W, expected, atol=atol)
 
 
-def test_gradients_that_move_from_call_to_call_go_the_plain_way(pool_of):
+@pytest.mark.parametrize("parts", [0, 1])
+@pytest.mark.parametrize("side", [4, 200])
+def test_gradients_may_move_from_call_to_call_and_be_overwritten(side, parts, pool_of):
+    """An argument that a rule overwrites has its own values again when the traced step runs."""
+
     def run(kernels, plan):
         step = plan(lambda state, g: update(kernels, state[:1], (g,), state[1:]))
-        state = tuple(np.zeros((200, 200), "f4") for _ in range(2))
-        with pool_of(1):
+        state = tuple(np.zeros((side, side), "f4") for _ in range(2))
+        with pool_of(parts):
             for value in (1.0, 2.0, 3.0):
-                state = step(state, np.full((200, 200), value, "f4"))
+                state = step(state, np.full((side, side), value, "f4"))
         return state[0]
 
     np.testing.assert_array_equal(run(KERNELS, CompiledStep), run(Kernels(), lambda step: step))

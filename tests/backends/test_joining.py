@@ -4,12 +4,15 @@ import warnings
 
 import numpy as np
 import pytest
+from helpers import tolerance
 
 from mlp_xp import MLPClassifier
 from mlp_xp.backends import get_backend
-from mlp_xp.backends._numpy.native.jobs import FormulaLoop
-from mlp_xp.backends._numpy.tracing import joining
+from mlp_xp.backends._numpy.native.jobs import FormulaLoop, GradientLoop
+from mlp_xp.backends._numpy.native.thread_pool import find_tile
+from mlp_xp.backends._numpy.tracing import fusion, joining
 from mlp_xp.backends._numpy.tracing.compiled_step import CompiledLoop, CompiledStep
+from mlp_xp.backends.kernels import Kernels
 from mlp_xp.nn.layers import Dense
 from mlp_xp.optimizers import SGD, Lion
 
@@ -249,3 +252,48 @@ def test_a_step_keeps_only_what_exists_before_its_first_table(pool_of, rng):
     with pool_of(2):
         (found,) = loop(0, 2, (np.zeros((2, 5)),), x)
     np.testing.assert_array_equal(found, [x + 1.0] * 2)
+
+
+@pytest.mark.parametrize("shape", [(520, 100), (999, 32), (75, 500)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_loop_computes_the_gradient_that_it_reads(dtype, shape, monkeypatch, pool_of, rng):
+    """The penalty's sum, too, has the same bits for every number of threads."""
+    found, fuse = [], fusion.fused
+
+    def spy(*args, **options):
+        jobs = fuse(*args, **options)
+        found.extend(type(job.fields) for job in jobs)
+        return jobs
+
+    monkeypatch.setattr(fusion, "fused", spy)
+    kernels, rule = get_backend("numpy").kernels, SGD(momentum=0.9)
+    coefs, l2 = (np.asarray(0.1, dtype),), np.asarray(0.01, dtype)
+
+    def step(state, x, dy, *, kernels=kernels):
+        W, velocity, _ = state
+        x, dy = x * 1.0, dy * 1.0  # An argument's memory could change between calls.
+        _, pullback = kernels.dense(Dense(W, W[0] * 0.0), x, xp=XP)
+        grad = pullback(dy, need_dx=False)[1].W
+        new = kernels.update(rule, (W,), (grad,), ((velocity,),), coefs, l2, xp=XP)
+        return new.params[0], new.opt_state[0][0], new.penalty
+
+    x, dy, W = (
+        rng.standard_normal(n).astype(dtype) for n in ((90, shape[0]), (90, shape[1]), shape)
+    )
+    results = []
+    for n_threads in (1, 2, 3):
+        found.clear()
+        with pool_of(n_threads):
+            compiled = CompiledStep(step)
+            state = W.copy(), np.zeros_like(W), np.zeros((), dtype)
+            for _ in range(2):
+                state = compiled(state, x, dy)
+        assert GradientLoop in found or find_tile() is None
+        results.append(state)
+    plain = W.copy(), np.zeros_like(W), np.zeros((), dtype)
+    for _ in range(2):
+        plain = step(plain, x, dy, kernels=Kernels())
+    for *mine, expected in zip(*results, plain, strict=True):
+        np.testing.assert_array_equal(mine, [mine[0]] * 3)
+        atol = np.abs(expected).max() * tolerance(dtype, 90)
+        np.testing.assert_allclose(mine[0], expected, rtol=0, atol=atol)

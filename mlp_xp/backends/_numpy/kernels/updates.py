@@ -1,4 +1,4 @@
-"""Update parameters in one pass over memory, or small arrays in one NumPy call per operation."""
+"""Update large parameters in pieces that fit in the caches, or small ones in fewer NumPy calls."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from mlp_xp import optimizers
 from mlp_xp._utils.array_types import Namespace, Tree
 from mlp_xp._utils.tree import leaves
-from mlp_xp.backends._numpy.kernels.writing import call, constants, is_plain, or_plain, run
+from mlp_xp.backends._numpy.kernels.writing import call
 from mlp_xp.backends._numpy.native.thread_pool import has_pool
 from mlp_xp.backends._numpy.tracing.traced import Traced
 from mlp_xp.optimizers import SGD, Adam, AdamW, Optimizer, Updated, update_array
@@ -27,7 +27,6 @@ _PIECE = 1 << 15
 _UNSHARED = 1 << 13
 
 
-@or_plain
 def update_tree(
     optimizer: Optimizer,
     params: Tree,
@@ -39,68 +38,24 @@ def update_tree(
     n_leading: int = 0,
     xp: Namespace,
 ) -> Updated:
-    """Compute `mlp_xp.optimizers.update_tree` in one pass over memory."""
+    """Compute `mlp_xp.optimizers.update_tree`, without machine code in pieces of fitting size."""
     rows = list(zip(leaves(params), leaves(grads), *map(leaves, opt_state), strict=True))
-    # Without optimizer state (no momentum), there is only one operation, so there is nothing to
-    # fuse.
     is_known = (
         type(optimizer) in (SGD, Adam, AdamW)
-        and bool(opt_state)
+        # In machine code, loops of the formulas are joined instead.
+        and not (has_pool() and isinstance(rows[0][0], Traced))
         and not n_leading
-        and has_pool()
-        and is_plain(*(array for row in rows for array in row))
-        and all(array.shape == row[0].shape for row in rows for array in row)
-        # The kernel stores addresses, but an argument's address may change between calls.
-        and not any(getattr(array, "find_view", None) for row in rows for array in row)
-        and all(array.flags.writeable for p, _, *own in rows for array in (p, *own))
-        and all(
-            (c.dtype, c.size) == (rows[0][0].dtype, 1)
-            for c in (*coefs, l2)
-            if isinstance(c, Traced)
-        )
     )
-    if not is_known:
-        penalty: Any = None
-        if type(optimizer) in (SGD, Adam, AdamW) and not n_leading:
-            given = optimizer, rows, optimizers.kinds(params), coefs, l2
-            penalty = _update_as_one(*given, xp=xp)
-            if penalty is None:
-                penalty = _update_in_pieces(*given, xp=xp)
+    penalty: Any = None
+    if is_known:
+        given = optimizer, rows, optimizers.kinds(params), coefs, l2
+        penalty = _update_as_one(*given, xp=xp)
         if penalty is None:
-            trees = params, grads, opt_state
-            return optimizers.update_tree(optimizer, *trees, coefs, l2, n_leading=n_leading, xp=xp)
-        return Updated(params, opt_state, penalty)
-    from mlp_xp.backends._numpy.native.jobs import UPDATED_ARRAY, Update, address
-    from mlp_xp.backends._numpy.native.tuning import LEAST_NUMBERS
-
-    like = rows[0][0]
-    # Convert numbers to arrays, because a NumPy scalar has no memory address.
-    rate, *shrink = (c if isinstance(c, Traced) else np.asarray(c, like.dtype) for c in coefs)
-    factor: Any = 0
-    penalty = 0.0
-    if l2 is not None:
-        factor = l2 if isinstance(l2, Traced) else np.asarray(l2, like.dtype)
-        penalty = np.empty_like(like, shape=())
-    arrays = np.zeros(len(rows), UPDATED_ARRAY)
-    for array, kind, row in zip(arrays, optimizers.kinds(params), rows, strict=True):
-        array["size"], array["is_matrix"] = row[0].size, kind != "vector"
-        for name, one in zip(("param", "grad", "state_1", "state_2"), row, strict=False):
-            array[name] = address(one)
-    rule, numbers = _rule(optimizer)
-    job = Update(
-        is_double=like.dtype == np.float64,
-        n_arrays=len(rows),
-        arrays=arrays,
-        rule=rule,
-        constants=constants(numbers),
-        rate=rate,
-        l2=factor,
-        penalty=penalty if l2 is not None else 0,
-        shrink=shrink[0] if shrink else 0,
-    )
-    size = sum(row[0].size for row in rows)
-    run(job, size >= LEAST_NUMBERS, *(array for row in rows for array in row))
-    return Updated(params, opt_state, penalty if l2 is None else penalty[()])
+            penalty = _update_in_pieces(*given, xp=xp)
+    if penalty is None:
+        trees = params, grads, opt_state
+        return optimizers.update_tree(optimizer, *trees, coefs, l2, n_leading=n_leading, xp=xp)
+    return Updated(params, opt_state, penalty)
 
 
 def _update_as_one(
@@ -113,8 +68,7 @@ def _update_as_one(
     """
     params, grads, *states = map(list, zip(*rows, strict=True))
     is_known = (
-        not has_pool()
-        and type(optimizer) is not AdamW
+        type(optimizer) is not AdamW
         and isinstance(params[0], Traced)
         and len(params) > 1
         and sum(p.size for p in params) <= _PIECE
@@ -169,14 +123,3 @@ def _sum_of_squares(x: np.ndarray) -> Any:
     n = flat.size // _UNSHARED * _UNSHARED
     rows, remainder = flat[:n].reshape(-1, _UNSHARED), flat[n:]
     return np.vecdot(rows, rows).sum() + np.vecdot(remainder, remainder)
-
-
-def _rule(optimizer: Optimizer) -> tuple[int, tuple[float, ...]]:
-    """Return an update rule's number in the machine code, and the rule's constants."""
-    from mlp_xp.backends._numpy.native.jobs import ADAM, MOMENTUM
-
-    if isinstance(optimizer, SGD):
-        return MOMENTUM, (optimizer.momentum, float(optimizer.nesterov))
-    assert isinstance(optimizer, Adam)
-    beta_1, beta_2 = optimizer.beta_1, optimizer.beta_2
-    return ADAM, (beta_1, 1 - beta_1, beta_2, 1 - beta_2, optimizer.epsilon)

@@ -64,7 +64,7 @@ _EFFORT = {0: 8} | {
     number_of(kind): effort
     for kind, effort in {
         jobs.TiledProduct: 14,
-        jobs.Update: 12,
+        jobs.GradientLoop: 10,
         jobs.Softmax: 6,
         jobs.Copy: 3,
         jobs.Gather: 4,
@@ -116,7 +116,7 @@ def compile_all() -> Path | None:
 def run_jobs() -> Callable[..., int]:
     """Return the function that runs tables of kernel calls; it releases the GIL."""
     address = addresses([Unit(0)])[Unit(0)]
-    return ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * 6)(address)
+    return ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * 5)(address)
 
 
 @cache

@@ -24,7 +24,7 @@ from mlp_xp.backends._numpy.machine_code._loops import (
     SOFTMAX_ROWS,
     copy_runs,
     gather,
-    make_update,
+    make_gradient_loop,
     softmax,
     sum_rows,
 )
@@ -48,7 +48,6 @@ from mlp_xp.backends._numpy.native.tuning import (
     IS_ALONE,
     JOB,
     MAIL,
-    MAIL_OF_THREAD,
     N_THREADS,
     QUIT,
     SCRATCH,
@@ -57,18 +56,17 @@ from mlp_xp.backends._numpy.native.tuning import (
 
 _JOB_BYTES = HEADER.itemsize
 _GATHER, _TAKE = map(number_of, (jobs.Gather, jobs.Take))
-_PRODUCT, _UPDATE = map(number_of, (jobs.TiledProduct, jobs.Update))
+_PRODUCT = number_of(jobs.TiledProduct)
 _COLUMN_SUMS_JOB, _GATHER_JOB, _TAKE_JOB = map(record, (jobs.ColumnSums, jobs.Gather, jobs.Take))
 _SOFTMAX_JOB = record(jobs.Softmax)
 _COPY_JOB, _GROUP_JOB = map(record, (jobs.Copy, jobs.Group))
-_UPDATE_JOB = record(jobs.Update)
 
 
 def signature(unit: Unit) -> Any:
     """Return the numba signature of a unit."""
     if unit.kind == 0:
-        return types.int64(*[types.int64] * 6)
-    return types.void(*[types.int64] * 5)
+        return types.int64(*[types.int64] * 5)
+    return types.void(*[types.int64] * 4)
 
 
 def source(unit: Unit) -> Callable[..., Any]:
@@ -82,7 +80,7 @@ def _gather(is_double: bool, is_bytes: int) -> Any:
     number = np.float64 if is_double else np.float32
     source = np.uint8 if is_bytes else number
 
-    def unit(address, thread, n_threads, totals, scratch):  # type: ignore[no-untyped-def]
+    def unit(address, thread, n_threads, scratch):  # type: ignore[no-untyped-def]
         job = carray(pointer(address), 1, _GATHER_JOB)[0]
         n, width = job.n_rows, job.width
         low, high, left, right = 0, n, 0, width
@@ -104,7 +102,7 @@ def _gather(is_double: bool, is_bytes: int) -> Any:
 def _column_sums(is_double: bool, _: int) -> Any:
     number = np.float64 if is_double else np.float32
 
-    def unit(address, thread, n_threads, totals, scratch):  # type: ignore[no-untyped-def]
+    def unit(address, thread, n_threads, scratch):  # type: ignore[no-untyped-def]
         job = carray(pointer(address), 1, _COLUMN_SUMS_JOB)[0]
         n = job.n_columns
         low, high = start_of(thread, n_threads, n), start_of(thread + 1, n_threads, n)
@@ -115,7 +113,7 @@ def _column_sums(is_double: bool, _: int) -> Any:
 
 
 def _take(is_double: bool, _: int) -> Any:
-    def unit(address, thread, n_threads, totals, scratch):  # type: ignore[no-untyped-def]
+    def unit(address, thread, n_threads, scratch):  # type: ignore[no-untyped-def]
         job = carray(pointer(address), 1, _TAKE_JOB)[0]
         positions = carray(pointer(job.positions), job.n_rows, np.int32)
         for i in range(job.n_rows):
@@ -127,7 +125,7 @@ def _take(is_double: bool, _: int) -> Any:
 
 
 def _copy(is_double: bool, _: int) -> Any:
-    def unit(address, thread, n_threads, totals, scratch):  # type: ignore[no-untyped-def]
+    def unit(address, thread, n_threads, scratch):  # type: ignore[no-untyped-def]
         job = carray(pointer(address), 1, _COPY_JOB)[0]
         layout = carray(pointer(job.layout), (3, 5), np.int64)
         n = layout[0, 0]
@@ -138,14 +136,14 @@ def _copy(is_double: bool, _: int) -> Any:
 
 
 def _group(is_double: bool, _: int) -> Any:
-    def unit(address, thread, n_threads, totals, scratch):  # type: ignore[no-untyped-def]
+    def unit(address, thread, n_threads, scratch):  # type: ignore[no-untyped-def]
         group = carray(pointer(address), 1, _GROUP_JOB)[0]
         first = group.n_parts * thread // n_threads
         last = group.n_parts * (thread + 1) // n_threads
         for i in range(first * group.n_jobs, last * group.n_jobs):
             place = group.table + i * _JOB_BYTES
             job = carray(pointer(place), 1, HEADER)[0]
-            call(job.code, place, 0, 1, totals, scratch)
+            call(job.code, place, 0, 1, scratch)
 
     return unit
 
@@ -153,7 +151,7 @@ def _group(is_double: bool, _: int) -> Any:
 def _softmax(is_double: bool, _: int) -> Any:
     number = np.float64 if is_double else np.float32
 
-    def unit(address, thread, n_threads, totals, scratch):  # type: ignore[no-untyped-def]
+    def unit(address, thread, n_threads, scratch):  # type: ignore[no-untyped-def]
         job = carray(pointer(address), 1, _SOFTMAX_JOB)[0]
         n, k = job.n, job.k
         logits = carray(pointer(job.logits), (n, k), number)
@@ -179,7 +177,7 @@ _MAKERS: dict[type, Callable[[bool, int], Any]] = {
     jobs.Softmax: _softmax,
     jobs.Copy: _copy,
     jobs.Group: _group,
-    jobs.Update: make_update,
+    jobs.GradientLoop: make_gradient_loop,
     jobs.Pack: make_pack,
     jobs.TiledProduct: make_tiled_product,
 }
@@ -203,21 +201,7 @@ def _has_its_rows(address, kind):  # type: ignore[no-untyped-def]
     return -job.n_source <= lowest and highest < job.n_source
 
 
-@jit
-def _add_penalty(job, n_threads, totals):  # type: ignore[no-untyped-def]
-    """Write the L2 penalty: half the factor times the total of all threads' sums of squares."""
-    squares = 0.0
-    for thread in range(n_threads):
-        squares += totals[thread * MAIL_OF_THREAD]
-    if job.is_double:
-        factor = carray(pointer(job.l2), 1, np.float64)[0]
-        carray(pointer(job.penalty), 1, np.float64)[0] = 0.5 * factor * squares
-    else:
-        factor32 = carray(pointer(job.l2), 1, np.float32)[0]
-        carray(pointer(job.penalty), 1, np.float32)[0] = np.float32(0.5 * factor32 * squares)
-
-
-def run_jobs(mail, totals, scratch, turns, n_turns, thread):  # type: ignore[no-untyped-def]
+def run_jobs(mail, scratch, turns, n_turns, thread):  # type: ignore[no-untyped-def]
     """Run step ranges of tables of kernel calls (thread 0), or help thread 0 (other threads).
 
     Thread 0 is the caller. It runs the kernel calls in order, and the other threads compute parts
@@ -225,8 +209,8 @@ def run_jobs(mail, totals, scratch, turns, n_turns, thread):  # type: ignore[no-
     threads. Thread 0 announces a kernel call by writing a single integer, the ticket, so threads
     never see an incomplete state.
 
-    ``mail``, with the number of threads at `N_THREADS`, ``totals`` (float64) and ``scratch`` are
-    the addresses of the pool's memory, of `MAIL_OF_THREAD` or `SCRATCH` entries per thread.
+    ``mail``, with the number of threads at `N_THREADS`, and ``scratch``, with `SCRATCH` bytes per
+    thread, are the addresses of the pool's memory.
     ``turns``, which only thread 0 uses, is the address of ``n_turns`` records of type `TURN`.
     Return 0, or the address of a kernel call with invalid row positions, before which the run
     stops.
@@ -234,12 +218,11 @@ def run_jobs(mail, totals, scratch, turns, n_turns, thread):  # type: ignore[no-
     letters = carray(pointer(mail), MAIL, np.int64)
     n_threads, ticket = letters[N_THREADS], letters[TICKET]
     if thread > 0:
-        serve(mail, thread, n_threads, totals, scratch)
+        serve(mail, thread, n_threads, scratch)
         return 0
     if n_turns < 0:
         publish(mail, QUIT)
         return 0
-    sums = carray(pointer(totals), MAIL_OF_THREAD * n_threads, np.float64)
     turn_table = carray(pointer(turns), n_turns, TURN)
     for number in range(n_turns):
         turn = turn_table[number]
@@ -259,21 +242,17 @@ def run_jobs(mail, totals, scratch, turns, n_turns, thread):  # type: ignore[no-
                 has_shared |= n_working > 1
                 if n_working > 1 and letters[IS_ALONE]:
                     for part in range(n_threads):
-                        call(job.code, address, part, n_threads, totals, scratch + part * SCRATCH)
+                        call(job.code, address, part, n_threads, scratch + part * SCRATCH)
                 elif n_working > 1:
                     letters[JOB] = address
                     ticket += 1
                     publish(mail, ticket)
-                    run_parts(mail, ticket, 0, n_threads, totals, scratch)
+                    run_parts(mail, ticket, 0, n_threads, scratch)
                     wait_for(mail, ticket, n_threads)
                 else:
-                    call(job.code, address, 0, 1, totals, scratch)
+                    call(job.code, address, 0, 1, scratch)
                 if job.kind == _PRODUCT and n_working > 1:
                     add_parts(address, n_working, scratch)
-                if job.kind == _UPDATE:
-                    update = carray(pointer(address), 1, _UPDATE_JOB)[0]
-                    if update.penalty != 0:
-                        _add_penalty(update, n_working, sums)
             if has_shared:
                 choose_threads(letters, n_threads, turn.table, nanoseconds() - start)
     return 0

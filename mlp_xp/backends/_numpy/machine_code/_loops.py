@@ -1,4 +1,4 @@
-"""Loops written by hand, except matrix products: gathers, sums, the softmax, and updates."""
+"""Loops written by hand, except matrix products: gathers, sums, the softmax, and gradients."""
 
 from __future__ import annotations
 
@@ -8,34 +8,31 @@ from typing import Any
 import numpy as np
 from numba import carray
 
-from mlp_xp.backends._numpy.machine_code._adam import adam
-from mlp_xp.backends._numpy.machine_code._cpu import find_tile
 from mlp_xp.backends._numpy.machine_code._intrinsics import (
+    at_least_one,
+    call,
     copy,
     jit,
+    part_of,
     pointer,
     power_of_two,
-    start_of,
 )
 from mlp_xp.backends._numpy.machine_code._products import make_gradient
-from mlp_xp.backends._numpy.machine_code._tile import ROWS, TILE
 from mlp_xp.backends._numpy.native.jobs import (
-    ADAM,
-    UPDATED_ARRAY,
-    Update,
+    MOST_ARRAYS,
+    WORDS,
+    FormulaLoop,
+    GradientLoop,
     record,
 )
-from mlp_xp.backends._numpy.native.tuning import (
-    FUSED_ROW,
-    LEAST_PACKED,
-    MAIL_OF_THREAD,
-    PANEL,
-)
+from mlp_xp.backends._numpy.native.tuning import LEAST_PACKED, PANEL, SCRATCH
 
-_UPDATE_JOB = record(Update)
-# The number of rows of a gradient that an update computes at a time, a divisor of `PANEL`. More
-# rows reuse a packed panel of dy more often.
-_GRADIENT_ROWS = 6 * ROWS if TILE.packs_small else ROWS
+_GRADIENT_JOB = record(GradientLoop)
+# Where a loop's numbers of rows, columns and elements, and its arrays are in its record.
+_WORDS = list(record(FormulaLoop).names or ())
+_ROWS, _COLUMNS, _SIZE = map(_WORDS.index, ("n_rows", "n_columns", "size"))
+_ARRAYS = _WORDS.index("array_0")
+_N_ARRAYS = MOST_ARRAYS
 # The number of rows per block, such that a block remains in the cache for several passes.
 SOFTMAX_ROWS = 16
 
@@ -172,84 +169,47 @@ def softmax(logits, labels, weights, has_weights, smoothing, value, dlogits, pow
     value[0] = loss
 
 
-@jit
-def _sgd(p, g, v, rate, momentum, nesterov, l2):  # type: ignore[no-untyped-def]
-    total = p.dtype.type(0)
-    for i in range(p.size):
-        total += p[i] * p[i]
-        step = rate * (g[i] + l2 * p[i])
-        v[i] = momentum * v[i] - step
-        p[i] += momentum * v[i] - step if nesterov else v[i]
-    return total
+def make_gradient_loop(is_double: bool, _: int) -> Any:
+    """Return the unit that computes blocks of a gradient x^T dy, and calls a loop for them.
 
-
-def make_update(is_double: bool, rule: int) -> Any:
-    """Return the unit that updates arrays and sums the squares of matrices for the L2 penalty.
-
-    A gradient may be a product x^T dy that has not been computed yet (see `fused`). The unit then
-    computes a few rows of the gradient at a time in ``scratch``, and uses them while they are in
-    the cache. If dy is wide or packed, the unit first packs columns of x, since elements of a
-    column with a large stride would compete for one cache set.
+    The blocks are in ``scratch``, so the loop reads them from the cache. If dy is wide or packed,
+    the unit first packs columns of x, since elements of a column with a large stride would compete
+    for one cache set.
     """
-    number, size_of = (np.float64, 8) if is_double else (np.float32, 4)
-    is_adam, computes = rule == ADAM, find_tile() is not None
-    gradient: Any = make_gradient(is_double) if computes else None
+    size_of = 8 if is_double else 4
+    gradient: Any = make_gradient(is_double)
 
-    @jit
-    def step(low, high, array, g, numbers, rate, shrink, l2):  # type: ignore[no-untyped-def]
-        """Update an array from ``low`` to ``high``; g is the address of this part's gradients."""
-        offset, n = low * size_of, high - low
-        p, first = array.param + offset, array.state_1 + offset
-        if is_adam:
-            second = array.state_2 + offset
-            beta_1, rest_1 = number(numbers[0]), number(numbers[1])
-            beta_2, rest_2, epsilon = number(numbers[2]), number(numbers[3]), number(numbers[4])
-            return adam(
-                n, p, g, first, second, rate, shrink, beta_1, rest_1, beta_2, rest_2, epsilon, l2
-            )
-        params, grads = carray(pointer(p), n, number), carray(pointer(g), n, number)
-        velocity = carray(pointer(first), n, number)
-        return _sgd(params, grads, velocity, rate, number(numbers[0]), numbers[1] != 0, l2)
+    def unit(address, thread, n_threads, scratch):  # type: ignore[no-untyped-def]
+        job = carray(pointer(address), 1, _GRADIENT_JOB)[0]
+        width, n_samples = job.width, job.n_samples
+        strides = carray(pointer(job.strides), _N_ARRAYS, np.int64)
+        given = carray(pointer(job.table), WORDS, np.int64)
+        panel, record_ = scratch + SCRATCH // 2, scratch + SCRATCH - 8 * WORDS
+        loop = carray(pointer(record_), WORDS, np.int64)
+        copy(job.table, record_, 2 * WORDS)
+        loop[_ARRAYS + job.place] = scratch
+        at_once = at_least_one(job.n_rows * job.n_blocks)
+        low = part_of(thread, n_threads, job.fan_in, at_once)
+        high = part_of(thread + 1, n_threads, job.fan_in, at_once)
+        for first in range(low, high, at_once):
+            end = min(first + at_once, high)
+            for k in range(first, end, PANEL):
+                left, distance, rows = job.x + size_of * k, job.fan_in, min(PANEL, end - k)
+                if job.panel or width >= LEAST_PACKED:
+                    place = (k - low) % PANEL
+                    if place == 0:
+                        n_packed = min(PANEL, high - k)
+                        _pack(left, distance, n_packed, panel, n_samples, size_of)
+                    left, distance = panel + size_of * place, PANEL
+                out = scratch + size_of * (k - first) * width
+                gradient(left, distance, job.dy, job.panel, out, rows, width, n_samples)
+            block = first // at_least_one(job.n_rows)
+            for i in range(_N_ARRAYS):
+                if i != job.place:
+                    loop[_ARRAYS + i] = given[_ARRAYS + i] + strides[i] * block
+            n = (end - first) * width
+            loop[_ROWS] = -(-(end - first) // at_least_one(job.n_rows))
+            loop[_COLUMNS], loop[_SIZE] = min(n, job.n_rows * width), n
+            call(loop[0], record_, 0, 1, scratch)
 
-    def update(address, thread, n_threads, totals, scratch):  # type: ignore[no-untyped-def]
-        job = carray(pointer(address), 1, _UPDATE_JOB)[0]
-        arrays = carray(pointer(job.arrays), job.n_arrays, UPDATED_ARRAY)
-        numbers = carray(pointer(job.constants), 5, np.float64)
-        rate = carray(pointer(job.rate), 1, number)[0]
-        l2 = carray(pointer(job.l2), 1, number)[0] if job.l2 else number(0)
-        shrink = carray(pointer(job.shrink), 1, number)[0] if job.shrink else number(1)
-        total, panel = number(0), scratch + _GRADIENT_ROWS * FUSED_ROW
-        for i in range(job.n_arrays):
-            array = arrays[i]
-            l2_here = l2 if array.is_matrix else number(0)
-            shrink_here = shrink if array.is_matrix else number(1)
-            squares = number(0)
-            if computes and array.n_samples:
-                width, fan_in = array.width, array.size // array.width
-                low = start_of(thread, n_threads, fan_in)
-                high = start_of(thread + 1, n_threads, fan_in)
-                for k in range(low, high, _GRADIENT_ROWS):
-                    end = min(k + _GRADIENT_ROWS, high)
-                    left, distance = array.x + size_of * k, fan_in
-                    if array.panel or width >= LEAST_PACKED:
-                        place = (k - low) % PANEL
-                        if place == 0:
-                            n_packed = min(PANEL, high - k)
-                            _pack(left, fan_in, n_packed, panel, array.n_samples, size_of)
-                        left, distance = panel + size_of * place, PANEL
-                    dy, n = array.dy, array.n_samples
-                    gradient(left, distance, dy, array.panel, scratch, end - k, width, n)
-                    squares += step(
-                        k * width, end * width, array, scratch, numbers, rate, shrink_here, l2_here
-                    )
-            else:
-                low = start_of(thread, n_threads, array.size)
-                high = start_of(thread + 1, n_threads, array.size)
-                g = array.grad + low * size_of
-                squares = step(low, high, array, g, numbers, rate, shrink_here, l2_here)
-            if array.is_matrix:
-                total += squares
-        sums = carray(pointer(totals), MAIL_OF_THREAD * n_threads, np.float64)
-        sums[MAIL_OF_THREAD * thread] = total
-
-    return update
+    return unit

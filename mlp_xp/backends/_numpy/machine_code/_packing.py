@@ -47,7 +47,7 @@ def make_pack(is_double: bool, in_pairs: int) -> Any:
     def emit(builder: Any, *values: Any) -> None:
         _Block(Vectors(builder, number, VECTOR_BYTES), in_pairs, *values).write()
 
-    def pack(address, thread, n_threads, totals, scratch):  # type: ignore[no-untyped-def]
+    def pack(address, thread, n_threads, scratch):  # type: ignore[no-untyped-def]
         job = carray(pointer(address), 1, _PACK_JOB)[0]
         top, bottom, left, right = 0, job.n_rows, 0, job.n_columns
         # The height and width of the padded matrix, counted in steps.

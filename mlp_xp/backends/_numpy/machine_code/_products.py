@@ -192,7 +192,7 @@ def make_tiled_product(is_double: bool, in_pairs: int) -> Any:
         tile = make_tile(is_double, bool(in_pairs))
     tile_width, few_rows = _make_tile_width(is_double), _make_few_rows(is_double)
 
-    def product(address, thread, n_threads, totals, scratch):  # type: ignore[no-untyped-def]
+    def product(address, thread, n_threads, scratch):  # type: ignore[no-untyped-def]
         job = carray(pointer(address), 1, _TILED_JOB)[0]
         c, ldc, bias, width, n = job.c, job.ldc, job.bias, job.width, job.n
         top, bottom, left, right, low, high = 0, job.m, 0, n, 0, job.n_steps
@@ -252,9 +252,9 @@ def make_tiled_product(is_double: bool, in_pairs: int) -> Any:
         return product
     blocks = jit(product)
 
-    def product_of_tiles(address, thread, n_threads, totals, scratch):  # type: ignore[no-untyped-def]
+    def product_of_tiles(address, thread, n_threads, scratch):  # type: ignore[no-untyped-def]
         configure(scratch)
-        blocks(address, thread, n_threads, totals, scratch)
+        blocks(address, thread, n_threads, scratch)
         release(scratch)
 
     return product_of_tiles
@@ -265,7 +265,7 @@ def make_product(is_double: bool, _: int = 0) -> Any:
     number, size = (np.float64, 8) if is_double else (np.float32, 4)
     blas = _make_blas(ir.DoubleType() if is_double else ir.FloatType())
 
-    def product(address, thread, n_threads, totals, scratch):  # type: ignore[no-untyped-def]
+    def product(address, thread, n_threads, scratch):  # type: ignore[no-untyped-def]
         job = carray(pointer(address), 1, _PRODUCT_JOB)[0]
         ta, tb, m, n, k = job.transpose_a, job.transpose_b, job.m, job.n, job.k
         a, lda, b, ldb, c, ldc, bias = job.a, job.lda, job.b, job.ldb, job.c, job.ldc, job.bias

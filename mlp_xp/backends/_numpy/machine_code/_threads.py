@@ -46,7 +46,7 @@ _LINE = 8 * MAIL_OF_THREAD  # The size of a cache line in bytes.
 
 
 @jit
-def run_parts(mail, ticket, thread, n_threads, totals, scratch):  # type: ignore[no-untyped-def]
+def run_parts(mail, ticket, thread, n_threads, scratch):  # type: ignore[no-untyped-def]
     """Compute the thread's part of a kernel call, then all parts that no thread has started.
 
     Therefore no thread has to wait for a thread whose processor runs another program. A part's
@@ -58,14 +58,14 @@ def run_parts(mail, ticket, thread, n_threads, totals, scratch):  # type: ignore
         if replace(line + 8 * BEGUN, ticket - 1, ticket):
             address = load(mail + 8 * JOB)
             job = carray(pointer(address), 1, HEADER)[0]
-            call(job.code, address, part, n_threads, totals, scratch + part * SCRATCH)
+            call(job.code, address, part, n_threads, scratch + part * SCRATCH)
             swap(line + 8 * DONE, ticket)
             if load(mail + 8 * CALLER_SLEEPS) == 1 + part:
                 wake(line + 8 * DONE)
 
 
 @jit
-def serve(mail, thread, n_threads, totals, scratch):  # type: ignore[no-untyped-def]
+def serve(mail, thread, n_threads, scratch):  # type: ignore[no-untyped-def]
     """Compute parts of each kernel call until the ticket is `QUIT`."""
     ticket, place = np.int64(0), mail + 8 * TICKET
     while True:
@@ -81,7 +81,7 @@ def serve(mail, thread, n_threads, totals, scratch):  # type: ignore[no-untyped-
         ticket = load(place)
         if ticket == QUIT:
             return
-        run_parts(mail, ticket, thread, n_threads, totals, scratch)
+        run_parts(mail, ticket, thread, n_threads, scratch)
 
 
 @jit

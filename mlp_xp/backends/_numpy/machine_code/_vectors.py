@@ -65,7 +65,7 @@ class Vectors:
 
     def multiply_add(self, a: Any, b: Any, c: Any) -> Any:
         """Return a b + c, rounded once if the processor supports it."""
-        return self.call("llvm.fmuladd", a, b, c)
+        return self._call("llvm.fmuladd", self.kind, [a, b, c])
 
     def multiply_add_pairs(self, a: Any, b: Any, c: Any) -> Any:
         """Return c plus the dot product, in each lane, of the bfloat16 pairs in a and b."""
@@ -92,15 +92,6 @@ class Vectors:
             pairs = builder.shuffle_vector(a, b, places)
             halves.append(builder.bitcast(pairs, ir.VectorType(_I32, self.lanes)))
         return halves[0], halves[1]
-
-    def call(self, name: str, *values: Any) -> Any:
-        """Call one of LLVM's vector intrinsics."""
-        return self._call(name, self.kind, values)
-
-    def sum(self, values: Any) -> Any:
-        """Return the sum of a vector's elements."""
-        zero = ir.Constant(self.number, 0.0)
-        return self._call("llvm.vector.reduce.fadd", self.number, [zero, values])
 
     def _wide(self, place: Any) -> Any:
         return self.builder.bitcast(place, self.kind.as_pointer())

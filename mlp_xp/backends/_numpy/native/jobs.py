@@ -1,4 +1,4 @@
-"""The format of kernel calls in machine code, such as a matrix product or an update.
+"""The format of kernel calls in machine code, such as a matrix product or a loop.
 
 A kernel call (a `Job`) is a record of 64-bit integers with named fields: a header, then the
 arguments of its kind of kernel. NumPy kernels write the fields, and machine code reads them by the
@@ -19,8 +19,6 @@ from mlp_xp.backends._numpy.native.loops import position_of
 from mlp_xp.compiler.kernel import Kernel
 
 WORDS = 24  # The number of 64-bit integers in a record.
-# The update rules: gradient descent with momentum, and Adam (also with weight decay).
-MOMENTUM, ADAM = range(2)
 # How a matrix product is computed: in tiles, in tiles with sums split among threads, or untiled.
 TILES, MAY_SPLIT_STEPS, FEW_ROWS = range(3)
 # How operands are packed: as numbers, or as pairs of bfloat16 for AVX512_BF16 or for AMX.
@@ -137,12 +135,18 @@ class Group(namedtuple("Group", "is_double n_parts n_jobs table")):
     """Kernel calls in ``n_parts`` parts of ``n_jobs`` calls; each part runs in one thread."""
 
 
-class Update(
-    namedtuple("Update", "is_double n_arrays arrays rule constants rate l2 penalty shrink")
+class GradientLoop(
+    namedtuple(
+        "GradientLoop",
+        "is_double table strides place n_rows n_blocks x dy panel n_samples width fan_in",
+    )
 ):
-    """The computation of the L2 penalty, then one step of an update rule, for all arrays.
+    """A loop that reads a gradient x^T dy, and computes it in blocks of ``n_rows`` rows.
 
-    ``arrays`` has dtype `UPDATED_ARRAY`. ``constants`` are the update rule's constants in float64.
+    ``table`` has one `FormulaLoop`, whose input at the position ``place`` is the gradient, of shape
+    (``fan_in``, ``width``). ``strides`` are the distances in bytes between the blocks of each of
+    its arrays. ``n_blocks`` are computed at a time. dy is packed in panels of ``panel`` columns, or
+    not packed if that is 0.
     """
 
 
@@ -195,7 +199,7 @@ KINDS: tuple[type, ...] = (
     Softmax,
     Copy,
     Group,
-    Update,
+    GradientLoop,
     Pack,
     TiledProduct,
 )
@@ -230,11 +234,6 @@ def _dtype(names: Sequence[str], n_words: int) -> np.dtype:
 
 # The first fields in every record; ``code`` is the address of the compiled function.
 HEADER = _dtype(_HEADER, WORDS)
-# An array to update. If ``n_samples`` is not 0, its gradient is a product x^T dy that the update
-# computes itself, with dy packed in panels of ``panel`` columns, or not packed; see `fused`.
-_UPDATED = ("size", "is_matrix", "param", "grad", "state_1", "state_2")
-_UPDATED_BY_PRODUCT = ("x", "dy", "panel", "n_samples", "width")
-UPDATED_ARRAY = _dtype((*_UPDATED, *_UPDATED_BY_PRODUCT), 11)
 # A copy of ``n_words`` 32-bit words at the start of each step. A stride is the distance in bytes
 # between the addresses for consecutive steps, or 0 for a fixed address.
 PICK = _dtype(("source", "source_stride", "n_words", "target", "target_stride"), 5)
@@ -284,12 +283,11 @@ class Unit(NamedTuple):
 _VARIANTS: dict[type, str] = {
     Gather: "is_bytes",
     FormulaLoop: "loop",
-    Update: "rule",
     Pack: "in_pairs",
     TiledProduct: "in_pairs",
 }
 # The number of variants that are compiled for every processor, if there are several.
-_N_VARIANTS: dict[type, int] = {Gather: 2, Update: 2}
+_N_VARIANTS: dict[type, int] = {Gather: 2}
 
 
 def all_units(*, has_tile: bool, packing: int) -> list[Unit]:
@@ -301,7 +299,7 @@ def all_units(*, has_tile: bool, packing: int) -> list[Unit]:
     """
     units = [Unit(0)]
     for kind in KINDS:
-        if kind is FormulaLoop or (kind in (Pack, TiledProduct) and not has_tile):
+        if kind is FormulaLoop or (kind in (GradientLoop, Pack, TiledProduct) and not has_tile):
             continue
         dtypes = (0,) if kind in (Take, Copy, Group) else (0, 1)
         variants = range(_N_VARIANTS.get(kind, 1))

@@ -140,9 +140,8 @@ class ThreadPool:
         self._mail = empty((MAIL + MAIL_OF_THREAD * n_threads,), np.int64)
         self._mail[:] = 0
         self._mail[N_THREADS] = n_threads
-        self._totals = np.zeros(MAIL_OF_THREAD * n_threads)
         self._scratch = empty((n_threads * SCRATCH,), np.uint8)
-        self._memory = tuple(map(address, (self._mail, self._totals, self._scratch)))
+        self._memory = tuple(map(address, (self._mail, self._scratch)))
         self._run_jobs: Callable[..., int] | None = None
 
     def run(self, turns: np.ndarray, is_repeated: bool = True) -> None:

@@ -74,6 +74,14 @@ class Tile(NamedTuple):
     vector_bytes: int
     packs_small: bool = False
 
+    @property
+    def gradient_rows(self) -> int:
+        """The number of rows of a gradient that a loop computes at a time, a divisor of `PANEL`.
+
+        More rows reuse a packed panel of dy more often.
+        """
+        return 6 * self.rows if self.packs_small else self.rows
+
 
 # The tiles use 24 of 32 registers in AVX-512, 12 of 16 in AVX2, and 4 of 8 tile registers in AMX.
 AVX512_TILE, AMX_TILE = Tile(8, 3, 64), Tile(32, 2, 64)

@@ -1,64 +1,116 @@
-"""Fuse the computation of a layer's weight gradient with the update of the weights."""
+"""Fuse the product of a layer's weight gradient with the loop that updates the weights."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from mlp_xp.backends._numpy.native.jobs import (
+    MOST_ARRAYS,
     FormulaLoop,
+    GradientLoop,
     Group,
     Job,
     TiledProduct,
-    Update,
     address,
 )
-from mlp_xp.backends._numpy.native.tuning import fits_in_update
-from mlp_xp.backends._numpy.tracing.traced import value_of
+from mlp_xp.backends._numpy.native.thread_pool import find_tile
+from mlp_xp.backends._numpy.native.tuning import SCRATCH, fits_in_update
+from mlp_xp.backends._numpy.tracing.joining import is_free
+from mlp_xp.backends._numpy.tracing.traced import Memory, value_of
+from mlp_xp.compiler.kernel import FULL, SCALAR
 
 
-def fused(jobs: Sequence[Job]) -> list[Job]:
-    """Remove the products x^T dy that a later update can compute; return the remaining calls.
+def fused(
+    jobs: Sequence[Job], nest: Callable[[list[Job]], np.ndarray], *, is_last: bool = False
+) -> list[Job]:
+    """Remove the products x^T dy that a later loop can compute; return the remaining calls.
 
-    The update computes and uses a few rows of a gradient x^T dy at a time, without writing them to
-    memory. This is only possible if no other call uses the gradient or changes x or dy.
+    The loop computes and uses a few rows of a gradient x^T dy at a time, without writing them to
+    memory. This is only possible if no other call uses the gradient or changes x or dy. ``nest``
+    makes a table of calls that others refer to.
     """
-    products: dict[int, TiledProduct] = {}
-    left_out = set()
+    found = list(jobs)
     for job in jobs:
-        if isinstance(job.fields, Update):
-            for array in job.fields.arrays:
-                product = products.get(int(array["grad"]))
-                if product is not None and not _changes(job, product):
-                    array["x"], array["dy"] = address(product.a), address(product.b)
-                    array["n_samples"], array["width"] = product.n_steps, product.n
-                    array["panel"] = product.width
-                    left_out.add(id(product))
-            continue
-        products = {place: p for place, p in products.items() if not _uses(job.fields, p)}
-        if _can_be_fused(job):
-            products[address(job.fields.c)] = job.fields
-    return [job for job in jobs if id(job.fields) not in left_out]
+        if _can_be_fused(job) and is_free(job.fields.c, is_last=is_last):
+            place = found.index(job)
+            users = [i for i in range(place + 1, len(found)) if _uses(found[i], job.fields)]
+            loop = _gradient_loop(found[users[0]], job.fields, nest) if len(users) == 1 else None
+            if loop is not None:
+                found[users[0]] = loop
+                del found[place]
+    return found
 
 
-def _changes(update: Job, product: TiledProduct) -> bool:
-    """Whether an update changes an operand of a product, for example an input that is learned."""
-    changed = map(value_of, update.others)
-    factors = [value_of(x) for x in (product.a, product.b)]
-    return any(np.may_share_memory(x, factor) for x in changed for factor in factors)
-
-
-def _uses(fields: Any, product: TiledProduct) -> bool:
+def _uses(job: Job, product: TiledProduct) -> bool:
     """Whether a later call uses a product's result, or changes its operands."""
-    if isinstance(fields, Group):  # Its calls are in another table.
+    if isinstance(job.fields, Group):  # Its calls are in another table.
         return True
-    used = [(value, product.c) for value in fields if hasattr(value, "dtype")]
-    written = fields.results if isinstance(fields, FormulaLoop) else [getattr(fields, "out", 0)]
-    written = [out for out in written if hasattr(out, "dtype")]
-    used += [(out, x) for out in written for x in (product.a, product.b)]
-    return any(np.may_share_memory(value_of(a), value_of(b)) for a, b in used)
+    used = [(x, product.c) for x in (*job.fields, *job.others) if isinstance(x, Memory)]
+    return any(_overlap(*pair) for pair in [*used, *_changed(job, product)])
+
+
+def _changed(job: Job, product: TiledProduct) -> Iterator[tuple[Any, Any]]:
+    """Yield each array that a call writes, and each operand of a product."""
+    is_loop = isinstance(job.fields, FormulaLoop)
+    written = job.fields.results if is_loop else [getattr(job.fields, "out", 0)]
+    written = [out for out in written if isinstance(out, Memory)]
+    yield from ((out, factor) for out in written for factor in (product.a, product.b))
+
+
+def _overlap(a: Any, b: Any) -> bool:
+    return np.may_share_memory(value_of(a), value_of(b))
+
+
+def _gradient_loop(
+    job: Job, product: TiledProduct, nest: Callable[[list[Job]], np.ndarray]
+) -> Job | None:
+    """Return the call that computes a product and its loop, or None if there is none."""
+    loop = job.fields
+    tile = find_tile()
+    if not (isinstance(loop, FormulaLoop) and job.is_shared) or tile is None:
+        return None
+    kernel, width = loop.loop, product.n
+    row_bytes = width * product.c.value.itemsize
+    places = [i for i, x in enumerate(loop.arrays) if _overlap(x, product.c)]
+    rows = tile.gradient_rows
+    n_rows = loop.n_columns // width if kernel.sums_rows else rows
+    is_known = (
+        len(places) == 1
+        and places[0] < len(kernel.inputs)
+        and address(loop.arrays[places[0]]) == address(product.c)
+        and kernel.layouts[places[0]] == FULL
+        and set(kernel.layouts) <= {FULL, SCALAR}
+        and (kernel.total is None or kernel.sums_rows)
+        and loop.size == product.m * width
+        and (not kernel.sums_rows or loop.n_columns == n_rows * width)
+        and n_rows * row_bytes <= SCRATCH // 2
+        and not any(_overlap(*pair) for pair in _changed(job, product))
+    )
+    if not is_known:
+        return None
+    n_numbers = [n_rows * width * (layout == FULL) for layout in kernel.layouts]
+    n_numbers += [n_rows * width] * len(kernel.results) + [1] * (kernel.total is not None)
+    strides = np.zeros(MOST_ARRAYS, np.int64)
+    for i, (n, array) in enumerate(zip(n_numbers, loop.arrays, strict=True)):
+        strides[i] = n * array.dtype.itemsize
+    fields = GradientLoop(
+        is_double=product.is_double,
+        table=nest([job._replace(is_shared=False)]),
+        strides=strides,
+        place=places[0],
+        n_rows=n_rows,
+        n_blocks=max(rows // n_rows, 1),
+        x=product.a,
+        dy=product.b,
+        panel=product.width,
+        n_samples=product.n_steps,
+        width=width,
+        fan_in=product.m,
+    )
+    return Job(fields, True, (*loop.arrays, *job.others))
 
 
 def _can_be_fused(job: Job) -> bool:
@@ -66,7 +118,6 @@ def _can_be_fused(job: Job) -> bool:
     if not isinstance(product, TiledProduct) or product.in_pairs:
         return False
     is_movable = getattr(product.a, "find_view", None) or getattr(product.b, "find_view", None)
-    size = 8 if product.is_double else 4
-    fits = fits_in_update(product.n_steps, product.n, size)
+    fits = fits_in_update(product.n_steps, product.n, 8 if product.is_double else 4)
     is_transposed = product.a_row == 1 and product.a_step == product.m  # No gaps between rows.
     return bool(fits and is_transposed and not is_movable)

@@ -106,7 +106,7 @@ class _Joined:
         is_of_rows = self.sums_rows or other.sums_rows
         has_sum = self.total is not None or other.total is not None
         n_arrays = len({*self.inputs, *({*other.inputs} - {*self.written})}) + has_sum
-        n_arrays += sum(not _is_free(array) for array, _ in (self.written | other.written).values())
+        n_arrays += sum(not is_free(array) for array, _ in (self.written | other.written).values())
         return (
             self.size == other.size
             and (self.grid is None or other.grid is None or self.grid == other.grid)
@@ -150,8 +150,8 @@ class _Joined:
         """
 
         def is_read(array: Any) -> bool:
-            is_free = _is_free(array, is_last=is_last)
-            return not is_free or any(_overlap(_span(array), span) for span in later)
+            is_unused = is_free(array, is_last=is_last)
+            return not is_unused or any(_overlap(_span(array), span) for span in later)
 
         written = {key: own for key, own in self.written.items() if is_read(own[0])}
         total = self.total if self.total is not None and is_read(self.total[0]) else None
@@ -180,7 +180,7 @@ class _Joined:
         return [Job(fields, self.is_shared)]
 
 
-def _is_free(array: Any, *, is_last: bool = False) -> bool:
+def is_free(array: Any, *, is_last: bool = False) -> bool:
     """Whether no traced array refers to the memory any more."""
     owner = array.owner
     return owner.is_pooled and (is_last or owner.n_arrays == 0)

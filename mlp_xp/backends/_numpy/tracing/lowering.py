@@ -161,7 +161,10 @@ def _sum_all(make_loop: Callable[..., Any], arrays: list[Any], out: Traced) -> N
     if not is_large(arrays[0]):
         make_loop(x).run(arrays, [out])
         return
-    blocks = make_loop(x, rows_of_block(x.shape[-1]) * x.shape[-1])
+    # Blocks of whole rows, also if the array is a view as one vector; see `GradientLoop`.
+    owner = arrays[0].owner.value
+    width = owner.shape[-1] if owner.size == arrays[0].size else x.shape[-1]
+    blocks = make_loop(x, rows_of_block(width) * width)
     sums = out.program.empty(blocks.grid[:1], out.dtype)
     blocks.run(arrays, [sums], is_shared=True)
     sum_loop(layout(sums)).run([sums], [out])

@@ -31,9 +31,12 @@ from mlp_xp.backends._numpy.tracing.traced import Finder, Traced, UntraceableErr
 if TYPE_CHECKING:  # Avoid this import in short fits.
     from mlp_xp.backends._numpy.native.jobs import Job
 
-# Pending calls become rows of a table once their results exceed this size in bytes. Until then, the
-# results' buffers cannot be reused.
+# Once the results of pending calls exceed this size in bytes, the calls become rows of a table
+# before the next call that is not a loop. Until then, the results' buffers cannot be reused.
 _KEPT = 1 << 25
+# Results of at least this many numbers are not computed in a trace, which saves memory: the buffers
+# of results that no joined loop writes remain untouched.
+_LARGE = 1 << 18
 
 
 class Program:
@@ -43,7 +46,8 @@ class Program:
         self.pool = pool
         self.has_jobs = has_pool()
         self._state = {id(leaf): leaf for leaf in state}
-        self._overwritten: dict[int, np.ndarray] = {}
+        # Arrays that a trace changes, which are not its own: pairs of (array, copy).
+        self._overwritten: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self._lines: list[str] = []
         self._names: dict[str, Any] = {}
         self._known: dict[int, str] = {}
@@ -100,7 +104,7 @@ class Program:
         has_begun = self._lines or self._settled or self._jobs
         if id(place.value) not in self._state or has_begun or not is_plain:
             raise UntraceableError("A step may store only arrays that exist before the step.")
-        self._overwritten.setdefault(id(place.value), place.value.copy())
+        self._keep_values(place)
         self._n_steps = min(self._n_steps, place.shape[0])
         place.value[0, ...] = value.value
         self._kept.append((place.value, value.value))
@@ -178,7 +182,8 @@ class Program:
             from mlp_xp.backends._numpy.tracing.fusion import fused
             from mlp_xp.backends._numpy.tracing.joining import joined
 
-            rows, arrays = table(fused(joined(self._jobs, is_last=is_last)))
+            loops = joined(self._jobs, is_last=is_last)
+            rows, arrays = table(fused(loops, self._nested, is_last=is_last))
             self._settled.append((rows, self._refer(arrays)))
             self._jobs = []
         self._n_bytes = 0
@@ -198,18 +203,30 @@ class Program:
 
     def job(self, job: Job) -> None:
         """Add a call of machine code to the program; consecutive calls form a table."""
+        from mlp_xp.backends._numpy.native.jobs import FormulaLoop
+
+        if self._n_bytes > _KEPT and not isinstance(job.fields, FormulaLoop):
+            self._settle()
         self._jobs.append(_recorded(job))
 
     def group(self, parts: Sequence[Sequence[Job]], is_shared: bool) -> None:
         """Add a kernel call of several parts; each part consists of calls that one thread runs."""
-        from mlp_xp.backends._numpy.native.jobs import Group, Job, table
+        from mlp_xp.backends._numpy.native.jobs import Group, Job
 
-        records, arrays = table([_recorded(job) for part in parts for job in part])
+        jobs = [_recorded(job) for part in parts for job in part]
+        others = [x for job in jobs for x in (*job.fields, *job.others) if hasattr(x, "dtype")]
+        group = Group(False, len(parts), len(parts[0]), self._nested(jobs))
+        self.job(Job(group, is_shared, tuple(others)))
+
+    def _nested(self, jobs: Sequence[Job]) -> np.ndarray:
+        """Return a table of kernel calls that another call refers to."""
+        from mlp_xp.backends._numpy.native.jobs import table
+
+        records, arrays = table(jobs)
         self._patch(records, self._refer(arrays))
         self._name(records)
         self._tables.append(records)
-        others = tuple(array for _, _, array in arrays)
-        self.job(Job(Group(False, len(parts), len(parts[0]), records), is_shared, others))
+        return records
 
     def call(self, function: Any, *args: Any) -> None:
         """Record a call that writes to its arguments; the function is not called now."""
@@ -227,8 +244,6 @@ class Program:
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Traced:
         """Return an uninitialized array, in the memory of a freed array if possible."""
         self._n_bytes += math.prod(shape) * np.dtype(dtype).itemsize
-        if self._n_bytes > _KEPT:
-            self._settle()
         for i, value in enumerate(self.pool):
             if value.shape == shape and value.dtype == dtype:
                 return Traced(self, self.pool.pop(i), is_pooled=True)
@@ -271,16 +286,26 @@ class Program:
         has_other_out = out is not None and not isinstance(out, Traced)
         if method != "__call__" or options or ufunc.nout != 1 or has_other_out:
             raise UntraceableError(f"{ufunc} has options or outputs that cannot be traced.")
-        if out is None:
-            out = self._result(ufunc(*map(value_of, inputs)))
-        else:
-            owner = out.owner.value
-            if id(owner) in self._state:
-                self._overwritten.setdefault(id(owner), owner.copy())
-            ufunc(*map(value_of, inputs), out=out.value)
+        out = self._evaluate(ufunc, list(map(value_of, inputs)), out)
         if not self._lower(ufunc, *inputs, out):
             operands = [constant(x, ufunc, out) if type(x) in (int, float) else x for x in inputs]
             self._write(self._call(punctual(ufunc, *map(value_of, inputs)), operands, {"out": out}))
+        return out
+
+    def _evaluate(self, ufunc: Any, values: list[Any], out: Traced | None) -> Traced:
+        """Return the result of a ufunc, which is not computed if it is large."""
+        is_elementwise = self.has_jobs and ufunc.signature is None
+        shape = np.broadcast_shapes(*map(np.shape, values)) if is_elementwise else ()
+        if math.prod(shape) >= _LARGE and (out is None or out.shape == shape):
+            ones = [np.ones((), x.dtype) if isinstance(x, np.ndarray) else x for x in values]
+            if out is None:
+                return self.empty(shape, ufunc(*ones).dtype)
+            ufunc(*ones, out=np.ones((), out.dtype))  # This raises the errors of dtypes.
+            return out
+        if out is None:
+            return self._result(ufunc(*values))
+        self._keep_values(out)
+        ufunc(*values, out=out.value)
         return out
 
     def _lower(self, function: Any, *operands: Any) -> bool:
@@ -337,10 +362,16 @@ class Program:
             return self.note(copy_in_order, (first,), value)
         return self._any(function, args, options, value)
 
+    def _keep_values(self, array: Traced) -> None:
+        """Keep the values of an array that the trace is about to change, unless it is its own."""
+        owner = array.owner
+        if not owner.is_pooled and id(owner.value) not in self._overwritten:
+            self._overwritten[id(owner.value)] = owner.value, owner.value.copy()
+
     def undo(self) -> None:
-        """Undo the traced function's changes to the state."""
-        for key, value in self._overwritten.items():
-            self._state[key][...] = value
+        """Undo the traced function's changes to the state and to arguments."""
+        for array, values in self._overwritten.values():
+            array[...] = values
         self._overwritten = {}
 
     # --- the end -------------------------------------------------------------------------------
