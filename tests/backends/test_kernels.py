@@ -61,6 +61,7 @@ def check_dense(backend, shapes, dtype, place, rng, *how):
 
 # Whole tiles of products in machine code, parts of tiles, and sizes that are left to the BLAS.
 FANS = [(1, 1), (4, 2), (9, 7), (30, 16), (70, 33), (65, 100), (259, 112), (300, 10), (800, 64)]
+FANS += [(300, 1)]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -10,7 +10,7 @@ from test_kernels import ARRANGEMENTS
 from mlp_xp.backends import get_backend
 from mlp_xp.backends._numpy.tracing.compiled_step import CompiledStep
 from mlp_xp.backends._numpy.tracing.program import Program
-from mlp_xp.backends.kernels import Kernels
+from mlp_xp.backends.kernels import Kernels, Source
 from mlp_xp.nn.layers import Dense
 from mlp_xp.optimizers import SGD
 
@@ -57,7 +57,21 @@ OPERATIONS = {
     "a b^T": (lambda a, b: a @ T(b), True),
     "a b into a": (lambda a, b: XP.matmul(c := a[:, :24] + 0.0, b[:, :24], out=c), False),
     "a^T b^T": (lambda a, b: T(a)[:, :, :24] @ T(b), False),
-    "narrow": (lambda a, b: a @ b[:, :24, :2], False),
+    "narrow": (lambda a, b: a @ b[:, :24, :2], True),
+    "one output": (lambda a, b: a @ b[:, :24, :1], True),
+    "narrow a^T b": (lambda a, b: T(a[..., :3]) @ b[..., :1], True),
+    "narrow a b^T": (lambda a, b: a[..., :2] @ T(b[..., :2]), True),
+    "one row": (lambda a, b: a[:, :1] @ T(b), True),
+    "two matrices": (lambda a, b: a[0] @ b[0, :24], True),
+    "two matrices, one output": (lambda a, b: a[0] @ b[0, :24, :1], True),
+    "two matrices, a^T b": (lambda a, b: T(a[0]) @ b[1], True),
+    "two matrices, a b^T": (lambda a, b: a[0] @ T(b[1]), True),
+    "the same matrices": (lambda a, b: a @ b[0, :24], True),
+    "stack of stacks": (lambda a, b: XP.reshape(a, (2, 3, 512, 24)) @ b[:3, :24], True),
+    "many products": (
+        lambda a, b: XP.reshape(a, (-1, 4, 4)) @ XP.reshape(b, (-1, 4, 4)),
+        False,
+    ),
     "columns": (lambda a, b: XP.reshape(T(a), (-1, 512)), False),
     "order of Fortran": (lambda a, b: np.reshape(a, (-1, 512), order="F") + 0.0, True),
 }
@@ -98,6 +112,22 @@ def test_integers_are_copied_to_the_state(pool_of):
     np.testing.assert_array_equal(found, [8, 7, 6, 5, 4])
 
 
+def test_positions_are_not_checked_before_they_are_computed(pool_of, monkeypatch, rng):
+    def step(state, table, rows, codes):
+        """Take rows at positions that a kernel computes; while tracing, its result is not set."""
+        taken = KERNELS.gather(Source(codes, rows), dtype=codes.dtype, xp=XP)
+        return (XP.take(table, XP.astype(taken[:, 0], XP.int32), axis=0),)
+
+    name = "mlp_xp.backends._numpy.tracing.program.empty"
+    monkeypatch.setattr(name, lambda shape, dtype: np.full(shape, -(2**31), dtype))
+    table, codes = rng.standard_normal((12, 3)), rng.integers(0, 12, (40, 2)).astype("f8")
+    compiled = CompiledStep(step)
+    with pool_of(2):
+        (found,) = compiled((np.zeros((40, 3)),), table, np.arange(40, dtype="i4"), codes)
+    assert compiled.is_traceable
+    np.testing.assert_array_equal(found, table[codes[:, 0].astype(int)])
+
+
 def test_sums_do_not_depend_on_the_number_of_threads(pool_of, rng):
     """Of rows, of blocks with a remainder, and of products."""
 
@@ -116,6 +146,27 @@ def test_sums_do_not_depend_on_the_number_of_threads(pool_of, rng):
         *mine, plain = results
         np.testing.assert_array_equal(mine, [mine[0]] * 3)
         np.testing.assert_allclose(mine[0], plain, rtol=1e-4, atol=1e-4)
+
+
+def test_products_do_not_depend_on_the_number_of_threads(pool_of, rng):
+    """Of two matrices, also with long sums or one output, and of stacks."""
+
+    def step(state, x, W, dy):
+        stack = XP.reshape(x, (3, -1, 2048))
+        return x @ W, T(x) @ dy, x @ W[:, 0:1], T(x) @ dy[:, 0:1], stack @ W, T(stack) @ stack
+
+    shapes = (96, 2048), (2048, 48), (96, 48)
+    x, W, dy = (rng.standard_normal(shape).astype("f4") for shape in shapes)
+    plain, found = step((), x, W, dy), []
+    for n_threads in (1, 2, 3):
+        with pool_of(n_threads):
+            compiled = CompiledStep(step)
+            found.append(compiled(tuple(map(np.zeros_like, plain)), x, W, dy))
+        assert compiled.is_traceable
+    for results in zip(*found, plain, strict=True):
+        *mine, expected = results
+        np.testing.assert_array_equal(mine, [mine[0]] * 3)
+        np.testing.assert_allclose(mine[0], expected, rtol=1e-3, atol=1e-3)
 
 
 def scale(dW, dy):

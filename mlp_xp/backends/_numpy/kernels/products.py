@@ -79,8 +79,13 @@ def multiply(
     With ``in_pairs``, float32 operands are rounded to bfloat16; sums are in float32. An operand
     from `pack_ahead` can be used only once.
     """
+    if out.shape[1] == 1 and not in_pairs and hasattr(bias, "dtype"):
+        multiply(a, b, out, ta=ta, tb=tb)
+        out += bias
+        return
     packed = Factors(True, True) if in_pairs else choose_packed(a, b, out, ta=ta, tb=tb)
     options: Any = {"ta": ta, "tb": tb, "bias": bias, "in_pairs": in_pairs, "ahead": ahead}
+    options["may_split"] = True
     for job in product_jobs(a, b, out, packed, **options):
         run(*job)
 
@@ -137,9 +142,17 @@ def product_jobs(
     bias: Array | int = 0,
     in_pairs: bool = False,
     ahead: Ahead | None = None,
+    may_split: bool = False,
 ) -> list[Job]:
-    """Return the kernel calls that compute a matrix product, including calls that pack operands."""
+    """Return the kernel calls that compute a matrix product, including calls that pack operands.
+
+    If ``may_split`` is true, threads may split sums, whose order then depends on their number.
+    """
     (m, n), k = out.shape, a.shape[0] if ta else a.shape[1]
+    if m > n == 1 and b.flags.c_contiguous and not (in_pairs or hasattr(bias, "dtype")):
+        # As the product of a row, so A is read only once.
+        row, out = np.reshape(b, (1, k)), np.reshape(out, (1, m))
+        return product_jobs(row, a, out, Factors(False, False), tb=not ta)
     is_double, is_shared = out.dtype == np.float64, m * n * k >= LEAST_PRODUCTS
     packing = bfloat16_packing() if in_pairs else NUMBERS
     tile = _find_tile(packing)
@@ -176,7 +189,7 @@ def product_jobs(
         b, b_column = pack(b, "rows" if tb else "columns", width), n_steps
     elif m <= _FEW_ROWS and not ta:
         way, b_column, b_step = FEW_ROWS, *((ldb, 1) if tb else (1, ldb))
-    elif not ta and _may_split(m, n, k, itemsize):
+    elif may_split and not ta and _may_split(m, n, k, itemsize):
         way = MAY_SPLIT_STEPS
     blocks = make_blocks(tile, itemsize)
     steps, depth, rows, columns = n_steps, blocks.depth, blocks.rows, blocks.columns

@@ -79,7 +79,8 @@ def has_rows(x: Any) -> bool:
     if x.ndim != 2 or x.size == 0 or not x.flags.aligned:
         return False
     lie_apart = x.shape[0] == 1 or x.strides[0] >= x.shape[1] * x.itemsize
-    return bool(x.strides[1] == x.itemsize and lie_apart and x.strides[0] % x.itemsize == 0)
+    is_row = x.shape[1] == 1 or x.strides[1] == x.itemsize
+    return bool(is_row and lie_apart and x.strides[0] % x.itemsize == 0)
 
 
 @functools.lru_cache(maxsize=256)

@@ -33,8 +33,10 @@ from mlp_xp.backends._numpy.tracing.operations import copy_in_order
 from mlp_xp.backends._numpy.tracing.traced import Traced, value_of
 from mlp_xp.compiler.elementary import EXPRESSIONS, LOGICAL
 
-# NumPy multiplies stacks of smaller matrices than this, and sums the rows of narrower matrices.
-_LEAST_SIDE, _LEAST_WIDTH = 8, 32
+# NumPy multiplies larger stacks of matrices, whose table of calls would be large.
+_MOST_PRODUCTS = 1024
+# One thread sums the rows of narrower matrices.
+_LEAST_WIDTH = 32
 _LOOP_DTYPES = (np.float32, np.float64, np.int32, np.bool_)
 # The number of axes of a copy, besides the contiguous last one.
 _MOST_AXES = 5
@@ -84,23 +86,29 @@ def _are_same(x: Any, out: Traced) -> bool:
 
 
 def _multiply(a: Any, b: Any, out: Traced) -> bool:
-    if not _are_arrays(a, b) or not a.ndim == b.ndim == out.ndim == 3 or out.size == 0:
+    """Record the product of two matrices, or of the matrices in two stacks."""
+    if not _are_arrays(a, b) or min(a.ndim, b.ndim) < 2 or out.size == 0 or not is_plain(out):
         return False
-    if a.shape[0] != b.shape[0] or min(out.shape[1:]) < _LEAST_SIDE or not is_plain(out):
+    if a.dtype != out.dtype or b.dtype != out.dtype or any(_share_memory(x, out) for x in (a, b)):
         return False
-    if any(_share_memory(x, out) for x in (a, b)):
+    stack = out.shape[:-2]
+    a, b = (np.broadcast_to(x, (*stack, *x.shape[-2:])) for x in (a, b))
+    places = list(np.ndindex(stack))
+    ta, tb = (not has_rows(x[places[0]]) for x in (a, b))
+    a, b = (np.swapaxes(x, -1, -2) if is_t else x for x, is_t in ((a, ta), (b, tb)))
+    if (ta and tb) or not (has_rows(a[places[0]]) and has_rows(b[places[0]])):
         return False
-    ta, tb = (not has_rows(x[0]) for x in (a, b))
-    a, b = np.swapaxes(a, 1, 2) if ta else a, np.swapaxes(b, 1, 2) if tb else b
-    if (ta and tb) or a.dtype != out.dtype or b.dtype != out.dtype:
-        return False
-    if not (has_rows(a[0]) and has_rows(b[0])):
+    if len(places) > _MOST_PRODUCTS:
         return False
     parts = []
-    for factors in ((a[k], b[k], out[k]) for k in range(out.shape[0])):
+    for factors in ((a[k], b[k], out[k]) for k in places):
         packed = choose_packed(*factors, ta=ta, tb=tb)
         parts.append(product_jobs(*factors, packed, ta=ta, tb=tb))
-    out.program.group(parts, out.size * a.shape[1 if ta else 2] >= LEAST_PRODUCTS)
+    if len(parts) > 1:
+        out.program.group(parts, out.size * a.shape[-2 if ta else -1] >= LEAST_PRODUCTS)
+    else:
+        for job in parts[0]:
+            out.program.job(job)
     return True
 
 

@@ -338,6 +338,8 @@ class Program:
             return total / float(args[0].size / max(total.size, 1))
         args, options = fixed(args), {key: fixed(option) for key, option in options.items()}
         plain = {key: value_of(option) for key, option in options.items()}
+        if function is np.take and len(args) > 1 and isinstance(args[1], Traced):
+            plain["mode"] = "wrap"  # The positions have no values yet, so do not check them.
         value = function(*map(value_of, args), **plain)
         if function is np.empty_like:
             return self.empty(value.shape, value.dtype)
