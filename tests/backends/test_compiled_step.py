@@ -197,6 +197,17 @@ def test_what_asks_for_values_is_run_as_it_is(ask):
     assert state[0].tolist() == [3.0, 3.0]
 
 
+@pytest.mark.parametrize("parts", [0, 2])
+def test_a_result_in_an_array_from_elsewhere_is_not_kept_as_a_constant(parts, pool_of):
+    """`xp.clip` writes to an array of its own."""
+    compiled = CompiledStep(lambda state, x: (state[0] + XP.clip(x + 1.0, 0.0, 5.0),))
+    state = (np.zeros(2),)
+    with pool_of(parts):
+        for x in (1.0, 2.0, 7.0):
+            state = compiled(state, np.full(2, x))
+    assert state[0].tolist() == [10.0, 10.0]
+
+
 @pytest.mark.parametrize("rule", [SGD(), SGD(momentum=0.0), Adam()], ids=repr)
 @pytest.mark.parametrize("parts", [0, 2])
 def test_a_compiled_step_that_ends_late_leaves_no_update(rule, parts, pool_of):

@@ -336,6 +336,8 @@ class Program:
             # As NumPy computes it, but in machine code.
             total = self.function(np.sum, args, options)
             return total / float(args[0].size / max(total.size, 1))
+        if isinstance(options.get("out"), np.ndarray):  # As in `array_api_compat.numpy.clip`.
+            raise UntraceableError(f"{function} writes to an array that is not traced.")
         args, options = fixed(args), {key: fixed(option) for key, option in options.items()}
         plain = {key: value_of(option) for key, option in options.items()}
         if function is np.take and len(args) > 1 and isinstance(args[1], Traced):
