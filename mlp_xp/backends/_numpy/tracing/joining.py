@@ -196,7 +196,7 @@ def _key(array: Any, layout: str) -> Any:
 
 
 def _span(array: Any) -> Span:
-    return np.lib.array_utils.byte_bounds(value_of(array))
+    return array.span if isinstance(array, Memory) else np.lib.array_utils.byte_bounds(array)
 
 
 def _overlap(a: Span, b: Span) -> bool:

@@ -35,7 +35,7 @@ class Memory:
         Of an owner: how many traced arrays still refer to it.
     """
 
-    __slots__ = ("find_view", "n_arrays", "owner_or_none", "pool", "value")
+    __slots__ = ("_span", "find_view", "n_arrays", "owner_or_none", "pool", "value")
 
     def __init__(
         self,
@@ -47,6 +47,7 @@ class Memory:
         self.value, self.find_view, self.pool = value, find_view, pool
         self.owner_or_none = owner  # Not this memory itself, which would be a reference cycle.
         self.n_arrays = 0
+        self._span: tuple[int, int] | None = None
 
     def __del__(self) -> None:
         if self.pool is not None:
@@ -55,6 +56,13 @@ class Memory:
     owner = property(lambda self: self if self.owner_or_none is None else self.owner_or_none)
     is_pooled = property(lambda self: self.pool is not None)
     dtype = property(lambda self: self.value.dtype)
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """The addresses of the first byte, and after the last one."""
+        if self._span is None:
+            self._span = np.lib.array_utils.byte_bounds(self.value)
+        return self._span
 
 
 class Traced(NDArrayOperatorsMixin):
