@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 from collections import Counter
-from typing import Any
+from typing import Any, NamedTuple
 
 from mlp_xp._utils.categories import WrongText, find_wrong_text, means_missing
 
@@ -16,20 +16,39 @@ IMPUTE = (
 
 # The maximum number of columns that an error names.
 _NAMED = 3
-_STRIP = r"str.replace(r'[^\d.,-]', '', regex=True)"
-_COMMAS = {  # How to remove commas from text, by what they are.
-    "": [""],
-    "decimal": [".str.replace('.', '').str.replace(',', '.')"],
-    "thousands": [".str.replace(',', '')"],
-    "unknown": [".str.replace(',', '.')", ".str.replace(',', '')"],
-}
-_POLARS_STRIP = r"str.replace_all(r'[^\d.,-]', '')"
-_POLARS_COMMAS = {
-    "": [""],
-    "decimal": [".str.replace_all('.', '', literal=True).str.replace(',', '.')"],
-    "thousands": [".str.replace_all(',', '')"],
-    "unknown": [".str.replace(',', '.')", ".str.replace_all(',', '')"],
-}
+
+
+class _Code(NamedTuple):
+    """The code of a library that converts text: templates for a column, and ends of its name."""
+
+    date: str
+    day: str
+    number: str
+    lenient: str
+    strip: str
+    without_dots: str
+    without_commas: str
+
+
+_PANDAS = _Code(
+    date="pandas.to_datetime({}, format='ISO8601', utc=True, errors='coerce')",
+    day="pandas.to_datetime({}, dayfirst=True)",
+    number="pandas.to_numeric({}{})",
+    lenient=", errors='coerce'",
+    strip=r".str.replace(r'[^\d.,-]', '', regex=True)",
+    without_dots=".str.replace('.', '')",
+    without_commas=".str.replace(',', '')",
+)
+_POLARS = _Code(
+    date="{}.str.slice(0, 10).str.to_date('%Y-%m-%d', strict=False)",
+    day="{}.str.to_date({!r})",
+    number="{}.cast(polars.Float64{})",
+    lenient=", strict=False",
+    strip=r".str.replace_all(r'[^\d.,-]', '')",
+    without_dots=".str.replace_all('.', '', literal=True)",
+    without_commas=".str.replace_all(',', '')",
+)
+_POINT = ".str.replace(',', '.')"
 
 
 def text_advice(X: Any, estimator: str) -> str:
@@ -97,8 +116,7 @@ def cure_of(wrong: WrongText, column: str = "column", *, is_polars: bool = False
     """Return how to convert a column with pandas or polars."""
     if wrong.form == "large":
         return "correct it"
-    write = _polars_code if is_polars else _pandas_code
-    conversions = write(wrong, column)
+    conversions = _conversions(wrong, column, _POLARS if is_polars else _PANDAS)
     if wrong.form not in ("comma", "unit"):
         return f"convert them, e.g. by {conversions[0]}"
     if len(conversions) == 1:
@@ -109,29 +127,26 @@ def cure_of(wrong: WrongText, column: str = "column", *, is_polars: bool = False
     )
 
 
-def _pandas_code(wrong: WrongText, column: str) -> list[str]:
-    """Return the code that converts a pandas column, for each meaning of its commas."""
+def _conversions(wrong: WrongText, column: str, code: _Code) -> list[str]:
+    """Return the code that converts a column, for each meaning of its commas."""
     if wrong.form == "date":
-        return [f"pandas.to_datetime({column}, format='ISO8601', utc=True, errors='coerce')"]
+        return [code.date.format(column)]
     if wrong.form == "day":
-        return [f"pandas.to_datetime({column}, dayfirst=True)"]
+        return [code.day.format(column, _day_format(wrong.example))]
     is_number = wrong.form in ("comma", "unit")
-    stripped = f"{column}.{_STRIP}" if wrong.form == "unit" else column
-    errors = ", errors='coerce'" if wrong.has_others or not is_number else ""
-    ends = _COMMAS[wrong.commas if is_number else ""]
-    return [f"pandas.to_numeric({stripped}{end}{errors})" for end in ends]
+    ends = {
+        "": [""],
+        "decimal": [code.without_dots + _POINT],
+        "thousands": [code.without_commas],
+        "unknown": [_POINT, code.without_commas],
+    }[wrong.commas if is_number else ""]
+    errors = code.lenient if wrong.has_others or not is_number else ""
+    stripped = column + code.strip * (wrong.form == "unit")
+    return [code.number.format(stripped + end, errors) for end in ends]
 
 
-def _polars_code(wrong: WrongText, column: str) -> list[str]:
-    """Return the code that converts a polars column, for each meaning of its commas."""
-    if wrong.form == "date":
-        return [f"{column}.str.slice(0, 10).str.to_date('%Y-%m-%d', strict=False)"]
-    if wrong.form == "day":
-        first, separator, _, _, last = re.split(r"(\D)", wrong.example)[:5]
-        order = "Ymd" if len(first) == 4 else "dmY" if len(last) == 4 else "dmy"
-        return [f"{column}.str.to_date({separator.join(f'%{part}' for part in order)!r})"]
-    is_number = wrong.form in ("comma", "unit")
-    stripped = f"{column}.{_POLARS_STRIP}" if wrong.form == "unit" else column
-    strict = ", strict=False" if wrong.has_others or not is_number else ""
-    ends = _POLARS_COMMAS[wrong.commas if is_number else ""]
-    return [f"{stripped}{end}.cast(polars.Float64{strict})" for end in ends]
+def _day_format(example: str) -> str:
+    """Return the format of a date such as 24.12.2026."""
+    first, separator, _, _, last = re.split(r"(\D)", example)[:5]
+    order = "Ymd" if len(first) == 4 else "dmY" if len(last) == 4 else "dmy"
+    return separator.join(f"%{part}" for part in order)
