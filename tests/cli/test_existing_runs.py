@@ -132,7 +132,7 @@ def test_an_existing_folder_is_an_error_before_the_data_are_loaded(fails, digits
     assert "or type --out run-2" in line
     Path("empty").mkdir()
     monkeypatch.chdir("empty")
-    assert "a folder of its own: type --out run" in fails("train", "digits", "--out", ".")
+    assert "a new folder: type --out run" in fails("train", "digits", "--out", ".")
 
 
 def test_what_is_no_run_is_an_error_that_says_what_to_type(fails, digits_run):

@@ -139,7 +139,7 @@ class BeginRun(Callback):
 def check_is_new(out: Path) -> None:
     """Raise ValueError if the folder for a new run exists, unless it is empty, or has no name."""
     if not out.name:
-        raise ValueError(f"a run needs a folder of its own: type --out {out / 'run'}")
+        raise ValueError(f"a run needs a new folder: type --out {out / 'run'}")
     if out.exists() and not _is_empty(out):
         raise ValueError(
             f"{out} already exists, and runs are never overwritten: add --resume to resume it, or "
