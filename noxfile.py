@@ -94,6 +94,8 @@ def matrix(session: nox.Session) -> None:
     chosen = session.posargs
     everything = ["pytest", "--forbid-missing", "--grid=pairs", "-n", "2", "-m", ""]
     everything += chosen or ["tests", "mlp_xp"]
+    if any(argument.startswith("mlp_xp") for argument in chosen):
+        everything += ["tests/conftest.py"]  # It defines the options.
     session.run(*everything, f"--backends={BACKENDS}")
     # Test CuPy without a GPU; see tests/stand_in/README.md.
     on_cupy = [*everything, "--only-backends", "--backends=cupy:cuda:0,cupy:cuda:1"]
