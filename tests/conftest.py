@@ -12,6 +12,7 @@ import os
 import re
 import signal
 import sys
+import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
@@ -82,6 +83,12 @@ def pytest_configure(config: pytest.Config) -> None:
             helpers.make_backend(spec)
         except (BackendError, ValueError) as error:
             raise pytest.UsageError(f"--backends: {error}") from error
+    if jax := sys.modules.get("jax"):
+        # Files share what JAX compiles. Processes do not: one would read what another writes.
+        folder = tempfile.TemporaryDirectory()
+        config.add_cleanup(folder.cleanup)
+        jax.config.update("jax_compilation_cache_dir", folder.name)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     if config.getoption("markexpr") == "not matrix":
         config.pluginmanager.register(OtherLibraries(), "other libraries")
 
