@@ -65,11 +65,15 @@ def steps(args: argparse.Namespace) -> Cases:
     """Measure times or launches of a contender's steps; launches are the same in all precisions."""
     name, spec = args.contender, args.spec or args.contender
     workloads, precisions = workloads_of(tiny=args.tiny), ("tf32", "float32", "bf16")
+    pairs = [*product(workloads, precisions)]
+    if args.tiny:  # All networks and precisions, but not each with each.
+        goal, digits = workloads
+        pairs = [(goal, "tf32"), (goal, "bf16"), (digits, "float32")]
     n_warm = 4 if args.tiny else 100  # The first steps include compilation and capture.
     # Measure for a third of the time.
-    seconds = 0.0 if args.tiny else args.seconds / 3 / len(workloads) / len(precisions)
+    seconds = 0.0 if args.tiny else args.seconds / 3 / len(pairs)
     if args.job == "launches":
-        workloads, precisions = workloads[:2], ("float32",)
+        pairs = [(workload, "float32") for workload in workloads[:2]]
     variants: list[Line] = [{"contender": name}]
     if name not in GPU_PEERS:
         variants = [{"contender": f"mlp_xp, {spec}", "mode": x} for x in ("captured", "eager")]
@@ -90,7 +94,7 @@ def steps(args: argparse.Namespace) -> Cases:
             raise RuntimeError(f"Training steps run one by one, without CUDA graphs ({reason}).")
         return found | {"flop": operations(workload.widths, workload.batch_size, train=True)}
 
-    for workload, precision, variant in product(workloads, precisions, variants):
+    for (workload, precision), variant in product(pairs, variants):
         case = {"workload": workload.name, "batch": workload.batch_size, "precision": precision}
         yield variant | case, partial(measure, workload, variant | case)
 
@@ -234,7 +238,7 @@ def record(args: argparse.Namespace) -> Cases:
     from mlp_xp.datasets import load_cifar10, load_digits
 
     name, _, device = args.contender.partition(":")
-    max_time = 3 if args.tiny else int(args.seconds) - AROUND
+    max_time = 1 if args.tiny else int(args.seconds) - AROUND
     source = find_cifar10()
     path = IMAGES if source == IMAGES else None  # The loader finds other data.
     words = ["train", "--backend", name, *(["--device", device] if device else [])]
