@@ -34,8 +34,10 @@ LAST = {"architecture", "changelog", "features", "friendliness"}
 def site(tmp_path, chromium):
     for name in ("sphinx", "sphinx_gallery", "myst_parser", "numpydoc", "pydata_sphinx_theme"):
         pytest.importorskip(name)
-    build = [sys.executable, "-m", "sphinx", "-q", "-D", "plot_gallery=0", "-b", "html", str(DOCS)]
-    subprocess.run([*build, str(tmp_path / "site")], check=True)
+    build = [sys.executable, "-m", "sphinx", "-q", "-b", "html", str(DOCS), str(tmp_path / "site")]
+    # Pages of source files are not in the index of the search.
+    left_out = ["-D", "plot_gallery=0", "-D", "repository_pages=0"]
+    subprocess.run([*build, *left_out], check=True)
     with browser.served(tmp_path / "site") as url:
         yield url
         chromium.get("about:blank")

@@ -94,7 +94,12 @@ class RepositoryLinks(SphinxTransform):
 
 
 def pages(app: Any) -> Iterator[tuple[str, dict[str, Any], str]]:
-    """Yield a page for each linked file and folder, and for the entries of these folders."""
+    """Yield a page for each linked file and folder, and for the entries of these folders.
+
+    With ``-D repository_pages=0``, yield none.
+    """
+    if not app.config.repository_pages:
+        return
     waiting, done = sorted(getattr(app.env, "repository_files", ())), set()
     while waiting:
         path = waiting.pop()
@@ -140,6 +145,7 @@ def link_pages(*args: Any) -> None:
 
 
 def setup(app: Any) -> dict[str, Any]:
+    app.add_config_value("repository_pages", default=True, rebuild="", types=[bool])
     app.add_transform(RepositoryLinks)
     app.connect("html-collect-pages", pages)
     app.connect("autodoc-process-docstring", link_pages)
