@@ -92,13 +92,15 @@ def matrix(session: nox.Session) -> None:
     """Run all tests on every backend that needs no GPU; a missing dependency is an error."""
     install(session, "dev,fast,peers")
     chosen = session.posargs
-    everything = ["pytest", "--forbid-missing", "--grid=pairs", "-n", "2", "-m", ""]
+    everything = ["pytest", "--forbid-missing", "-n", "2", "-m", ""]
     everything += chosen or ["tests", "mlp_xp"]
     if any(argument.startswith("mlp_xp") for argument in chosen):
         everything += ["tests/conftest.py"]  # It defines the options.
-    session.run(*everything, f"--backends={BACKENDS}")
-    # Test CuPy without a GPU; see tests/stand_in/README.md.
-    on_cupy = [*everything, "--only-backends", "--backends=cupy:cuda:0,cupy:cuda:1"]
+    session.run(*everything, "--grid=pairs", f"--backends={BACKENDS}")
+    # Test CuPy without a GPU; see tests/stand_in/README.md. Outside of tests/backends, each value
+    # of a parameter runs once on CuPy, as on the other backends above.
+    on_cupy = [*everything, "--grid=kernels", "--only-backends"]
+    on_cupy += ["--backends=cupy:cuda:0,cupy:cuda:1"]
     stand_in = {"PYTHONPATH": "tests/stand_in/packages"}
     # pytest exits with 5 if no chosen test is for a backend.
     session.run(*on_cupy, env=stand_in, success_codes=[0, 5] if chosen else [0])

@@ -47,9 +47,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--only-backends", action="store_true", help="run only tests of backends")
     parser.addoption(
         "--grid",
-        choices=[*grids.SIZES, "all"],
+        choices=[*grids.SIZES, "kernels", "all"],
         default="values",
-        help="run each value of a test's parameters once, each pair of values, or all cases",
+        help="run each value of a test's parameters once, each pair of values, or all cases; "
+        "kernels: pairs in tests/backends, and values elsewhere",
     )
     parser.addoption(
         "--forbid-missing",
@@ -145,8 +146,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             continue
         tests[item.nodeid.partition("[")[0]].append(item)
     kept = []
-    size = grids.SIZES.get(config.getoption("--grid"))
-    for found in tests.values():
+    for name, found in tests.items():
+        grid = config.getoption("--grid")
+        if grid == "kernels":
+            grid = "pairs" if name.startswith("tests/backends/") else "values"
+        size = grids.SIZES.get(grid)
         if size and len(found) > 1:
             cases = [
                 {name: grids.value_of(value) for name, value in parameters_of(item).items()}
