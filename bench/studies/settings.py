@@ -45,6 +45,7 @@ PEER = "JAX"
 LEAST, MEDIAN = 1.0, 1.3  # The least time of JAX divided by ours: of each row, of the median row.
 TOLERANCE = 1e-3  # The largest relative difference of the losses of the first steps.
 STEPS_COMPARED = 5
+FEW = 2  # The epochs of a short run: a fit of one epoch may skip what others take.
 LONG, SHORT = 0.1, 0.05  # The seconds that a turn measures at least, and in a quick run.
 
 
@@ -132,8 +133,8 @@ def prepare(who: str, workload: Workload, name: str, weights: Any, least: float)
         training = Training(settings_of(workload, name), weights, *data)
     found["losses"] = training.losses(STEPS_COMPARED)
     training.train(workload.warm_up)
-    once, n = _least_seconds(training, 1), 1
-    while _least_seconds(training, 1 + n) - once < least:  # What a fit takes anyway does not count.
+    short, n = _least_seconds(training, FEW), 1
+    while _least_seconds(training, FEW + n) - short < least:  # What any fit takes does not count.
         n *= 2
     _epochs[name] = n
     _trainings[name] = training
@@ -153,7 +154,7 @@ def _seconds(training: Any, epochs: int) -> float:
 
 def step_seconds(workload: Workload, name: str) -> float:
     """Return the seconds of a step: of a long run less a short one, for what a fit takes anyway."""
-    taken = [_seconds(_trainings[name], epochs) for epochs in (1, 1 + _epochs[name])]
+    taken = [_seconds(_trainings[name], epochs) for epochs in (FEW, FEW + _epochs[name])]
     return (taken[1] - taken[0]) / (_epochs[name] * workload.steps)
 
 
