@@ -92,11 +92,11 @@ def matrix(session: nox.Session) -> None:
     """Run all tests on every backend that needs no GPU; a missing dependency is an error."""
     install(session, "dev,fast,peers")
     chosen = session.posargs
-    everything = ["pytest", "--forbid-missing", "-n", "2", "-m", ""]
-    everything += chosen or ["tests", "mlp_xp"]
+    everything = ["pytest", "--forbid-missing", "-n", "2", "-m", "", *(chosen or ["tests"])]
     if any(argument.startswith("mlp_xp") for argument in chosen):
         everything += ["tests/conftest.py"]  # It defines the options.
-    session.run(*everything, "--grid=pairs", f"--backends={BACKENDS}")
+    doctests = [] if chosen else ["mlp_xp"]
+    session.run(*everything, *doctests, "--grid=pairs", f"--backends={BACKENDS}")
     # Test CuPy without a GPU; see tests/stand_in/README.md. Outside of tests/backends, each value
     # of a parameter runs once on CuPy, as on the other backends above.
     on_cupy = [*everything, "--grid=kernels", "--only-backends"]
