@@ -8,6 +8,7 @@ from helpers import tolerance
 from test_kernels import ARRANGEMENTS
 
 from mlp_xp.backends import get_backend
+from mlp_xp.backends._numpy.native.thread_pool import find_tile
 from mlp_xp.backends._numpy.tracing.compiled_step import CompiledStep
 from mlp_xp.backends._numpy.tracing.program import Program
 from mlp_xp.backends.kernels import Kernels, Source
@@ -149,7 +150,10 @@ def test_sums_do_not_depend_on_the_number_of_threads(pool_of, rng):
 
 
 def test_products_do_not_depend_on_the_number_of_threads(pool_of, rng):
-    """Of two matrices, also with long sums or one output, and of stacks."""
+    """Of two matrices, also with long sums or one output, and of stacks.
+
+    Without AVX2, products are the BLAS's, which orders sums by the number of rows of a part.
+    """
 
     def step(state, x, W, dy):
         stack = XP.reshape(x, (3, -1, 2048))
@@ -165,8 +169,9 @@ def test_products_do_not_depend_on_the_number_of_threads(pool_of, rng):
         assert compiled.is_traceable
     for results in zip(*found, plain, strict=True):
         *mine, expected = results
-        np.testing.assert_array_equal(mine, [mine[0]] * 3)
-        np.testing.assert_allclose(mine[0], expected, rtol=1e-3, atol=1e-3)
+        if find_tile() is not None:
+            np.testing.assert_array_equal(mine, [mine[0]] * 3)
+        np.testing.assert_allclose(mine, [expected] * 3, rtol=1e-3, atol=1e-3)
 
 
 def scale(dW, dy):
