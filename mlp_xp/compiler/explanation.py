@@ -236,7 +236,7 @@ def _loop(
         at, span = "i", f"range({rows * columns})"
     index = {FULL: at, ROW: "i", COLUMN: "j", SCALAR: "0"}
     lines = [f"for {at} in {span}:  # {title}"]
-    places = zip(read, kernel.layouts, strict=True)
+    places = zip(read, kernel.layouts, strict=False)
     values = {node: f"{names[node]}[{index[layout]}]" for node, layout in places}
     for node in _operations([result] if total is None else [result, total], read):
         if node.operation not in ELEMENTWISE and node.operation != "astype":

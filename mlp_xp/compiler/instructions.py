@@ -112,6 +112,16 @@ class Body:
         """Return the number that has these bits."""
         return self.new(f"bitcast {self.type.integer} {x} to {self.type.name}")
 
+    def convert(self, dtype: str, x: str) -> str:
+        """Convert a number of another dtype; convert to integers by truncation."""
+        given, kind = TYPES[dtype].name, self.type.name
+        if kind == "i32":
+            name = f"@llvm.fptosi.sat.i32.{'f32' if given == 'float' else 'f64'}"
+            self.declared.add(f"declare i32 {name}({given})")
+            return self.new(f"call i32 {name}({given} {x})")
+        how = {"i32": "sitofp", "float": "fpext", "double": "fptrunc"}[given]
+        return self.new(f"{how} {given} {x} to {kind}")
+
     def both(self, a: str, b: str) -> str:
         """Return whether two conditions are true."""
         return self.new(f"and i1 {a}, {b}")

@@ -12,8 +12,13 @@ from typing import NamedTuple
 
 from mlp_xp.compiler.graph import Node, in_order
 
-# How the elements of an operand belong to the elements of the result.
+# How the elements of an array belong to the elements of a loop: as one array in row-major order, or
+# one element for each row, for each column, or for all.
 FULL, ROW, COLUMN, SCALAR = "full", "row", "column", "scalar"
+# Of views: with one stride, in the loop's order; or with a stride for each axis, where the stride
+# of columns is 0, 1 element, or any other.
+EVERY, SPREAD, BLOCK, STRIDED = "every", "spread", "block", "strided"
+VIEWS = (EVERY, SPREAD, BLOCK, STRIDED)
 # These change only how elements are broadcast.
 _VIEWS = ("broadcast_to", "reshape", "index", "sum")
 
@@ -30,12 +35,13 @@ class Kernel(NamedTuple):
     inputs : tuple of Node
         Made by `input_node`.
     layouts : tuple of str
-        Of each input: `FULL`, `ROW`, `COLUMN` or `SCALAR`.
+        Of each input, then of each result: `FULL`, `ROW`, `COLUMN`, `SCALAR`, or of `VIEWS`.
     results : tuple of Node
     overwritten : tuple of int
         Of each result: the position of the input over which it is written, or -1.
     total : Node or None
-        What is summed over all elements, or over each row if ``sums_rows`` is true.
+        What is summed over all elements, or over each row if ``sums_rows`` is true; or the "max" or
+        "min" of what is accumulated.
     """
 
     inputs: tuple[Node, ...]
@@ -48,7 +54,7 @@ class Kernel(NamedTuple):
     @property
     def is_flat(self) -> bool:
         """Whether the loop needs no rows."""
-        return not self.sums_rows and all(layout in (FULL, SCALAR) for layout in self.layouts)
+        return not self.sums_rows and {*self.layouts} <= {FULL, SCALAR, EVERY}
 
     @property
     def wanted(self) -> list[Node]:
@@ -86,7 +92,7 @@ def make_kernel(
             scalars[node] = _scalar(node, scalars, rows, columns)
     kernel = Kernel(
         given,
-        layouts,
+        (*layouts, *[FULL] * len(results)),
         tuple(scalars[node] for node in results),
         tuple(-1 if in_place is None else in_place for _ in results),
         None if total is None else scalars[total],

@@ -2,12 +2,14 @@
 
 All mathematical functions are polynomials within the loop, so LLVM vectorizes it. One loop computes
 several results of the same shape, and may sum another node over all elements. Operands have the
-results' shape (rows, columns), or are broadcast along one or both axes.
+results' shape (rows, columns), or are broadcast along one or both axes; operands and results may
+also be views, whose elements have any distances in memory.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -15,16 +17,29 @@ from typing import NamedTuple
 from mlp_xp.compiler.elementary import EXPRESSIONS, INTEGER, LOGICAL
 from mlp_xp.compiler.graph import Node, in_order
 from mlp_xp.compiler.instructions import TYPES, Body, Type
-from mlp_xp.compiler.kernel import COLUMN, FULL, ROW, SCALAR, Kernel, UnprintableError
+from mlp_xp.compiler.kernel import (
+    BLOCK,
+    COLUMN,
+    EVERY,
+    FULL,
+    ROW,
+    SPREAD,
+    STRIDED,
+    VIEWS,
+    Kernel,
+    UnprintableError,
+)
 
 
 class Loop(NamedTuple):
     """The text of a loop.
 
     The function ``name`` receives the address of a record of 64-bit integers: ``HEADER_WORDS``
-    words for others, then the number of rows, of columns and of all elements, then the addresses of
+    words for others, then the number of rows, of columns, of consecutive rows for which views have
+    one stride, and of all elements, then the address of the views' strides, then the addresses of
     the inputs, of the results, and of the total if there is one. The last row of a loop that sums
-    rows may be shorter. Its other arguments are the number of the thread,
+    rows may be shorter. The strides, in bytes, are three for each input and result: of those groups
+    of rows, of rows, and of columns. The function's other arguments are the number of the thread,
     and the number of threads that share the work.
     """
 
@@ -35,24 +50,26 @@ class Loop(NamedTuple):
 HEADER_WORDS = 5
 
 
+# The reductions besides sums: how numbers are compared, and the extreme of no numbers.
+_EXTREMES = {"max": ("ogt", -math.inf), "min": ("olt", math.inf)}
+
+
 @lru_cache(maxsize=1024)
 def print_kernel(kernel: Kernel) -> Loop:
     """Return the loop of a kernel. Raise UnprintableError if a primitive has no CPU expression."""
     body = Body()
     values: dict[Node, str] = {}
-    for i, (node, layout) in enumerate(zip(kernel.inputs, kernel.layouts, strict=True)):
-        at = {FULL: "%at", ROW: "%row", COLUMN: "%column", SCALAR: "0"}[layout]
-        values[node] = _load(body, node, f"%a{i}", at)
+    for i, node in enumerate(kernel.inputs):
+        values[node] = _load(body, node, _element(body, node, i, kernel.layouts[i]))
     for node in in_order(kernel.wanted, kernel.inputs):
         if node not in values:
             values[node] = _print(body, node, [values[x] for x in node.operands])
     n_inputs = len(kernel.inputs)
     for i, (node, place) in enumerate(zip(kernel.results, kernel.overwritten, strict=True)):
-        _store(body, node, values[node], f"%a{n_inputs + i if place < 0 else place}")
-    total = None if kernel.total is None else values[kernel.total]
-    kind = "" if kernel.total is None else _type_of(kernel.total.dtype).name
-    n_arrays = n_inputs + len(kernel.results)
-    text = _function(body, n_arrays, total, kind, kernel.is_flat, kernel.sums_rows)
+        array = n_inputs + i if place < 0 else place
+        _store(body, node, values[node], _element(body, node, array, kernel.layouts[array]))
+    total = None if kernel.total is None else _accumulate(body, kernel.total, values[kernel.total])
+    text = _function(body, kernel.layouts, total, kernel.is_flat, kernel.sums_rows)
     name = f"formula_{hashlib.sha256(text.encode()).hexdigest()[:24]}"
     return Loop(name, text.replace("NAME", name))
 
@@ -63,21 +80,49 @@ def _type_of(dtype: str) -> Type:
     return TYPES[dtype]
 
 
-def _load(body: Body, node: Node, array: str, at: str) -> str:
-    if node.dtype == "bool":
-        place = body.new(f"getelementptr i8, ptr {array}, i64 {at}")
-        return body.new(f"icmp ne i8 {body.new(f'load i8, ptr {place}')}, 0")
-    kind = _type_of(node.dtype).name
-    return body.new(f"load {kind}, ptr {body.new(f'getelementptr {kind}, ptr {array}, i64 {at}')}")
+def _stored_as(node: Node) -> str:
+    return "i8" if node.dtype == "bool" else _type_of(node.dtype).name
 
 
-def _store(body: Body, node: Node, value: str, array: str) -> None:
+def _element(body: Body, node: Node, i: int, layout: str) -> str:
+    """Return the address of an array's element."""
+    if layout in (EVERY, STRIDED):
+        array, at = (f"%a{i}", "%at") if layout == EVERY else (f"%p{i}", "%column")
+        at = body.new(f"mul i64 {at}, %s{i}.2")
+        return body.new(f"getelementptr i8, ptr {array}, i64 {at}")
+    array = f"%p{i}" if layout in (SPREAD, BLOCK) else f"%a{i}"
+    at = {FULL: "%at", ROW: "%row", COLUMN: "%column", BLOCK: "%column"}.get(layout, "0")
+    return body.new(f"getelementptr {_stored_as(node)}, ptr {array}, i64 {at}")
+
+
+def _load(body: Body, node: Node, place: str) -> str:
+    value = body.new(f"load {_stored_as(node)}, ptr {place}")
+    return body.new(f"icmp ne i8 {value}, 0") if node.dtype == "bool" else value
+
+
+def _store(body: Body, node: Node, value: str, place: str) -> None:
     if node.dtype == "bool":
-        kind, value = "i8", body.new(f"zext i1 {value} to i8")
-    else:
-        kind = _type_of(node.dtype).name
-    place = body.new(f"getelementptr {kind}, ptr {array}, i64 %at")
-    body.lines.append(f"  store {kind} {value}, ptr {place}")
+        value = body.new(f"zext i1 {value} to i8")
+    body.lines.append(f"  store {_stored_as(node)} {value}, ptr {place}")
+
+
+class _Total(NamedTuple):
+    """What a loop accumulates in ``%sum``: its type, its start, and an instruction."""
+
+    kind: str
+    start: str
+    instruction: str
+    is_sum: bool
+
+
+def _accumulate(body: Body, node: Node, value: str) -> _Total:
+    body.type = _type_of(node.dtype)
+    kind = body.type.name
+    if node.operation not in _EXTREMES:
+        return _Total(kind, "0.0", f"fadd reassoc {kind} %sum, {value}", is_sum=True)
+    how, start = _EXTREMES[node.operation]
+    found = body.extreme(how, "%sum", value)
+    return _Total(kind, body.number(start), f"bitcast {kind} {found} to {kind}", is_sum=False)
 
 
 def _print(body: Body, node: Node, operands: Sequence[str]) -> str:
@@ -111,8 +156,10 @@ def _expression(node: Node) -> Callable[..., str]:
     elif name == "where":
         if [x.dtype for x in node.operands] == ["bool", dtype, dtype]:
             return Body.select
-    elif name == "astype" and of_operands == dtype:
+    elif name in _EXTREMES or (name == "astype" and of_operands == dtype):
         return lambda body, x: x
+    elif name == "astype" and dtype != "bool":
+        return lambda body, x: body.convert(of_operands, x)
     else:
         expressions = INTEGER if of_operands == "int32" else EXPRESSIONS
         if name in expressions and {x.dtype for x in node.operands} == {of_operands}:
@@ -129,15 +176,17 @@ _LANES = [
 
 
 def _function(
-    body: Body, n_arrays: int, total: str | None, kind: str, is_flat: bool, sums_rows: bool
+    body: Body,
+    layouts: Sequence[str],
+    total: _Total | None,
+    is_flat: bool,
+    sums_rows: bool,
 ) -> str:
-    """Return the module: a function that reads the record, and the loop.
-
-    ``kind`` is the type of the total.
-    """
+    """Return the module: a function that reads the record, and the loop."""
     n_words = HEADER_WORDS
-    names = [f"%a{i}" for i in range(n_arrays)] + ([] if total is None else ["%total"])
-    fields = ["%n_rows", "%n_columns", "%size", *(f"{name}.word" for name in names)]
+    names = [f"%a{i}" for i in range(len(layouts))] + ([] if total is None else ["%total"])
+    names.insert(0, "%strides")
+    fields = ["%n_rows", "%n_columns", "%n_inner", "%size", *(f"{name}.word" for name in names)]
     read = []
     for i, field in enumerate(fields):
         read.append(f"  {field}.place = getelementptr i64, ptr %record, i64 {n_words + i}")
@@ -145,12 +194,12 @@ def _function(
     read += [f"  {name} = inttoptr i64 {name}.word to ptr" for name in names]
     parameters = ", ".join(f"ptr noalias {name}" for name in names)
     arguments = ", ".join(f"ptr {name}" for name in names)
-    settings = "i64 %low, i64 %high, i64 %n_columns, i64 %size"
+    strides, starts = _views(layouts)
+    settings = "i64 %low, i64 %high, i64 %n_columns, i64 %n_inner, i64 %size"
     length, multiple = ("%n_columns", 16) if is_flat else ("%n_rows", 1)
     bound = "%high" if is_flat else "%bound" if sums_rows else "%n_columns"
     start = "%low" if is_flat else "0"
-    add = f"fadd reassoc {kind} %sum, {total}"
-    zero = "0.0"
+    kind, zero, add, is_sum = total or ("", "", "", False)
     carried = zero if sums_rows else "%sum.next"
     inner = [
         "inner:",
@@ -165,7 +214,7 @@ def _function(
         *([] if total is None else [f"  %sum.next = {add}"]),
         "  %next.column = add i64 %column, 1",
         f"  %more = icmp slt i64 %next.column, {bound}",
-        f"  br i1 %more, label %inner, label %after{'' if total is None else ', !llvm.loop !0'}",
+        f"  br i1 %more, label %inner, label %after{', !llvm.loop !0' if is_sum else ''}",
     ]
     limit = [
         "  %left = sub i64 %size, %base",
@@ -182,6 +231,7 @@ def _function(
         ),
         "  %base = mul i64 %row, %n_columns",
         *(limit if sums_rows else []),
+        *starts,
         "  br label %inner",
     ]
     last = "1" if is_flat else "%high"
@@ -209,6 +259,7 @@ def _function(
         *sorted(body.declared),
         f"define internal void @loop({parameters}, {settings}) {{",
         "entry:",
+        *strides,
         *some,
         "  %some = and i1 %some.rows, %some.columns",
         f"  %first = add i64 {first}, 0",
@@ -225,7 +276,7 @@ def _function(
         f"  call void @loop({arguments}, {settings})",
         "  ret void",
         "}",
-        *([] if total is None else _LANES),
+        *(_LANES if is_sum else []),
         *_kept(body.vectors),
     ])  # fmt: skip
 
@@ -235,6 +286,35 @@ def _kept(functions: set[str]) -> list[str]:
     names = ", ".join(f"ptr @{name}" for name in sorted(functions))
     kept = f'[{len(functions)} x ptr] [{names}], section "llvm.metadata"'
     return [f"@llvm.compiler.used = appending global {kept}"] if functions else []
+
+
+def _views(layouts: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the instructions that read the strides of views, and that find their rows' starts."""
+    strides = [
+        line
+        for i, layout in enumerate(layouts)
+        for axis in range(3)
+        for line in (
+            f"  %s{i}.{axis}.place = getelementptr i64, ptr %strides, i64 {3 * i + axis}",
+            f"  %s{i}.{axis} = load i64, ptr %s{i}.{axis}.place",
+        )
+        if layout in VIEWS
+    ]
+    starts = [
+        line
+        for i, layout in enumerate(layouts)
+        for line in (
+            f"  %p{i}.outer = mul i64 %row.outer, %s{i}.0",
+            f"  %p{i}.inner = mul i64 %row.inner, %s{i}.1",
+            f"  %p{i}.start = add i64 %p{i}.outer, %p{i}.inner",
+            f"  %p{i} = getelementptr i8, ptr %a{i}, i64 %p{i}.start",
+        )
+        if layout in VIEWS and layout != EVERY
+    ]
+    if starts:
+        starts.insert(0, "  %row.outer = udiv i64 %row, %n_inner")
+        starts.insert(1, "  %row.inner = urem i64 %row, %n_inner")
+    return strides, starts
 
 
 def _start(thread: str, result: str, length: str, multiple: int) -> list[str]:

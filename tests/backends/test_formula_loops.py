@@ -279,6 +279,11 @@ def test_equal_loops_are_compiled_once():
     assert len(LOOPS) == n_before
 
 
+def halves(x, *, xp):
+    n = x.shape[-1] // 2
+    return xp.concat([x[..., :n] * x[..., n:], x[..., n:]], axis=-1)
+
+
 SETTINGS = {
     "regression": (MLPRegressor, {}),
     "huber": (MLPRegressor, {"loss": "huber"}),
@@ -292,6 +297,23 @@ SETTINGS = {
         {"loss": lambda z, t, *, xp: xp.sum(xp.log(xp.cosh(z - t)), axis=-1)},
     ),
     "two targets": (MLPRegressor, {}),
+    "gaussian": (MLPRegressor, {"loss": losses.Gaussian()}),
+    "two targets, gaussian": (MLPRegressor, {"loss": losses.Gaussian()}),
+    "quantiles": (MLPRegressor, {"loss": losses.Quantile((0.1, 0.5, 0.9))}),
+    "two targets, quantiles": (MLPRegressor, {"loss": losses.Quantile((0.1, 0.5, 0.9))}),
+    "pieces": (MLPRegressor, {"numeric_embedding": "ple"}),
+    "periodic": (MLPRegressor, {"numeric_embedding": "pbld"}),
+    "members": (MLPRegressor, {"n_members": 3}),
+    "focal": (
+        MLPClassifier,
+        {"loss": losses.SoftmaxFocal(), "output_activation": "softmax"},
+    ),
+    "largest of a row": (
+        MLPClassifier,
+        {"activation": lambda x, *, xp: x - xp.max(x, axis=-1, keepdims=True)},
+    ),
+    "parts of a row": (MLPClassifier, {"activation": halves}),
+    "dropout schedule": (MLPClassifier, {"dropout": 0.3, "dropout_schedule": "linear"}),
     "dropout": (MLPClassifier, {"dropout": 0.3, "input_dropout": 0.1}),
     "layer norm": (MLPClassifier, {"normalization": "layer"}),
     "batch norm": (MLPClassifier, {"normalization": "batch"}),
@@ -310,7 +332,7 @@ def test_an_epoch_is_one_call(name, monkeypatch, rng):
     X = rng.standard_normal((120, 5))
     y = X[:, 0] + X[:, 1] ** 2
     y = (y > 0.5).astype(int) if kind is MLPClassifier else y
-    y = np.stack([y, -y], axis=1) if name == "two targets" else y
+    y = np.stack([y, -y], axis=1) if name.startswith("two targets") else y
     programs, finish = [], Program.finish
     monkeypatch.setattr(
         Program, "finish", lambda self, *state: programs.append(self) or finish(self, *state)

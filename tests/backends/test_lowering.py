@@ -73,7 +73,37 @@ OPERATIONS = {
         lambda a, b: XP.reshape(a, (-1, 4, 4)) @ XP.reshape(b, (-1, 4, 4)),
         False,
     ),
-    "columns": (lambda a, b: XP.reshape(T(a), (-1, 512)), False),
+    "columns": (lambda a, b: XP.reshape(T(a), (-1, 512)), True),
+    "columns of slices": (lambda a, b: a[..., :12] * b[..., 12:], True),
+    "every second": (lambda a, b: XP.exp(a[..., ::2]) + b[:, :, 1::2], True),
+    "one column": (lambda a, b: a[..., 3:4] - b[..., 5:6], True),
+    "transposed": (lambda a, b: T(a) + T(b), True),
+    "stacks": (lambda a, b: a[:, :1] * b[:1], True),
+    "flipped": (lambda a, b: XP.flip(a, axis=1) - XP.flip(b, axis=-1), True),
+    "part of the result": (lambda a, b: isub((a + b)[..., 1:7], b[..., :6]), True),
+    "overlap": (lambda a, b: isub((c := a + b)[..., 1:7], c[..., :6]), False),
+    "more axes than a loop has": (
+        lambda a, b: XP.permute_dims(XP.reshape(a, (3, 2, 64, 8, 6, 4)), (4, 2, 0, 5, 1, 3)) * 2.0,
+        False,
+    ),
+    "concatenated": (lambda a, b: XP.concat([a[..., :5], b[..., 7:], a], axis=-1), True),
+    "concatenated along rows": (lambda a, b: XP.concat([b[:, 1:], a[:, :7]], axis=1), True),
+    "concatenated in one axis": (lambda a, b: XP.concat([a, b[:2]], axis=None), False),
+    "taken blocks": (lambda a, b: XP.take(a, XP.asarray([2, 3, 4, -1, -1, 0, 5]), axis=-1), True),
+    "taken numbers": (lambda a, b: XP.take(a, XP.arange(20)[::-1] % 7, axis=1), False),
+    "stacked": (lambda a, b: XP.stack([a, b], axis=-1), True),
+    "sum of stacks": (lambda a, b: XP.sum(a, axis=0), True),
+    "sum in stacks": (lambda a, b: XP.sum(a, axis=-2, keepdims=True), True),
+    "sum of two axes": (lambda a, b: XP.sum(a, axis=(0, 2)), True),
+    "sum of transposed": (lambda a, b: XP.sum(T(a), axis=-1), True),
+    "sum of slices": (lambda a, b: XP.sum(a[..., ::3]), True),
+    "largest": (lambda a, b: XP.max(XP.reshape(a, (-1, 24)), axis=-1, keepdims=True), True),
+    "largest of slices": (lambda a, b: XP.max(a[..., 2:9], axis=-1), True),
+    "smallest in stacks": (lambda a, b: XP.min(a, axis=1), True),
+    "smallest": (lambda a, b: XP.min(a), True),
+    "product of numbers": (lambda a, b: XP.prod(a[..., :2], axis=-1), False),
+    "whole numbers": (lambda a, b: XP.astype(XP.astype(a * 100.0, XP.int32), a.dtype), True),
+    "zeros and ones": (lambda a, b: XP.ones_like(a) - XP.zeros_like(a), True),
     "order of Fortran": (lambda a, b: np.reshape(a, (-1, 512), order="F") + 0.0, True),
 }
 for name, how in ARRANGEMENTS.items():
@@ -87,8 +117,8 @@ for name, how in ARRANGEMENTS.items():
 def test_operations_of_a_traced_step(name, dtype, pool_of, rng, monkeypatch):
     lower, is_lowered = Program._lower, []
 
-    def spy(program, function, *operands):
-        is_lowered.append(lower(program, function, *operands))
+    def spy(program, function, *operands, **options):
+        is_lowered.append(lower(program, function, *operands, **options))
         return is_lowered[-1]
 
     monkeypatch.setattr(Program, "_lower", spy)
@@ -127,6 +157,33 @@ def test_positions_are_not_checked_before_they_are_computed(pool_of, monkeypatch
         (found,) = compiled((np.zeros((40, 3)),), table, np.arange(40, dtype="i4"), codes)
     assert compiled.is_traceable
     np.testing.assert_array_equal(found, table[codes[:, 0].astype(int)])
+
+
+def test_reductions_return_nan_and_infinities(pool_of, rng):
+    a = rng.standard_normal((40, 7)).astype("f4")
+    a[3, 2], a[4, 0], a[5, 6], a[6] = np.nan, np.inf, -np.inf, -np.inf
+    a[7, 0] = a[8, 6] = np.nan
+
+    def step(state, a):
+        return XP.max(a, axis=-1), XP.min(a, axis=-1), XP.max(a, axis=0)
+
+    compiled = CompiledStep(step)
+    with pool_of(2):
+        found = compiled(tuple(np.zeros(n, "f4") for n in (40, 40, 7)), a)
+    assert compiled.is_traceable
+    for mine, expected in zip(found, step((), a), strict=True):
+        np.testing.assert_array_equal(mine, expected)
+
+
+@pytest.mark.parametrize("given", ["float32", "float64", "int32", "bool"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32"])
+def test_conversions(dtype, given, pool_of, rng):
+    a = (rng.standard_normal((5, 9)) * 3.0).astype(given)
+    compiled = CompiledStep(lambda state, a: (XP.astype(a[:, 1:], getattr(XP, dtype)),))
+    with pool_of(2):
+        (found,) = compiled((np.zeros((5, 8), dtype),), a)
+        assert compiled.programs[0].step_range(0, 1) is not None
+    np.testing.assert_array_equal(found, a[:, 1:].astype(dtype))
 
 
 def test_sums_do_not_depend_on_the_number_of_threads(pool_of, rng):

@@ -25,13 +25,13 @@ from mlp_xp.nn.losses import Loss
 
 
 class Sized(NamedTuple):
-    """A kernel, and its numbers of rows and columns.
+    """A kernel, and its numbers of (groups of) rows and columns.
 
     ``size`` is the number of numbers, if the last row is shorter.
     """
 
     kernel: Kernel
-    grid: tuple[int, int]
+    grid: tuple[int, ...]
     size: int | None = None
 
     def run(
@@ -128,22 +128,15 @@ def _loss_loop(loss: Loss, logits: Layout, targets: Layout) -> Sized | None:
         return None
 
 
-class Elementwise(NamedTuple):
-    """The loop of one elementwise function, and the layout of its result."""
-
-    sized: Sized
-    result: Layout
-
-
 @lru_cache(maxsize=1024)
-def elementwise_loop(
-    name: str, operands: tuple[Layout | float, ...], in_place: int | None
-) -> Elementwise | None:
-    """Return the loop of an Array API function, or of a conversion to a dtype, if there is one.
+def elementwise_kernel(
+    name: str, operands: tuple[str | float, ...], in_place: int | None
+) -> Kernel | None:
+    """Return the kernel of an Array API function, or of a conversion to a dtype, if there is one.
 
-    Its arrays are the operands that are not numbers.
+    Its inputs are the operands that are not numbers, given as their dtypes.
     """
-    layouts = [x for x in operands if isinstance(x, Layout)]
+    layouts = [Layout((), x) for x in operands if isinstance(x, str)]
 
     def formula(*arrays: Any, xp: Namespace) -> Any:
         if name in ("float32", "float64", "int32", "bool"):
@@ -152,22 +145,22 @@ def elementwise_loop(
             return operation(name.replace("bitwise", "logical"), *arrays)
         if name == "pow":
             given = iter(arrays)
-            return power(*[next(given) if isinstance(x, Layout) else x for x in operands])
+            return power(*[next(given) if isinstance(x, str) else x for x in operands])
         return operation(name, *arrays)
 
     try:
         y, inputs = trace_formula(formula, *layouts, names=["operand"] * len(layouts))
-        sized = _sized(inputs, [y.node], in_place=in_place)
+        return _sized(inputs, [y.node], in_place=in_place).kernel
     except (FormulaError, UnprintableError):
         return None
-    return Elementwise(sized, Layout(y.shape, y.dtype))
 
 
 @lru_cache(maxsize=256)
-def sum_loop(x: Layout, width: int = 0) -> Sized:
-    """Return the loop that sums all numbers of an array, or each ``width`` numbers."""
+def reduction_loop(name: str, x: Layout, width: int = 0) -> Sized:
+    """Return the loop for the sum, "max" or "min" of all numbers, or of each ``width`` numbers."""
     _, (node,) = trace_formula(lambda x, *, xp: x, x, names=["x"])
-    return _sum_loop([node], node, width)
+    total = node if name == "sum" else Node(name, (node,), (), x.shape, x.dtype)
+    return _sum_loop([node], total, width)
 
 
 @lru_cache(maxsize=256)

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mlp_xp.backends._numpy.native.loops import position_of
-from mlp_xp.compiler.kernel import Kernel
+from mlp_xp.compiler.kernel import VIEWS, Kernel
 
-WORDS = 24  # The number of 64-bit integers in a record.
+WORDS = 26  # The number of 64-bit integers in a record.
 # How a matrix product is computed: in tiles, in tiles with sums split among threads, or untiled.
 TILES, MAY_SPLIT_STEPS, FEW_ROWS = range(3)
 # How operands are packed: as numbers, or as pairs of bfloat16 for AVX512_BF16 or for AMX.
@@ -69,15 +69,22 @@ class Gather(
 class FormulaLoop(
     namedtuple(
         "FormulaLoop",
-        "is_double loop n_rows n_columns size array_0 array_1 array_2 array_3 array_4 array_5 "
-        "array_6 array_7 array_8 array_9 array_10 array_11 array_12 array_13 array_14 array_15",
+        "is_double loop n_rows n_columns n_inner size strides array_0 array_1 array_2 array_3 "
+        "array_4 array_5 array_6 array_7 array_8 array_9 array_10 array_11 array_12 array_13 "
+        "array_14 array_15",
     )
 ):
     """The loop of a kernel of `mlp_xp.compiler`, over arrays of ``n_rows`` rows.
 
     ``loop`` is the kernel, in a record its position in `loops.LOOPS`. The arrays are the inputs,
-    then the results. If the loop sums rows, the last row ends where ``size`` numbers end.
+    then the results. If the loop sums rows, the last row ends where ``size`` numbers end. Views
+    have the shape (``n_rows / n_inner``, ``n_inner``, ``n_columns``), with ``strides`` in bytes.
     """
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """The numbers of groups of rows, of rows in a group, and of columns."""
+        return self.n_rows // self.n_inner, self.n_inner, self.n_columns
 
     @property
     def arrays(self) -> tuple[Any, ...]:
@@ -99,21 +106,28 @@ MOST_ARRAYS = len(FormulaLoop._fields) - _FIRST_ARRAY
 
 def formula_loop(
     kernel: Kernel,
-    grid: tuple[int, int],
+    grid: tuple[int, ...],
     inputs: Sequence[Any],
     results: Sequence[Any],
     size: int | None = None,
 ) -> FormulaLoop:
-    """Return the call of a kernel's loop for arrays of a number of rows and columns.
+    """Return the call of a kernel's loop for a number of (groups of) rows and of columns.
 
     ``size`` is the number of numbers, if the last row is shorter.
     """
     size = math.prod(grid) if size is None else size
-    grid = (1, size) if kernel.is_flat else grid
+    *outer, n_columns = (1, size) if kernel.is_flat else grid
     arrays = [*inputs, *results]
+    strides: Any = 0
+    if not {*kernel.layouts}.isdisjoint(VIEWS):
+        given = zip(arrays, kernel.layouts, strict=False)
+        strides = np.asarray([
+            getattr(x, "value", x).strides if layout in VIEWS else (0, 0, 0) for x, layout in given
+        ])  # fmt: skip
     arrays += [0] * (MOST_ARRAYS - len(arrays))
     is_double = arrays[0].dtype == np.float64
-    return FormulaLoop._make((is_double, kernel, *grid, size, *arrays))
+    rows = math.prod(outer), n_columns, outer[-1]
+    return FormulaLoop._make((is_double, kernel, *rows, size, strides, *arrays))
 
 
 class Softmax(namedtuple("Softmax", "is_double n k logits labels weights smoothing value dlogits")):

@@ -20,7 +20,15 @@ from mlp_xp.backends._numpy.native.jobs import (
 )
 from mlp_xp.backends._numpy.tracing.traced import Memory, value_of
 from mlp_xp.compiler.graph import Node, in_order
-from mlp_xp.compiler.kernel import FULL, SCALAR, Kernel, input_node, replaced
+from mlp_xp.compiler.kernel import (
+    EVERY,
+    SCALAR,
+    STRIDED,
+    VIEWS,
+    Kernel,
+    input_node,
+    replaced,
+)
 
 # The addresses of the first byte of an array, and after its last one.
 Span = tuple[int, int]
@@ -69,7 +77,7 @@ class _Joined:
         kernel: Kernel = fields.loop
         self.is_shared, self.sums_rows = job.is_shared, kernel.sums_rows
         self.size = fields.size
-        self.grid = None if kernel.is_flat else (fields.n_rows, fields.n_columns)
+        self.grid = None if kernel.is_flat else fields.grid
         arrays = fields.arrays
         self.inputs: dict[Any, tuple[Any, str, Node]] = {}
         given = zip(arrays, kernel.layouts, kernel.inputs, strict=False)
@@ -77,8 +85,10 @@ class _Joined:
         results = fields.results
         nodes = replaced(kernel.wanted, same)
         self.written = {
-            _key(array, FULL): (array, node)
-            for array, node in zip(results, nodes[: len(kernel.results)], strict=False)
+            _key(array, layout): (array, node)
+            for array, layout, node in zip(
+                results, kernel.layouts[len(kernel.inputs) :], nodes, strict=False
+            )
         }
         self.total = None if kernel.total is None else (results[len(kernel.results)], nodes[-1])
 
@@ -101,6 +111,12 @@ class _Joined:
         """Whether all numbers are summed in a loop without rows: in another order than by rows."""
         return self.total is not None and self.grid is None
 
+    @property
+    def has_steps(self) -> bool:
+        """Whether columns have any stride, which changes the order in which LLVM sums numbers."""
+        layouts = [layout for _, layout, _ in self.inputs.values()]
+        return not {*layouts, *(key[-1] for key in self.written)}.isdisjoint((EVERY, STRIDED))
+
     def can_take(self, other: _Joined) -> bool:
         """Whether the loop can compute another one, too, after its own results."""
         is_of_rows = self.sums_rows or other.sums_rows
@@ -111,6 +127,7 @@ class _Joined:
             self.size == other.size
             and (self.grid is None or other.grid is None or self.grid == other.grid)
             and (self.total is None or other.total is None)
+            and not (has_sum and (self.has_steps or other.has_steps))
             and not any(a.sums_flat and b.grid for a, b in ((self, other), (other, self)))
             and n_arrays < MOST_ARRAYS  # Another loop may read a result.
             and (not has_sum or is_of_rows or not (self.is_shared or other.is_shared))
@@ -167,7 +184,7 @@ class _Joined:
         positions = list(used)
         kernel = Kernel(
             tuple(same.values()),
-            tuple(layout for _, layout, _ in used.values()),
+            (*(layout for _, layout, _ in used.values()), *(key[-1] for key in written)),
             tuple(nodes[: len(written)]),
             tuple(positions.index(key) if key in used else -1 for key in written),
             None if total is None else nodes[-1],
@@ -192,7 +209,8 @@ def _key(array: Any, layout: str) -> Any:
     if layout == SCALAR and isinstance(array, np.ndarray):
         return value.dtype.name, value.tobytes()  # A constant.
     # Arguments at one address may be separate arrays in a later call.
-    return id(getattr(array, "owner", array)), address(array), value.dtype.name, layout
+    strides = value.strides if layout in VIEWS else None
+    return id(getattr(array, "owner", array)), address(array), value.dtype.name, strides, layout
 
 
 def _span(array: Any) -> Span:
@@ -204,12 +222,10 @@ def _overlap(a: Span, b: Span) -> bool:
 
 
 def _clash(own: Iterable[tuple[Any, Span]], others: Iterable[tuple[Any, Span]]) -> bool:
-    """Whether arrays overlap, other than the same whole arrays, element by element."""
+    """Whether arrays overlap, other than the same arrays, element by element."""
     own = list(own)
     return any(
-        _overlap(a, b) and not (key == other and key is not None and key[-1] == FULL)
-        for other, b in others
-        for key, a in own
+        _overlap(a, b) and (key is None or key != other) for other, b in others for key, a in own
     )
 
 

@@ -6,20 +6,23 @@ the operands. Only programs with machine code import this module.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
 
 from mlp_xp.backends._numpy.kernels.formulas import (
+    Sized,
     dot_loop,
-    elementwise_loop,
+    elementwise_kernel,
     is_large,
     layout,
-    sum_loop,
+    reduction_loop,
 )
 from mlp_xp.backends._numpy.kernels.products import LEAST_PRODUCTS, choose_packed, product_jobs
+from mlp_xp.backends._numpy.kernels.views import arrange, merge_axes
 from mlp_xp.backends._numpy.kernels.writing import has_rows, is_plain
 from mlp_xp.backends._numpy.native.jobs import (
     ColumnSums,
@@ -38,6 +41,8 @@ _MOST_PRODUCTS = 1024
 # One thread sums the rows of narrower matrices.
 _LEAST_WIDTH = 32
 _LOOP_DTYPES = (np.float32, np.float64, np.int32, np.bool_)
+# The most blocks of positions that are copied one by one.
+_MOST_BLOCKS = 16
 # The number of axes of a copy, besides the contiguous last one.
 _MOST_AXES = 5
 
@@ -58,23 +63,29 @@ def _compute(name: str, *operands: Any) -> bool:
         # The memory of NumPy's scalars is freed, too, unless they become arrays.
         inputs = [np.asarray(x, getattr(x, "dtype", like)) if np.isscalar(x) else x for x in inputs]
     arrays = [x for x in inputs if _are_arrays(x)]
-    if not all(map(_is_whole, (*arrays, out))) or out.size == 0:
+    if not all(map(_is_readable, (*arrays, out))) or out.size == 0:
         return False
     clashes = [x for x in arrays if _share_memory(x, out)]
     if any(not _are_same(x, out) for x in clashes):
         return False
     first = next((i for i, x in enumerate(arrays) if clashes and x is clashes[0]), None)
-    given = (layout(x) if _are_arrays(x) else float(x) for x in inputs)
-    loop = elementwise_loop(name, tuple(given), first)
-    if loop is None or loop.result != layout(out):
+    given = tuple(x.dtype.name if _are_arrays(x) else float(x) for x in inputs)
+    kernel = elementwise_kernel(name, given, first)
+    if kernel is None or kernel.results[0].dtype != out.dtype.name:
         return False
-    loop.sized.run(arrays, [out], is_shared=is_large(out))
+    arranged = arrange([*arrays, out], out.shape)
+    if arranged is None:
+        return False
+    grid, layouts, (*arrays, result) = arranged
+    sized = Sized(kernel._replace(layouts=layouts), grid)
+    sized.run(arrays, [result], is_shared=is_large(out))
     return True
 
 
-def _is_whole(x: Any) -> bool:
-    """Whether an array is in row-major order, with numbers or truth values that loops can read."""
-    return bool(x.dtype in _LOOP_DTYPES and x.flags.c_contiguous and x.flags.aligned)
+def _is_readable(x: Any) -> bool:
+    """Whether loops can read an array of numbers or truth values."""
+    is_aligned = x.flags.aligned and not any(step % x.itemsize for step in x.strides)
+    return x.dtype in _LOOP_DTYPES and is_aligned
 
 
 def _share_memory(x: Any, out: Traced) -> bool:
@@ -82,7 +93,8 @@ def _share_memory(x: Any, out: Traced) -> bool:
 
 
 def _are_same(x: Any, out: Traced) -> bool:
-    return bool(x.shape == out.shape and address(x) == address(out))
+    same = (x.shape, x.strides, address(x)) == (out.shape, out.strides, address(out))
+    return same and x.dtype == out.dtype
 
 
 def _multiply(a: Any, b: Any, out: Traced) -> bool:
@@ -112,26 +124,46 @@ def _multiply(a: Any, b: Any, out: Traced) -> bool:
     return True
 
 
-def _sum(x: Traced, axis: Any, dtype: Any, out: Traced) -> bool:
-    """Record the sum over all numbers, over each row or over each column."""
-    if dtype is not None or not is_plain(x, out) or x.size == 0:
+def _reduce(name: str, x: Traced, axis: Any, dtype: Any, out: Traced) -> bool:
+    """Record the sum, the largest or the smallest number along axes.
+
+    What is reduced are the rows, or the columns if the last axis is kept in a sum.
+    """
+    if dtype not in (None, x.dtype) or not is_plain(out) or x.dtype != out.dtype or x.size == 0:
         return False
-    axes = set(range(x.ndim)) if axis is None else {axis % x.ndim} if type(axis) is int else {*axis}
-    if len(axes) == x.ndim:
-        _sum_all(sum_loop, [x], out)
-        return True
-    if axes == {x.ndim - 1}:
-        sum_loop(layout(x), x.shape[-1]).run([x], [out], is_shared=is_large(x))
-        return True
-    if x.ndim != 2:
+    given = range(x.ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    axes = sorted(axis % x.ndim for axis in given)
+    kept = [axis for axis in range(x.ndim) if axis not in axes]
+    sums_columns = name == "sum" and kept[-1:] == [x.ndim - 1]
+    ordered = _in_order(x, (*axes, *kept) if sums_columns else (*kept, *axes))
+    if ordered is None:
         return False
-    n_rows, n_columns = x.shape
-    sums = ColumnSums(x.dtype == np.float64, n_rows, n_columns, x, out)
-    out.program.job(Job(sums, x.size >= LEAST_NUMBERS and n_columns >= _LEAST_WIDTH))
+    if not kept and name == "sum":
+        _sum_all(partial(reduction_loop, "sum"), [ordered], out)
+    elif sums_columns:
+        shape = x.size // out.size, out.size
+        is_shared = x.size >= LEAST_NUMBERS and out.size >= _LEAST_WIDTH
+        sums = ColumnSums(x.dtype == np.float64, *shape, np.reshape(ordered, shape), out)
+        out.program.job(Job(sums, is_shared))
+    else:
+        rows = np.reshape(ordered, (out.size, -1))
+        loop = reduction_loop(name, layout(rows), rows.shape[-1])
+        loop.run([rows], [out], is_shared=is_large(x))
     return True
 
 
-def _take(source: Any, rows: Any, out: Traced) -> bool:
+def _in_order(x: Traced, axes: Sequence[int]) -> Traced | None:
+    """Return an array with permuted axes in row-major order; None if it cannot be copied."""
+    turned: Any = np.transpose(x, axes)
+    if is_plain(turned):
+        return turned
+    copied = x.program.empty(turned.shape, x.dtype)
+    return copied if _copy(copied, turned) else None
+
+
+def _take(source: Any, rows: Any, out: Traced, axis: int | None = None) -> bool:
+    if not isinstance(rows, Traced):
+        return axis is not None and rows.ndim == 1 and _take_blocks(source, rows, out, axis)
     is_known = (
         isinstance(source, Traced)
         and source.flags.c_contiguous
@@ -148,8 +180,43 @@ def _take(source: Any, rows: Any, out: Traced) -> bool:
     return is_known
 
 
+def _take_blocks(source: Any, positions: np.ndarray, out: Traced, axis: int) -> bool:
+    """Record copies of the blocks at fixed positions, which are consecutive or equal."""
+    runs: list[list[int]] = []
+    for position in (positions % source.shape[axis]).tolist():
+        step = position - runs[-1][-1] if runs else -1
+        if step in (0, 1) and position == runs[-1][0] + step * len(runs[-1]):
+            runs[-1].append(position)
+        else:
+            runs.append([position])
+    if len(runs) > _MOST_BLOCKS:
+        return False
+    blocks, axis = [], axis % out.ndim
+    for run in runs:
+        block = source[(*[slice(None)] * axis, slice(run[0], run[-1] + 1))]
+        shape = (*out.shape[:axis], len(run), *out.shape[axis + 1 :])
+        blocks.append(np.broadcast_to(block, shape))
+    return _concatenate(blocks, out, axis)
+
+
 def _copy_values(out: Traced, x: Any) -> bool:
-    return _are_arrays(x) and x.shape == out.shape and _compute(out.dtype.name, x, out)
+    return _are_arrays(x) and out.dtype in _LOOP_DTYPES and _compute(out.dtype.name, x, out)
+
+
+def _concatenate(arrays: Sequence[Any], out: Traced, axis: int | None = 0) -> bool:
+    """Record copies of arrays to their parts of the result."""
+    if axis is None or not _are_arrays(*arrays):
+        return False
+    stops = list(accumulate(x.shape[axis] for x in arrays))
+    before = [slice(None)] * (axis % out.ndim)
+    parts = [out[(*before, slice(*ends))] for ends in pairwise([0, *stops])]
+    found = zip(parts, arrays, strict=True)
+    return all(not x.size or _copy_values(part, x) for part, x in found)
+
+
+def _stack(arrays: Sequence[Any], out: Traced, axis: int = 0) -> bool:
+    is_known = _are_arrays(*arrays)
+    return is_known and _concatenate([np.expand_dims(x, axis) for x in arrays], out, axis)
 
 
 def _dot(a: Any, b: Any, out: Traced) -> bool:
@@ -175,21 +242,20 @@ def _sum_all(make_loop: Callable[..., Any], arrays: list[Any], out: Traced) -> N
     blocks = make_loop(x, rows_of_block(width) * width)
     sums = out.program.empty(blocks.grid[:1], out.dtype)
     blocks.run(arrays, [sums], is_shared=True)
-    sum_loop(layout(sums)).run([sums], [out])
+    reduction_loop("sum", layout(sums)).run([sums], [out])
 
 
 def _copy(out: Traced, source: Traced) -> bool:
+    """Record a copy of an array with permuted axes in row-major order."""
+    turned: Any = np.reshape(out, source.shape)
+    return _copy_runs(turned, source) or _copy_values(turned, source)
+
+
+def _copy_runs(out: Traced, source: Traced) -> bool:
     size = source.itemsize
     if out.size < LEAST_NUMBERS or size not in (4, 8) or not source.flags.aligned:
         return False
-    axes: list[tuple[int, ...]] = []  # The length and both strides of each axis, in bytes.
-    target = size
-    for length, stride in zip(source.shape[::-1], source.strides[::-1], strict=True):
-        if axes and (stride, target) == tuple(axes[0][0] * step for step in axes[0][1:]):
-            axes[0] = (length * axes[0][0], *axes[0][1:])
-        elif length > 1:
-            axes.insert(0, (length, stride, target))
-        target *= length
+    axes = merge_axes(source.shape, [source.strides, out.strides])
     n_numbers, *steps = axes.pop()
     n_words, n_left = divmod(n_numbers * size, 8)
     if steps != [size, size] or n_left or not 1 <= len(axes) <= _MOST_AXES:
@@ -222,8 +288,12 @@ LOWERED: dict[Any, Any] = {
     },
     np.matmul: _multiply,
     np.vecdot: _dot,
-    np.sum: _sum,
+    np.add.reduce: partial(_reduce, "sum"),
+    np.maximum.reduce: partial(_reduce, "max"),
+    np.minimum.reduce: partial(_reduce, "min"),
     np.take: _take,
+    np.concatenate: _concatenate,
+    np.stack: _stack,
     np.copyto: _copy_values,
     copy_in_order: _copy,
 }

@@ -37,6 +37,8 @@ _KEPT = 1 << 25
 # Results of at least this many numbers are not computed in a trace, which saves memory: the buffers
 # of results that no joined loop writes remain untouched.
 _LARGE = 1 << 18
+# The number of operands of functions without ``out`` that machine code may compute.
+_N_OPERANDS = {np.where: 3, np.take: 2, np.concatenate: 1, np.stack: 1}
 
 
 class Program:
@@ -267,7 +269,8 @@ class Program:
         if not isinstance(value, np.ndarray | np.generic):
             raise UntraceableError(f"{function} returns {type(value)}, which cannot be traced.")
         result = self._result(value)
-        if function is not np.where or options or not self._lower(function, *args, result):
+        is_plain = set(options) <= {"axis"} and len(args) == _N_OPERANDS.get(function)
+        if not (is_plain and self._lower(function, *args, result, **options)):
             given = self._call(function, args, options)
             self._write(f"{self._name(np.copyto)}({self._name(result)}, {given})")
         return result
@@ -308,13 +311,13 @@ class Program:
         ufunc(*values, out=out.value)
         return out
 
-    def _lower(self, function: Any, *operands: Any) -> bool:
+    def _lower(self, function: Any, *operands: Any, **options: Any) -> bool:
         """Record kernel calls instead of an operation, if machine code can compute it."""
         if not self.has_jobs:
             return False
         from mlp_xp.backends._numpy.tracing.lowering import LOWERED  # Avoid this in short fits.
 
-        return function in LOWERED and bool(LOWERED[function](*operands))
+        return function in LOWERED and bool(LOWERED[function](*operands, **options))
 
     def _reduce(self, ufunc: Any, inputs: Any, options: dict[str, Any], out: Any) -> Any:
         if out is not None or not set(options) <= {"axis", "dtype", "keepdims"}:
@@ -323,7 +326,7 @@ class Program:
         value = ufunc.reduce(inputs[0].value, axis, options.get("dtype"), None, keepdims)
         result: Any = self._result(value)
         args = (inputs[0], axis, options.get("dtype"), result, keepdims)
-        if not (ufunc is np.add and self._lower(np.sum, *args[:3], result)):
+        if not self._lower(ufunc.reduce, *args[:3], result):
             self._write(self._call(ufunc.reduce, args, {}))
         return result
 
@@ -341,7 +344,7 @@ class Program:
         args, options = fixed(args), {key: fixed(option) for key, option in options.items()}
         plain = {key: value_of(option) for key, option in options.items()}
         if function is np.take and len(args) > 1 and isinstance(args[1], Traced):
-            plain["mode"] = "wrap"  # The positions have no values yet, so do not check them.
+            plain["mode"] = "clip"  # The positions have no values yet, so do not check them.
         value = function(*map(value_of, args), **plain)
         if function is np.empty_like:
             return self.empty(value.shape, value.dtype)
