@@ -296,10 +296,15 @@ class Program:
         return out
 
     def _evaluate(self, ufunc: Any, values: list[Any], out: Traced | None) -> Traced:
-        """Return the result of a ufunc, which is not computed if it is large."""
+        """Return the result of a ufunc.
+
+        Machine code does not need it if it is large, or written to the state, which other ranks may
+        read meanwhile: then it is not computed.
+        """
         is_elementwise = self.has_jobs and ufunc.signature is None
         shape = np.broadcast_shapes(*map(np.shape, values)) if is_elementwise else ()
-        if math.prod(shape) >= _LARGE and (out is None or out.shape == shape):
+        is_left_out = math.prod(shape) >= _LARGE or not (out is None or out.owner.is_pooled)
+        if is_elementwise and is_left_out and (out is None or out.shape == shape):
             ones = [np.ones((), x.dtype) if isinstance(x, np.ndarray) else x for x in values]
             if out is None:
                 return self.empty(shape, ufunc(*ones).dtype)
