@@ -32,7 +32,8 @@ if TYPE_CHECKING:  # Avoid this import in short fits.
     from mlp_xp.backends._numpy.native.jobs import Job
 
 # Once the results of pending calls exceed this size in bytes, the calls become rows of a table
-# before the next call that is not a loop. Until then, the results' buffers cannot be reused.
+# before the next operation that is not elementwise, since a chain of loops will be joined. Until
+# then, the results' buffers cannot be reused.
 _KEPT = 1 << 25
 # Results of at least this many numbers are not computed in a trace, which saves memory: the buffers
 # of results that no joined loop writes remain untouched.
@@ -190,6 +191,10 @@ class Program:
             self._jobs = []
         self._n_bytes = 0
 
+    def _settle_if_large(self) -> None:
+        if self._n_bytes > _KEPT:
+            self._settle()
+
     def _refer(self, arrays: Sequence[tuple[int, int, Any]]) -> list[tuple[int, int, Finder]]:
         """Keep the arrays of a table's rows alive; return how to find those that move."""
         moving = []
@@ -205,10 +210,6 @@ class Program:
 
     def job(self, job: Job) -> None:
         """Add a call of machine code to the program; consecutive calls form a table."""
-        from mlp_xp.backends._numpy.native.jobs import FormulaLoop
-
-        if self._n_bytes > _KEPT and not isinstance(job.fields, FormulaLoop):
-            self._settle()
         self._jobs.append(_recorded(job))
 
     def group(self, parts: Sequence[Sequence[Job]], is_shared: bool) -> None:
@@ -327,6 +328,7 @@ class Program:
     def _reduce(self, ufunc: Any, inputs: Any, options: dict[str, Any], out: Any) -> Any:
         if out is not None or not set(options) <= {"axis", "dtype", "keepdims"}:
             raise UntraceableError(f"{ufunc}.reduce has options that cannot be traced.")
+        self._settle_if_large()
         axis, keepdims = options.get("axis", 0), options.get("keepdims", False)
         value = ufunc.reduce(inputs[0].value, axis, options.get("dtype"), None, keepdims)
         result: Any = self._result(value)
@@ -352,6 +354,7 @@ class Program:
             plain["mode"] = "clip"  # The positions have no values yet, so do not check them.
         value = function(*map(value_of, args), **plain)
         if function is np.empty_like:
+            self._settle_if_large()
             return self.empty(value.shape, value.dtype)
         if function in (np.full_like, np.ones_like, np.zeros_like):
             return self.note(np.copyto, (value,), value)
