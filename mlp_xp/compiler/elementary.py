@@ -298,7 +298,8 @@ def _power(b: Body, x: str, y: str) -> str:
     z = _exp(b, high, low)
     half = b.multiply(y, b.number(0.5))
     is_whole, is_even = (b.compare("oeq", b.call("floor", v), v) for v in (y, half))
-    is_odd = b.new(f"xor i1 {is_whole}, {is_even}")
+    # Half of a subnormal number is 0, which is even.
+    is_odd = b.new(f"icmp ugt i1 {is_whole}, {is_even}")
     z = b.select(is_odd, b.call("copysign", z, x), z)
     is_valid = b.new(f"or i1 {is_whole}, {b.compare('uge', x, zero)}")
     is_valid = b.new(f"or i1 {is_valid}, {b.compare('oeq', size, infinity)}")
