@@ -12,7 +12,7 @@ from mlp_xp.backends._numpy.native.thread_pool import find_tile
 from mlp_xp.backends._numpy.tracing.compiled_step import CompiledStep
 from mlp_xp.backends._numpy.tracing.program import Program
 from mlp_xp.backends.kernels import Kernels, Source
-from mlp_xp.nn.layers import Dense
+from mlp_xp.nn.layers import Dense, Embedding, embed
 from mlp_xp.optimizers import SGD
 
 XP = get_backend("numpy").xp
@@ -157,6 +157,28 @@ def test_positions_are_not_checked_before_they_are_computed(pool_of, monkeypatch
         (found,) = compiled((np.zeros((40, 3)),), table, np.arange(40, dtype="i4"), codes)
     assert compiled.is_traceable
     np.testing.assert_array_equal(found, table[codes[:, 0].astype(int)])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_gradients_of_an_embedding_are_added_in_order(dtype, pool_of, rng):
+    table, dy = rng.standard_normal((6, 3)), rng.standard_normal((40, 6))
+    table, dy = table.astype(dtype), dy.astype(dtype)
+    dy[3, 1], dy[5, 0] = np.nan, np.inf
+    positions = rng.integers(-6, 5, (40, 2)).astype("i4")  # One row has no samples.
+    positions[positions == -1] = 0
+
+    def step(state, positions, dy):
+        y, pullback = KERNELS.run_layer(embed, Embedding(state[0]), positions, xp=XP)
+        return pullback(dy, need_dx=False)[1].table, y * 1.0
+
+    expected = np.zeros_like(table)
+    np.add.at(expected, positions.reshape(-1), dy.reshape(-1, 3))
+    compiled = CompiledStep(step)
+    with pool_of(2):
+        found = compiled((table.copy(), np.zeros_like(dy)), positions, dy)
+        assert compiled.programs[0].step_range(0, 1) is not None
+    np.testing.assert_array_equal(found[0], expected)
+    np.testing.assert_array_equal(found[1], table[positions].reshape(40, 6))
 
 
 def test_reductions_return_nan_and_infinities(pool_of, rng):

@@ -68,6 +68,7 @@ _EFFORT = {0: 8} | {
         jobs.Softmax: 6,
         jobs.Copy: 3,
         jobs.Gather: 4,
+        jobs.AddRows: 2,
         jobs.ColumnSums: 3,
         jobs.Pack: 5,
         jobs.Product: 3,

@@ -22,6 +22,7 @@ from mlp_xp.backends._numpy.machine_code._intrinsics import (
 )
 from mlp_xp.backends._numpy.machine_code._loops import (
     SOFTMAX_ROWS,
+    add_rows,
     copy_runs,
     gather,
     make_gradient_loop,
@@ -58,7 +59,7 @@ _JOB_BYTES = HEADER.itemsize
 _GATHER, _TAKE = map(number_of, (jobs.Gather, jobs.Take))
 _PRODUCT = number_of(jobs.TiledProduct)
 _COLUMN_SUMS_JOB, _GATHER_JOB, _TAKE_JOB = map(record, (jobs.ColumnSums, jobs.Gather, jobs.Take))
-_SOFTMAX_JOB = record(jobs.Softmax)
+_ADD_ROWS_JOB, _SOFTMAX_JOB = map(record, (jobs.AddRows, jobs.Softmax))
 _COPY_JOB, _GROUP_JOB = map(record, (jobs.Copy, jobs.Group))
 
 
@@ -124,6 +125,18 @@ def _take(is_double: bool, _: int) -> Any:
     return unit
 
 
+def _add_rows(is_double: bool, _: int) -> Any:
+    number = np.float64 if is_double else np.float32
+
+    def unit(address, thread, n_threads, scratch):  # type: ignore[no-untyped-def]
+        job = carray(pointer(address), 1, _ADD_ROWS_JOB)[0]
+        rows = carray(pointer(job.source), (job.n_rows, job.width), number)
+        positions = carray(pointer(job.positions), job.n_rows, np.int32)
+        add_rows(rows, positions, carray(pointer(job.out), (job.n_sums, job.width), number))
+
+    return unit
+
+
 def _copy(is_double: bool, _: int) -> Any:
     def unit(address, thread, n_threads, scratch):  # type: ignore[no-untyped-def]
         job = carray(pointer(address), 1, _COPY_JOB)[0]
@@ -174,6 +187,7 @@ _MAKERS: dict[type, Callable[[bool, int], Any]] = {
     jobs.ColumnSums: _column_sums,
     jobs.Gather: _gather,
     jobs.Take: _take,
+    jobs.AddRows: _add_rows,
     jobs.Softmax: _softmax,
     jobs.Copy: _copy,
     jobs.Group: _group,

@@ -112,6 +112,19 @@ def copy_runs(n_words, layout, source, out, low, high):  # type: ignore[no-untyp
 
 
 @jit
+def add_rows(source, positions, out):  # type: ignore[no-untyped-def]
+    """Sum the rows of each position, in their order."""
+    for i in range(out.shape[0]):
+        for k in range(out.shape[1]):
+            out[i, k] = 0.0
+    for i in range(source.shape[0]):
+        row = positions[i]
+        row += out.shape[0] if row < 0 else 0
+        for k in range(source.shape[1]):
+            out[row, k] += source[i, k]
+
+
+@jit
 def _clipped(x, lowest, highest):  # type: ignore[no-untyped-def]
     return lowest if x < lowest else (highest if x > highest else x)  # Propagates NaN.
 

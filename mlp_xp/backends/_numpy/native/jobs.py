@@ -54,6 +54,10 @@ class Take(namedtuple("Take", "is_double n_source n_rows width source positions 
     """
 
 
+class AddRows(namedtuple("AddRows", "is_double n_sums n_rows width source positions out")):
+    """Sum the rows of ``source`` that have the same position (int32), in a row of ``out``."""
+
+
 class Gather(
     namedtuple(
         "Gather", "is_double n_source n_rows width source positions shift scale out is_bytes"
@@ -208,6 +212,7 @@ KINDS: tuple[type, ...] = (
     Product,
     ColumnSums,
     Take,
+    AddRows,
     Gather,
     FormulaLoop,
     Softmax,
