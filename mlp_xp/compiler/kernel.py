@@ -19,6 +19,8 @@ FULL, ROW, COLUMN, SCALAR = "full", "row", "column", "scalar"
 # of columns is 0, 1 element, or any other.
 EVERY, SPREAD, BLOCK, STRIDED = "every", "spread", "block", "strided"
 VIEWS = (EVERY, SPREAD, BLOCK, STRIDED)
+# The numbers in a vector of a loop.
+LANES = 16
 # These change only how elements are broadcast.
 _VIEWS = ("broadcast_to", "reshape", "index", "sum")
 
@@ -42,6 +44,8 @@ class Kernel(NamedTuple):
     total : Node or None
         What is summed over all elements, or over each row if ``sums_rows`` is true; or the "max" or
         "min" of what is accumulated.
+    is_narrow : bool
+        Whether a row has at most `LANES` numbers, so one masked vector can hold it.
     """
 
     inputs: tuple[Node, ...]
@@ -50,6 +54,7 @@ class Kernel(NamedTuple):
     overwritten: tuple[int, ...]
     total: Node | None = None
     sums_rows: bool = False
+    is_narrow: bool = False
 
     @property
     def is_flat(self) -> bool:

@@ -22,6 +22,7 @@ from mlp_xp.compiler.kernel import (
     COLUMN,
     EVERY,
     FULL,
+    LANES,
     ROW,
     SPREAD,
     STRIDED,
@@ -69,7 +70,8 @@ def print_kernel(kernel: Kernel) -> Loop:
         array = n_inputs + i if place < 0 else place
         _store(body, node, values[node], _element(body, node, array, kernel.layouts[array]))
     total = None if kernel.total is None else _accumulate(body, kernel.total, values[kernel.total])
-    text = _function(body, kernel.layouts, total, kernel.is_flat, kernel.sums_rows)
+    shape = kernel.is_flat, kernel.sums_rows, kernel.is_narrow
+    text = _function(body, kernel.layouts, total, *shape)
     name = f"formula_{hashlib.sha256(text.encode()).hexdigest()[:24]}"
     return Loop(name, text.replace("NAME", name))
 
@@ -167,12 +169,21 @@ def _expression(node: Node) -> Callable[..., str]:
     raise UnprintableError(f"{name} has no CPU expression for {of_operands}")
 
 
-# A sum has the same order of terms, and so the same bits, whatever else its loop computes.
-_LANES = [
-    "!0 = distinct !{!0, !1, !2}",
-    '!1 = !{!"llvm.loop.vectorize.width", i32 16}',
-    '!2 = !{!"llvm.loop.interleave.count", i32 2}',
-]
+def _hints(is_sum: bool, is_narrow: bool) -> list[str]:
+    """Return how LLVM should vectorize the inner loop.
+
+    A sum has the same order of terms, and so the same bits, whatever else its loop computes.
+    """
+    hints = []
+    if is_sum:
+        hints += [f'vectorize.width", i32 {LANES}', f'interleave.count", i32 {2 - is_narrow}']
+    if is_narrow:
+        hints.append('vectorize.predicate.enable", i1 true')
+    names = [f"!{i}" for i in range(len(hints) + 1)]
+    nodes = [
+        f'{name} = !{{!"llvm.loop.{hint}}}' for name, hint in zip(names[1:], hints, strict=True)
+    ]
+    return [f"!0 = distinct !{{{', '.join(names)}}}", *nodes] if hints else []
 
 
 def _function(
@@ -181,6 +192,7 @@ def _function(
     total: _Total | None,
     is_flat: bool,
     sums_rows: bool,
+    is_narrow: bool,
 ) -> str:
     """Return the module: a function that reads the record, and the loop."""
     n_words = HEADER_WORDS
@@ -200,6 +212,7 @@ def _function(
     bound = "%high" if is_flat else "%bound" if sums_rows else "%n_columns"
     start = "%low" if is_flat else "0"
     kind, zero, add, is_sum = total or ("", "", "", False)
+    hints = _hints(is_sum, is_narrow)
     carried = zero if sums_rows else "%sum.next"
     inner = [
         "inner:",
@@ -214,7 +227,7 @@ def _function(
         *([] if total is None else [f"  %sum.next = {add}"]),
         "  %next.column = add i64 %column, 1",
         f"  %more = icmp slt i64 %next.column, {bound}",
-        f"  br i1 %more, label %inner, label %after{', !llvm.loop !0' if is_sum else ''}",
+        f"  br i1 %more, label %inner, label %after{', !llvm.loop !0' if hints else ''}",
     ]
     limit = [
         "  %left = sub i64 %size, %base",
@@ -276,7 +289,7 @@ def _function(
         f"  call void @loop({arguments}, {settings})",
         "  ret void",
         "}",
-        *(_LANES if is_sum else []),
+        *hints,
         *_kept(body.vectors),
     ])  # fmt: skip
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mlp_xp.backends._numpy.native.loops import position_of
-from mlp_xp.compiler.kernel import VIEWS, Kernel
+from mlp_xp.compiler.kernel import LANES, VIEWS, Kernel
 
 WORDS = 26  # The number of 64-bit integers in a record.
 # How a matrix product is computed: in tiles, in tiles with sums split among threads, or untiled.
@@ -121,6 +121,7 @@ def formula_loop(
     """
     size = math.prod(grid) if size is None else size
     *outer, n_columns = (1, size) if kernel.is_flat else grid
+    kernel = kernel._replace(is_narrow=not kernel.is_flat and n_columns <= LANES)
     arrays = [*inputs, *results]
     strides: Any = 0
     if not {*kernel.layouts}.isdisjoint(VIEWS):
