@@ -45,7 +45,7 @@ class Kernel(NamedTuple):
         What is summed over all elements, or over each row if ``sums_rows`` is true; or the "max" or
         "min" of what is accumulated.
     is_narrow : bool
-        Whether a row has at most `LANES` numbers, so one masked vector can hold it.
+        Whether rows have fewer than 2 `LANES` numbers, and are computed in masked vectors.
     """
 
     inputs: tuple[Node, ...]

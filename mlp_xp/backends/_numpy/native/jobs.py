@@ -121,7 +121,7 @@ def formula_loop(
     """
     size = math.prod(grid) if size is None else size
     *outer, n_columns = (1, size) if kernel.is_flat else grid
-    kernel = kernel._replace(is_narrow=not kernel.is_flat and n_columns <= LANES)
+    kernel = kernel._replace(is_narrow=not kernel.is_flat and n_columns < 2 * LANES)
     arrays = [*inputs, *results]
     strides: Any = 0
     if not {*kernel.layouts}.isdisjoint(VIEWS):
