@@ -122,7 +122,9 @@ def test_large_angles_are_as_accurate_as_small_ones(name, dtype):
     x = np.append(n * (np.pi / 2), [1e22, 1.5e300, 6381956970095103 * 2.0**797])
     with np.errstate(all="ignore"):
         x = np.stack([x, -x, x * 1.1]).astype(dtype)
-        expected = getattr(np, name)(x.astype(np.float64)).astype(dtype)
+        sin, cos = (function(x.astype(np.float64)) for function in (np.sin, np.cos))
+        # Not NumPy's tangent: near the pole in `x`, the C library's cosine is off by 13 units.
+        expected = {"sin": sin, "cos": cos, "tan": sin / cos}[name].astype(dtype)
     found = run(lambda x, *, xp: getattr(xp, name)(x), x)
     assert_close(found, expected, 3, np.zeros_like(x))
 
