@@ -251,7 +251,7 @@ def machine_code() -> None:
 
     Otherwise, the first test of each part would wait for the compiler.
     """
-    from mlp_xp.backends._numpy.native.thread_pool import can_compile
+    from mlp_xp.backends._numpy.runtime.thread_pool import can_compile
 
     if can_compile():
         from mlp_xp.backends._numpy.machine_code import compile_all
@@ -324,7 +324,7 @@ def pool_of():
     """Return a function that opens a pool of n threads, or no pool for 0."""
     import contextlib
 
-    from mlp_xp.backends._numpy.native.thread_pool import can_compile, thread_pool
+    from mlp_xp.backends._numpy.runtime.thread_pool import can_compile, thread_pool
 
     return lambda n: thread_pool(n) if n and can_compile() else contextlib.nullcontext()
 

@@ -30,7 +30,7 @@ MISSING = {COLD: ("*.bin",), LOOPS: ("formula_*.bin",), CACHED: ()}
 # The files in which a fit's time is counted, by what they do.
 PHASES = {
     "trace and print": ("mlp_xp/compiler/", "_numpy/kernels/formulas"),
-    "record the step": ("_numpy/tracing/", "_numpy/kernels/", "_numpy/native/"),
+    "record the step": ("_numpy/tracing/", "_numpy/kernels/", "_numpy/runtime/"),
     "LLVM": ("llvmlite/",),
     "numba": ("numba/", "subprocess.py", "_numpy/machine_code/"),
 }

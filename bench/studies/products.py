@@ -45,7 +45,7 @@ Act: TypeAlias = tuple[Callable[[], Any], int]
 
 def _ours(library: str, dtype: str, a: Any, b: Any, ta: bool, tb: bool) -> Act | None:
     from mlp_xp.backends._numpy.kernels import products
-    from mlp_xp.backends._numpy.native import jobs, memory, thread_pool
+    from mlp_xp.backends._numpy.runtime import memory, tasks, thread_pool
 
     is_low = dtype == "bfloat16"
     has_none = is_low and not (library == PACKED and thread_pool.bfloat16_packing())
@@ -56,10 +56,10 @@ def _ours(library: str, dtype: str, a: Any, b: Any, ta: bool, tb: bool) -> Act |
     packed = products.Factors(library == PACKED and (ta or is_low), library == PACKED)
     if library == OURS:
         packed = products.choose_packed(a, b, out, ta=ta, tb=tb)
-    found = products.product_jobs(a, b, out, packed, ta=ta, tb=tb, in_pairs=is_low)
-    table, _ = jobs.table(found)
+    found = products.product_tasks(a, b, out, packed, ta=ta, tb=tb, in_pairs=is_low)
+    table, _ = tasks.table(found)
     thread_pool.link([table])
-    steps, run = jobs.step_range(table), thread_pool.runner()
+    steps, run = tasks.step_range(table), thread_pool.runner()
     n = steps[0, -1] = max(1, WORK // (out.size * a.shape[1 - ta]))
     return (lambda kept=(found, table): run(steps)), n
 
@@ -91,7 +91,7 @@ def _torch(dtype: str, a: Any, b: Any, ta: bool, tb: bool) -> Act | None:
 
 def rates(library: str, shapes: Any) -> dict[str, float]:
     from mlp_xp._utils.threads import usable_threads
-    from mlp_xp.backends._numpy.native.thread_pool import thread_pool
+    from mlp_xp.backends._numpy.runtime.thread_pool import thread_pool
 
     prepare, found = {BLAS: _blas, TORCH: _torch}.get(library, partial(_ours, library)), {}
     is_ours = library not in (BLAS, TORCH)

@@ -121,7 +121,7 @@ class Ranks(SingleProcess):
     def decide(self, value: T) -> T:
         return self.communicator.broadcast(value)
 
-    def blame(self, error: Any) -> Any:
+    def locate_error(self, error: Any) -> Any:
         """Return the error of the rank whose samples caused it, or else the error of rank 0."""
         found = self.communicator.gather((str(error), error.layer, error.cause))
         text, layer, cause = next((f for f in found if f[2] != "rate"), found[0])
@@ -181,7 +181,7 @@ class Ranks(SingleProcess):
         assert isinstance(backend, RankBackend)
         return backend.gradient
 
-    def lead(self, function: Callable[..., T], *arguments: Any) -> T:
+    def call_in_first(self, function: Callable[..., T], *arguments: Any) -> T:
         outcome: Any = None
         if self.rank == 0:
             try:

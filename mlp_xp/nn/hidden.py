@@ -32,7 +32,7 @@ _MOST_AXES = 31  # Array libraries may be limited to 32 axes, including the batc
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class LayerContext:
     """The estimator's settings for the blocks after a dense layer: normalization, activation etc.
 
     ``keys`` numbers the network's dropouts, and ``batch_stats`` its batch normalizations.
@@ -81,13 +81,13 @@ class Layer:
         """Return the number of outputs; raise ValueError if the number of inputs is invalid."""
         raise NotImplementedError(f"{type(self).__name__} must define outputs to be a layer.")
 
-    def build(self, fan_in: int, around: Surroundings) -> Block:
+    def build(self, fan_in: int, context: LayerContext) -> Block:
         """Return the block for this number of inputs."""
         raise NotImplementedError(f"{type(self).__name__} must define build to be a layer.")
 
-    def build_output(self, fan_in: int, fan_out: int, around: Surroundings) -> tuple[Block, ...]:
+    def build_output(self, fan_in: int, fan_out: int, context: LayerContext) -> tuple[Block, ...]:
         """Return the blocks of an output layer that follows this layer."""
-        return (Affine(fan_in, fan_out, around.start),)
+        return (Affine(fan_in, fan_out, context.start),)
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class Project(Layer):
         """Return the width."""
         return self.width
 
-    def build(self, fan_in: int, around: Surroundings, *, starts_at_zero: bool = False) -> Block:
+    def build(self, fan_in: int, context: LayerContext, *, starts_at_zero: bool = False) -> Block:
         """Return the dense layer."""
         return Affine(fan_in, self.width, start="zero" if starts_at_zero else "lecun")
 
@@ -186,7 +186,7 @@ class Blocks(Layer):
             )
         return self._arrangement.blocks * self._arrangement.fan_out
 
-    def build(self, fan_in: int, around: Surroundings, *, starts_at_zero: bool = False) -> Block:
+    def build(self, fan_in: int, context: LayerContext, *, starts_at_zero: bool = False) -> Block:
         """Return the block-diagonal layer."""
         return BlockAffine(self._arrangement, "zero" if starts_at_zero else "lecun")
 
@@ -251,19 +251,19 @@ class Branch(Layer):
         """The number of layers in the branch."""
         return len(self.layers)
 
-    def build_output(self, fan_in: int, fan_out: int, around: Surroundings) -> tuple[Block, ...]:
+    def build_output(self, fan_in: int, fan_out: int, context: LayerContext) -> tuple[Block, ...]:
         """Return an output layer that normalizes its input, with initial weights of zero."""
-        return (*around.normalize(fan_in), Affine(fan_in, fan_out, "zero"))
+        return (*context.normalize(fan_in), Affine(fan_in, fan_out, "zero"))
 
-    def build(self, fan_in: int, around: Surroundings) -> Block:
+    def build(self, fan_in: int, context: LayerContext) -> Block:
         """Return the residual block."""
-        built = [*around.normalize(fan_in)]
+        built = [*context.normalize(fan_in)]
         width, inner = fan_in, self._inner
         for number, layer in enumerate(inner, start=1):
             is_last = number == len(inner)
-            built.append(layer.build(width, around, starts_at_zero=is_last))
+            built.append(layer.build(width, context, starts_at_zero=is_last))
             width = layer.outputs(width)
-            built += () if is_last else around.activate(width)
+            built += () if is_last else context.activate(width)
         return Residual(tuple(built))
 
 

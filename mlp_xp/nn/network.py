@@ -25,7 +25,7 @@ from mlp_xp.nn.blocks import (
     chain,
     check_members,
 )
-from mlp_xp.nn.hidden import Layer, Normalization, Parametrization, Surroundings
+from mlp_xp.nn.hidden import Layer, LayerContext, Normalization, Parametrization
 from mlp_xp.nn.layers import ACTIVATIONS, Activation, BatchStats, LayerPullback
 
 Params = Tree
@@ -127,7 +127,7 @@ class Network:
         built: list[tuple[Block, ...]] = []
         rates, activations = map(self._one_for_each_layer, ("dropout", "activation"))
         common = keys, stats, self.parametric_activation, self.parametrization
-        around = Surroundings("", 0.0, None, *common)
+        context = LayerContext("", 0.0, None, *common)
         for i, fan_out in enumerate(self.sizes[1:]):
             fan_in = self._fan_in(self.sizes[: i + 1])
             is_table = i == 0 and self.inputs is not None
@@ -135,25 +135,25 @@ class Network:
             if i == 0 and self.input_dropout:
                 input_blocks += (Dropout(self.input_dropout, next(keys)),)
             if i < len(activations):
-                around = Surroundings(activations[i], rates[i], self.normalization, *common)
-                layer = self._hidden(i, fan_in, around)
+                context = LayerContext(activations[i], rates[i], self.normalization, *common)
+                layer = self._hidden(i, fan_in, context)
             elif isinstance(self.widths[i], Layer):
-                layer = self.widths[i].build_output(fan_in, fan_out, around)
+                layer = self.widths[i].build_output(fan_in, fan_out, context)
             elif self.n_members > 1:
-                layer = (MemberHeads(self.n_members, fan_in, fan_out, around.start),)
+                layer = (MemberHeads(self.n_members, fan_in, fan_out, context.start),)
             else:
-                layer = (Affine(fan_in, fan_out, around.start),)
+                layer = (Affine(fan_in, fan_out, context.start),)
             built.append((*input_blocks, *layer))
         return tuple(built)
 
-    def _hidden(self, i: int, fan_in: int, around: Surroundings) -> tuple[Block, ...]:
+    def _hidden(self, i: int, fan_in: int, context: LayerContext) -> tuple[Block, ...]:
         layer: int | Layer = self.widths[i + 1]
         if isinstance(layer, Layer):
-            return (layer.build(fan_in, around),)
-        affine: Block = Affine(fan_in, layer, around.start)
+            return (layer.build(fan_in, context),)
+        affine: Block = Affine(fan_in, layer, context.start)
         if self.n_members > 1:
-            affine = SharedAffine(self.n_members, i == 0, fan_in, layer, around.start)
-        blocks = (affine, *around.normalize(layer), *around.activate(layer))
+            affine = SharedAffine(self.n_members, i == 0, fan_in, layer, context.start)
+        blocks = (affine, *context.normalize(layer), *context.activate(layer))
         is_first = i == 0 and self.n_members > 1  # In the first layer, members share the input.
         return (Residual(blocks),) if self.residual and fan_in == layer and not is_first else blocks
 

@@ -33,7 +33,7 @@ from mlp_xp.saving._files import (
     SPEC,
     WEIGHTS,
     SavingError,
-    blamed_on,
+    errors_name,
     expect,
     read_json,
 )
@@ -287,12 +287,12 @@ def _version(folder: Path) -> Any:
 
 def _load(folder: Path) -> Any:
     spec = _read_spec(folder)
-    with blamed_on(folder / SPEC):
+    with errors_name(folder / SPEC):
         check_version(spec)
         path = folder / weights_of(spec)
-    with blamed_on(path):
+    with errors_name(path):
         header = read_header(path)
-    with blamed_on(folder / SPEC):
+    with errors_name(folder / SPEC):
         is_ensemble = spec["estimator"] in ENSEMBLES
         specs = spec["networks"] if is_ensemble else [spec]
         rebuilt: list[Any] = []
@@ -303,12 +303,12 @@ def _load(folder: Path) -> Any:
         states = [part.state for part in rebuilt]
         named = name_members(states) if is_ensemble else {"": states[0]}
         ensemble = rebuild_ensemble(spec, rebuilt) if is_ensemble else None
-    with blamed_on(path):
+    with errors_name(path):
         check_header(header, named)
         weights = read_file(path, header.file_size)
-    with blamed_on(folder):
+    with errors_name(folder):
         check_digest(spec, weights)
-    with blamed_on(path):
+    with errors_name(path):
         states = load_arrays(named, weights)
     for part, state in zip(rebuilt, states, strict=True):
         publish(part.model, state, part.history)

@@ -27,7 +27,7 @@ def expect(condition: bool, otherwise: str) -> None:
 
 
 @contextlib.contextmanager
-def blamed_on(path: Path) -> Iterator[None]:
+def errors_name(path: Path) -> Iterator[None]:
     """Convert errors caused by a damaged file into an error that names the file."""
     try:
         yield

@@ -14,7 +14,7 @@ from sklearn.pipeline import Pipeline
 
 from mlp_xp._utils.optional import optional
 from mlp_xp._utils.storage.files import read_file
-from mlp_xp.saving._files import SPEC, SavingError, blamed_on, brief, expect
+from mlp_xp.saving._files import SPEC, SavingError, brief, errors_name, expect
 
 LIMIT = 4 << 30  # The maximum size in bytes; vocabularies and nearest-neighbor tables are large.
 _HOLE = "passthrough"  # Placeholder for the network.
@@ -49,10 +49,10 @@ def is_steps_name(name: Any) -> bool:
 
 def with_steps(folder: Path, name: Any, network: Any) -> Pipeline:
     """Return a pipeline with the steps that are saved in the folder, then the network."""
-    with blamed_on(folder / SPEC):
+    with errors_name(folder / SPEC):
         expect(is_steps_name(name), f"steps is {name!r}, not a file name from save_model")
     path, io = folder / name, optional("skops.io", "skops")
-    with blamed_on(path):
+    with errors_name(path):
         content = read_file(path, LIMIT)
         expect(steps_name(content) == name, "its SHA-256 differs from its name: use a copy")
         try:

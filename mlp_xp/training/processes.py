@@ -72,7 +72,7 @@ class SingleProcess:
         """Return the first process's decision in all processes."""
         return value
 
-    def lead(self, function: Callable[..., T], *arguments: Any) -> T:
+    def call_in_first(self, function: Callable[..., T], *arguments: Any) -> T:
         """Call a function in the first process; all processes get its result or its error."""
         return function(*arguments)
 
@@ -80,7 +80,7 @@ class SingleProcess:
         """Wrap a function so that all processes return the first process's result."""
         return function
 
-    def blame(self, error: T) -> T:
+    def locate_error(self, error: T) -> T:
         """Return the error of the process whose samples caused it."""
         return error
 

@@ -6,7 +6,7 @@ from helpers import peak, tolerance
 
 from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.backends import get_backend
-from mlp_xp.backends._numpy.native.memory import aligned, empty, in_one_piece, joined
+from mlp_xp.backends._numpy.runtime.memory import aligned, empty, in_one_piece, joined
 from mlp_xp.backends._numpy.tracing.compiled_step import CompiledLoop, CompiledStep
 from mlp_xp.backends.kernels import Kernels, Scaling
 from mlp_xp.nn.layers import ACTIVATIONS

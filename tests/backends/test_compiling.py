@@ -16,7 +16,7 @@ from sklearn.exceptions import ConvergenceWarning
 from mlp_xp import MLPClassifier
 from mlp_xp._utils.optional import pip_command
 from mlp_xp.backends import get_backend
-from mlp_xp.backends._numpy.native import jobs, thread_pool
+from mlp_xp.backends._numpy.runtime import tasks, thread_pool
 from mlp_xp.callbacks import Callback
 from mlp_xp.nn.layers import Dense
 
@@ -56,7 +56,7 @@ ours = "mlp_xp.backends._numpy.machine_code"
 print([name for name in ("numba", "llvmlite", ours) if name in sys.modules])
 """
 COMPILES = "compiling machine code for NumPy"
-UNIT = jobs.Unit(jobs.number_of(jobs.ColumnSums))
+UNIT = tasks.Unit(tasks.number_of(tasks.ColumnSums))
 
 
 def run(code, *argv):
@@ -189,8 +189,8 @@ def test_cold_warm_and_uncached_fits_give_the_same_bits(tmp_path):
 def test_units_are_the_same_whatever_compiles_them(tmp_path, monkeypatch, capsys):
     (tmp_path / "coverage.py").write_text("")  # A script's neighbor, which numba took for its own.
     monkeypatch.syspath_prepend(tmp_path)
-    others = jobs.Unit(jobs.number_of(jobs.Gather), 1, 1), UNIT
-    units = [jobs.Unit(jobs.number_of(jobs.Take)), *others]
+    others = tasks.Unit(tasks.number_of(tasks.Gather), 1, 1), UNIT
+    units = [tasks.Unit(tasks.number_of(tasks.Take)), *others]
     together = _native._compile_apart(units)
     for unit in reversed(units):
         assert _native._compile_apart([unit])[unit] == together[unit]
@@ -275,8 +275,8 @@ def test_a_numba_that_compiles_nothing_is_reported_once(long, problem, monkeypat
 @pytest.mark.parametrize(
     ("error", "name"),
     [
-        (jobs.MachineCodeError("no compiler"), "mlp_xp.backends._numpy.machine_code.addresses"),
-        (OSError("no LLVM"), "mlp_xp.backends._numpy.native.thread_pool._machine_code"),
+        (tasks.MachineCodeError("no compiler"), "mlp_xp.backends._numpy.machine_code.addresses"),
+        (OSError("no LLVM"), "mlp_xp.backends._numpy.runtime.thread_pool._machine_code"),
     ],
 )
 def test_a_kernel_that_cannot_be_compiled_does_without(error, name, long, monkeypatch):
@@ -303,7 +303,7 @@ def test_an_llvm_that_cannot_be_loaded_is_reported_by_the_first_product(long, mo
 def test_a_compiler_that_is_killed_does_not_end_this_process(monkeypatch):
     monkeypatch.setattr(_native, "_CHILD", "import os; os.kill(os.getpid(), 9)")
     monkeypatch.setattr(_native, "_compile_here", lambda units: pytest.fail("Compiled here."))
-    with pytest.raises(jobs.MachineCodeError, match="was ended by signal 9"):
+    with pytest.raises(tasks.MachineCodeError, match="was ended by signal 9"):
         _native._compile([UNIT])
 
 

@@ -15,8 +15,8 @@ from mlp_xp.backends._numpy.kernels.formulas import (
     layout,
     loss_loop,
 )
-from mlp_xp.backends._numpy.native.loops import LOOPS
-from mlp_xp.backends._numpy.native.thread_pool import thread_pool
+from mlp_xp.backends._numpy.runtime.loops import LOOPS
+from mlp_xp.backends._numpy.runtime.thread_pool import thread_pool
 from mlp_xp.backends._numpy.tracing.program import Program
 from mlp_xp.compiler.elementary import EXPRESSIONS, LOGICAL
 from mlp_xp.compiler.formula import trace_formula

@@ -8,8 +8,8 @@ from helpers import tolerance
 
 from mlp_xp import MLPClassifier
 from mlp_xp.backends import get_backend
-from mlp_xp.backends._numpy.native.jobs import FormulaLoop, GradientLoop
-from mlp_xp.backends._numpy.native.thread_pool import find_tile
+from mlp_xp.backends._numpy.runtime.tasks import FormulaLoop, GradientLoop
+from mlp_xp.backends._numpy.runtime.thread_pool import find_tile
 from mlp_xp.backends._numpy.tracing import fusion, joining
 from mlp_xp.backends._numpy.tracing.compiled_step import CompiledLoop, CompiledStep
 from mlp_xp.backends.kernels import Kernels
@@ -26,9 +26,9 @@ def joined(monkeypatch):
     """Return the loops of each traced step, before and after they are joined."""
     found, join = [], joining.joined
 
-    def spy(jobs, **options):
-        new = join(jobs, **options)
-        loops = [[job for job in x if isinstance(job.fields, FormulaLoop)] for x in (jobs, new)]
+    def spy(tasks, **options):
+        new = join(tasks, **options)
+        loops = [[task for task in x if isinstance(task.fields, FormulaLoop)] for x in (tasks, new)]
         found.append(loops)
         return new
 
@@ -134,9 +134,9 @@ def test_a_chain_is_one_loop_that_writes_the_last_result(joined, pool_of, rng):
     with pool_of(2):
         (found,) = CompiledStep(step)((np.ones_like(a),), a, b)
     np.testing.assert_allclose(found, step((np.ones_like(a),), a, b)[0], rtol=1e-5, atol=1e-5)
-    ((_, (job,)),) = joined
-    assert len(job.fields.loop.results) == 1
-    assert [place >= 0 for place in job.fields.loop.overwritten] == [True]
+    ((_, (task,)),) = joined
+    assert len(task.fields.loop.results) == 1
+    assert [place >= 0 for place in task.fields.loop.overwritten] == [True]
 
 
 def test_more_arrays_than_a_call_has_are_several_loops(joined, pool_of, rng):
@@ -168,7 +168,7 @@ def test_joined_loops_have_the_same_bits(dtype, joined, monkeypatch, rng):
 
     together = fit()
     assert sum(len(after) for _, after in joined) < 0.6 * sum(len(before) for before, _ in joined)
-    monkeypatch.setattr(joining, "joined", lambda jobs, **_: list(jobs))
+    monkeypatch.setattr(joining, "joined", lambda tasks, **_: list(tasks))
     apart = fit()
     for mine, other in zip(together.coefs_, apart.coefs_, strict=True):
         np.testing.assert_array_equal(mine, other)
@@ -199,7 +199,7 @@ def test_sums_beside_loops_of_views_have_the_same_bits(width, dtype, pool_of, mo
     for mine, other in zip(together, expected, strict=True):
         np.testing.assert_allclose(mine, other, rtol=1e-5, atol=1e-3)
     others = [run(2), run(3)]
-    monkeypatch.setattr(joining, "joined", lambda jobs, **_: list(jobs))
+    monkeypatch.setattr(joining, "joined", lambda tasks, **_: list(tasks))
     for found in (*others, run(1), run(2)):
         for mine, other in zip(together, found, strict=True):
             np.testing.assert_array_equal(mine, other)
@@ -231,7 +231,7 @@ def test_a_sum_has_the_same_bits_beside_a_loop_over_rows(pool_of, monkeypatch, r
             return CompiledStep(step)((np.zeros((), "f4"), np.zeros_like(x)), x, x[0])[0].copy()
 
     together = total()
-    monkeypatch.setattr(joining, "joined", lambda jobs, **_: list(jobs))
+    monkeypatch.setattr(joining, "joined", lambda tasks, **_: list(tasks))
     assert together == total()
 
 
@@ -318,9 +318,9 @@ def test_a_loop_computes_the_gradient_that_it_reads(dtype, shape, monkeypatch, p
     found, fuse = [], fusion.fused
 
     def spy(*args, **options):
-        jobs = fuse(*args, **options)
-        found.extend(type(job.fields) for job in jobs)
-        return jobs
+        tasks = fuse(*args, **options)
+        found.extend(type(task.fields) for task in tasks)
+        return tasks
 
     monkeypatch.setattr(fusion, "fused", spy)
     kernels, rule = get_backend("numpy").kernels, SGD(momentum=0.9)

@@ -8,7 +8,7 @@ from helpers import tolerance
 from test_kernels import ARRANGEMENTS
 
 from mlp_xp.backends import get_backend
-from mlp_xp.backends._numpy.native.thread_pool import find_tile
+from mlp_xp.backends._numpy.runtime.thread_pool import find_tile
 from mlp_xp.backends._numpy.tracing.compiled_step import CompiledStep
 from mlp_xp.backends._numpy.tracing.program import Program
 from mlp_xp.backends.kernels import Kernels, Source

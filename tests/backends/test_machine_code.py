@@ -17,8 +17,8 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from mlp_xp._utils.threads import usable_threads
 from mlp_xp.backends import get_backend
-from mlp_xp.backends._numpy.native import busy, jobs, thread_pool, tuning
-from mlp_xp.backends._numpy.tracing.operations import punctual
+from mlp_xp.backends._numpy.runtime import busy, tasks, thread_pool, tuning
+from mlp_xp.backends._numpy.tracing.operations import or_timed_product
 
 pytest.importorskip("numba")
 if os.name != "posix":
@@ -28,7 +28,7 @@ import fcntl
 
 from mlp_xp.backends._numpy import machine_code as _native
 
-UNIT = jobs.Unit(jobs.number_of(jobs.ColumnSums))
+UNIT = tasks.Unit(tasks.number_of(tasks.ColumnSums))
 
 
 def threads():
@@ -49,21 +49,21 @@ def before():
 
 
 @pytest.fixture
-def job():
-    """Return a linked job, and what it writes ones to."""
+def task():
+    """Return a linked task, and what it writes ones to."""
     found = np.zeros((3, 4))
-    rows = jobs.Gather(True, 3, 3, 4, np.ones((3, 4)), 0, 0, 0, found, False)
-    words, _ = jobs.table([jobs.Job(rows, True)])
+    rows = tasks.Gather(True, 3, 3, 4, np.ones((3, 4)), 0, 0, 0, found, False)
+    words, _ = tasks.table([tasks.Task(rows, True)])
     thread_pool.link([words])
     return words, found
 
 
-def test_threads_go_when_told_to_and_do_no_job_for_it(job):
-    words, found = job
+def test_threads_go_when_told_to_and_do_no_task_for_it(task):
+    words, found = task
     for n_jobs in (0, 1, 5) * 10:
         with thread_pool.thread_pool(3):
             for _ in range(n_jobs):
-                thread_pool.runner()(jobs.step_range(words))
+                thread_pool.runner()(tasks.step_range(words))
             assert len(threads()) == (2 if n_jobs else 0)
             assert found.all() == bool(n_jobs)
             found[...] = 0.0
@@ -71,15 +71,15 @@ def test_threads_go_when_told_to_and_do_no_job_for_it(job):
         assert not found.any()
 
 
-def test_a_job_is_done_where_no_other_thread_runs(monkeypatch, job):
+def test_a_task_is_done_where_no_other_thread_runs(monkeypatch, task):
     """As where other programs have all other processors."""
-    words, found = job
+    words, found = task
     for name in ("start", "join"):
         monkeypatch.setattr(threading.Thread, name, lambda self, timeout=None: None)
     with thread_pool.thread_pool(3):
         for is_alone in (0, 1):
-            thread_pool._of_this_thread.pool._mail[tuning.IS_ALONE] = is_alone
-            thread_pool.runner()(jobs.step_range(words))
+            thread_pool._of_this_thread.pool._control[tuning.IS_ALONE] = is_alone
+            thread_pool.runner()(tasks.step_range(words))
             assert found.all()
             found[...] = 0.0
 
@@ -88,11 +88,11 @@ def test_a_job_is_done_where_no_other_thread_runs(monkeypatch, job):
 def test_steps_are_shared_where_that_takes_less_time(shared, alone):
     from mlp_xp.backends._numpy.machine_code._threads import choose_threads
 
-    mail = np.zeros(tuning.MAIL, np.int64)
+    control = np.zeros(tuning.CONTROL, np.int64)
     n_alone = 0
     for _ in range(3000):
-        n_alone += mail[tuning.IS_ALONE]
-        choose_threads.py_func(mail, 2, 1, alone if mail[tuning.IS_ALONE] else shared)
+        n_alone += control[tuning.IS_ALONE]
+        choose_threads.py_func(control, 2, 1, alone if control[tuning.IS_ALONE] else shared)
     assert n_alone > 2850 if shared == 60 else n_alone < 150 * (shared == 50) + 1
 
 
@@ -100,17 +100,17 @@ def test_times_of_different_calls_at_one_address_are_not_compared():
     with thread_pool.thread_pool(2):
         for _ in range(4):  # Outside of a compiled step each is a table, as in a prediction.
             get_backend("numpy").kernels.activate("relu", np.zeros((300, 100)), xp=np)
-        mail = thread_pool._of_this_thread.pool._mail
-    assert mail[tuning.LAST_TABLE] > 0 == mail[tuning.N_STEPS]
+        control = thread_pool._of_this_thread.pool._control
+    assert control[tuning.LAST_TABLE] > 0 == control[tuning.N_STEPS]
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning", "ignore:os.fork:RuntimeWarning")
-def test_a_forked_process_has_no_pool_yet_no_held_lock_and_trains(job, problem, monkeypatch):
-    words, found = job
+def test_a_forked_process_has_no_pool_yet_no_held_lock_and_trains(task, problem, monkeypatch):
+    words, found = task
     monkeypatch.setattr("mlp_xp.backends._numpy.backend._LONG", 0)
     pool = thread_pool.thread_pool(2)
     with pool:
-        thread_pool.runner()(jobs.step_range(words))
+        thread_pool.runner()(tasks.step_range(words))
         found[...] = 0.0
         locks = thread_pool._lock, thread_pool._machine_code()._lock
         for lock in locks:
@@ -126,7 +126,7 @@ def test_a_forked_process_has_no_pool_yet_no_held_lock_and_trains(job, problem, 
                 assert not thread_pool.has_pool()
                 with thread_pool.thread_pool(2):
                     thread_pool.link([words])
-                    thread_pool.runner()(jobs.step_range(words))
+                    thread_pool.runner()(tasks.step_range(words))
                 assert found.all()
                 assert small().fit(*problem()).n_iter_ == 5
                 pool.__exit__(None, None, None)  # It has none of the threads to wait for.
@@ -145,17 +145,17 @@ def test_threads_go_where_not_all_of_them_can_be_had(monkeypatch):
             raise RuntimeError("can't start new thread")
         start(self)
 
-    words, _ = jobs.table([])
+    words, _ = tasks.table([])
     thread_pool.link([words])
     monkeypatch.setattr(threading.Thread, "start", scarce)
     with pytest.raises(RuntimeError, match="can't start new thread"), thread_pool.thread_pool(4):
-        thread_pool.runner()(jobs.step_range(words))
+        thread_pool.runner()(tasks.step_range(words))
     assert not threads()
     assert not thread_pool.has_pool()
 
 
 def test_each_thread_has_its_own_pool():
-    """Jobs are done without the interpreter's lock."""
+    """Tasks are done without the interpreter's lock."""
     found = []
     with thread_pool.thread_pool(1):
         thread = threading.Thread(target=lambda: found.append(thread_pool.has_pool()))
@@ -326,7 +326,7 @@ def test_the_cache_knows_all_files_that_code_is_made_of(tmp_path, monkeypatch):
     expected = key()
     monkeypatch.setattr(_native, "__file__", str(tmp_path / "machine_code/__init__.py"))
     assert key() == expected
-    for name in "native/jobs.py", "native/tuning.py", "machine_code/_tile.py":
+    for name in "runtime/tasks.py", "runtime/tuning.py", "machine_code/_tile.py":
         # As an installer may do it: neither the size tells, nor the time.
         file, times = tmp_path / name, (tmp_path / name).stat()
         text = file.read_text()
@@ -340,7 +340,7 @@ def test_the_cache_knows_all_files_that_code_is_made_of(tmp_path, monkeypatch):
 @pytest.mark.parametrize("left_out", ["avx512", "avx"])
 def test_processors_without_avx_512_or_avx2_have_code_that_is_right(left_out):
     """With AVX2 products have smaller tiles; without, they are the BLAS's."""
-    names = ("packed_products", "jobs", "lowering")
+    names = ("packed_products", "tasks", "lowering")
     tests = [str(Path(__file__).with_name(f"test_{name}.py")) for name in names]
     command = [sys.executable, "-m", "pytest", "-q", "-n", "0", *tests]
     environment = {**os.environ, "MLP_XP_WITHOUT": left_out}
@@ -365,7 +365,7 @@ def test_training_flushes_subnormal_numbers_in_its_threads_and_no_longer():
 
 def test_one_thread_gives_the_bits_of_all_where_they_are_late(monkeypatch):
     a, b = (np.random.default_rng(n).standard_normal((3072, n), np.float32) for n in (128, 64))
-    product, seconds = punctual(np.matmul, a.T, b), iter(range(99))  # Each takes longer.
+    product, seconds = or_timed_product(np.matmul, a.T, b), iter(range(99))  # Each takes longer.
     monkeypatch.setattr(busy, "time", SimpleNamespace(perf_counter=lambda: next(seconds) ** 2))
     for n_threads in (1, 2):
         with threadpool_limits(n_threads, "blas"):

@@ -21,14 +21,14 @@ from scipy.special import softmax
 from mlp_xp.backends import get_backend
 from mlp_xp.backends._numpy.kernels import products
 from mlp_xp.backends._numpy.kernels.bfloat16 import round_to_bfloat16
-from mlp_xp.backends._numpy.native import caches, jobs, thread_pool
-from mlp_xp.backends._numpy.native.tuning import AVX2_TILE, AVX512_TILE
+from mlp_xp.backends._numpy.runtime import caches, tasks, thread_pool
+from mlp_xp.backends._numpy.runtime.tuning import AVX2_TILE, AVX512_TILE
 from mlp_xp.nn.layers import Dense
 
 pytest.importorskip("numba")
 pytestmark = pytest.mark.skipif(not thread_pool.can_compile(), reason="no machine code here")
-UNIT = jobs.Unit(jobs.number_of(jobs.TiledProduct), 0, jobs.AMX)
-PACK = jobs.number_of(jobs.Pack)
+UNIT = tasks.Unit(tasks.number_of(tasks.TiledProduct), 0, tasks.AMX)
+PACK = tasks.number_of(tasks.Pack)
 ROUNDED = {  # Bits of float32, and of the nearest bfloat16, the even one of two.
     0x3F800000: 0x3F80, 0x3F808000: 0x3F80, 0x3F808001: 0x3F81, 0x3F818000: 0x3F82,
     0xBF818000: 0xBF82, 0x7F7FFFFF: 0x7F80, 0x7F800000: 0x7F80, 0xFF800000: 0xFF80,
@@ -87,15 +87,15 @@ def kind(request, monkeypatch):
     if request.param == "amx":
         addresses = thread_pool._machine_code().addresses([UNIT._replace(kind=PACK)])
         monkeypatch.setitem(addresses, UNIT, modelled_product()[0])
-        monkeypatch.setattr(products, "bfloat16_packing", lambda: jobs.AMX)
+        monkeypatch.setattr(products, "bfloat16_packing", lambda: tasks.AMX)
     yield request.param
     assert not TILES  # Each thread has released its own.
 
 
 def run(made):
-    table, _ = jobs.table(made)
+    table, _ = tasks.table(made)
     thread_pool.link([table])
-    thread_pool.runner()(jobs.step_range(table))
+    thread_pool.runner()(tasks.step_range(table))
 
 
 def test_rounding_is_to_the_nearest_and_even(pool_of):
@@ -108,9 +108,9 @@ def test_rounding_is_to_the_nearest_and_even(pool_of):
             (x[None], {"columns": out, "columns_width": 8}),
             (x[:, None], {"rows": out, "rows_width": 16, "lines": lines, "lines_ld": 16}),
         ):
-            pack = jobs.Pack(False, True, *source.shape, source, source.shape[1], **options)
+            pack = tasks.Pack(False, True, *source.shape, source, source.shape[1], **options)
             with pool_of(2):
-                run([jobs.Job(pack, True)])
+                run([tasks.Task(pack, True)])
             for found in (out[:12], lines[:, 0])[: 1 + len(options) // 4]:
                 assert not (found >> 16).any()  # Each with a 0 that is not there.
                 values = [no_subnormals((y << 16).view(np.float32)) for y in (found, expected)]
@@ -122,7 +122,7 @@ def test_rounding_is_to_the_nearest_and_even(pool_of):
 def test_a_product_of_packed_factors(kind, shape, transposed, pool_of, rng, monkeypatch):
     (m, k, n), is_low = shape, kind in ("amx", "bfloat16")
     dtype, dot = "float32" if is_low else kind, dot_in_pairs
-    if is_low and products.bfloat16_packing() == jobs.AMX:
+    if is_low and products.bfloat16_packing() == tasks.AMX:
         dot = dot_in_tiles
     a, b, bias = (rng.standard_normal(shape).astype(dtype) for shape in ((m, k), (k, n), (n,)))
     a[0, :2], b[:2, 0] = 1e-38, 1e-3  # Products that are subnormal, and factors that become so.
@@ -142,7 +142,9 @@ def test_a_product_of_packed_factors(kind, shape, transposed, pool_of, rng, monk
             packed, ahead = products.Factors(*way), {}
             for x in given[: 1 + ta] if is_low and n_threads == 2 else ():  # For two products each.
                 products.pack_ahead(ahead, x, is_left=x is given[0] and not tb)
-            run(products.product_jobs(*given, out, packed, in_pairs=is_low, ahead=ahead, **options))
+            run(
+                products.product_tasks(*given, out, packed, in_pairs=is_low, ahead=ahead, **options)
+            )
         if tb and not way[1]:
             close(out, a @ b, k)
         elif is_low:
@@ -191,11 +193,11 @@ def test_factors_are_packed_where_tiles_read_them_slowly(shape, ta, tb, expected
     m, k, n = shape
     a, b, out = (np.broadcast_to(np.float32(0), shape) for shape in ((m, k), (k, n), (m, n)))
     processors = (True, AVX512_TILE), (False, AVX512_TILE), (True, AVX2_TILE)
-    for (is_zen, tile), letters in zip(processors, expected.split(), strict=True):
+    for (is_zen, tile), control_words in zip(processors, expected.split(), strict=True):
         monkeypatch.setattr(products, "is_zen", lambda is_zen=is_zen: is_zen)
         monkeypatch.setattr(products, "find_tile", lambda tile=tile: tile)
         found = products.choose_packed(a.T if ta else a, b.T if tb else b, out, ta=ta, tb=tb)
-        assert found == ("A" in letters, "B" in letters)
+        assert found == ("A" in control_words, "B" in control_words)
 
 
 @pytest.mark.parametrize("n_threads", [0, 2])
@@ -259,13 +261,13 @@ def test_amx_is_used_where_linux_grants_its_tiles(monkeypatch):
         for is_granted in (True, False):
             monkeypatch.setattr(_cpu, "_may_use_tiles", lambda is_granted=is_granted: is_granted)
             found.append(_cpu.bfloat16_packing.__wrapped__())
-    assert found == [jobs.AMX, *[jobs.PAIRS] * 3, *[jobs.NUMBERS] * 2]
+    assert found == [tasks.AMX, *[tasks.PAIRS] * 3, *[tasks.NUMBERS] * 2]
 
 
 BUILD = """
 from llvmlite import binding
 from mlp_xp.backends._numpy.machine_code import _build, _cpu
-from mlp_xp.backends._numpy.native.jobs import AMX, TiledProduct, Unit, number_of
+from mlp_xp.backends._numpy.runtime.tasks import AMX, TiledProduct, Unit, number_of
 _cpu.describe_cpu = lambda: ("sapphirerapids", "")
 binding.TargetMachine.emit_object = lambda self, module: self.emit_assembly(module).encode()
 print(_build.build(Unit(number_of(TiledProduct), 0, AMX)).decode())

@@ -135,7 +135,7 @@ def test_contenders_that_cannot_run_are_told_and_the_others_run(turns, tmp_path,
 
 
 def test_a_contender_without_its_machine_code_cannot_run(turns, monkeypatch):
-    pool = importlib.import_module("mlp_xp.backends._numpy.native.thread_pool")
+    pool = importlib.import_module("mlp_xp.backends._numpy.runtime.thread_pool")
     error = pool.machine_code_error()("no LLVM")
     code = SimpleNamespace(addresses=lambda units: (_ for _ in ()).throw(error))
     monkeypatch.setattr(pool, "_machine_code", lambda: code)

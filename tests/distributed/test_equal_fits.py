@@ -19,7 +19,7 @@ from mlp_xp import MLPClassifier
 from mlp_xp._utils.tree import leaves
 from mlp_xp.augmentation import ColorJitter, Cutout, Flip, Mixup, Shift
 from mlp_xp.backends import get_backend
-from mlp_xp.backends._numpy.native.thread_pool import thread_pool
+from mlp_xp.backends._numpy.runtime.thread_pool import thread_pool
 from mlp_xp.distributed import Distributed, join_ranks
 from mlp_xp.nn.blocks import PBLD, TableInputs
 from mlp_xp.nn.hidden import Blocks, Branch, Project

@@ -23,7 +23,7 @@ EPOCH = "mlp_xp.training.trainer:Trainer", "run_epoch", 5
 # The call, of a function of a module or a class, at which the last rank ends, and how.
 MOMENTS = {
     "begin": ("mlp_xp.training.trainer:Trainer", "_own", 1),
-    "compile in machine code": ("mlp_xp.backends._numpy.native.thread_pool", "_machine_code", 1),
+    "compile in machine code": ("mlp_xp.backends._numpy.runtime.thread_pool", "_machine_code", 1),
     "compile by jax": ("mlp_xp.distributed.backends._jax:SplitFunction", "_compile", 1),
     "first step": ("mlp_xp.training.step.step:StepScalars", "unpack", 1),
     "later step": ("mlp_xp.training.step.step:StepScalars", "unpack", 13),

@@ -21,9 +21,9 @@ from mlp_xp.backends._base import Backend, BackendError, F
 from mlp_xp.backends._numpy.kernels.embedding import run_layer
 from mlp_xp.backends._numpy.kernels.forward import activate, dense, dense_in_bfloat16, gather, loss
 from mlp_xp.backends._numpy.kernels.updates import update_tree
-from mlp_xp.backends._numpy.native.memory import aligned
-from mlp_xp.backends._numpy.native.subnormals import flush_subnormals
-from mlp_xp.backends._numpy.native.thread_pool import (
+from mlp_xp.backends._numpy.runtime.memory import aligned
+from mlp_xp.backends._numpy.runtime.subnormals import flush_subnormals
+from mlp_xp.backends._numpy.runtime.thread_pool import (
     bfloat16_packing,
     can_compile,
     has_pool,

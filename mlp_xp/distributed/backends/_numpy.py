@@ -17,7 +17,7 @@ from mlp_xp.backends._base import F
 from mlp_xp.backends._numpy.backend import NumpyBackend
 from mlp_xp.backends._numpy.kernels.forward import weight_gradient
 from mlp_xp.backends._numpy.kernels.writing import call
-from mlp_xp.backends._numpy.native.jobs import MachineCodeError, address
+from mlp_xp.backends._numpy.runtime.tasks import MachineCodeError, address
 from mlp_xp.backends._numpy.tracing.compiled_step import Compiled, CompiledLoop, CompiledStep
 from mlp_xp.backends._numpy.tracing.traced import Traced, value_of
 from mlp_xp.distributed._shared_memory import SharedSum

@@ -53,11 +53,11 @@ class RankZeroReporter(Reporter):
 
     def begin_epoch(self) -> None:
         """Report on rank 0; see `Reporter.begin_epoch`."""
-        self._processes.lead(super().begin_epoch)
+        self._processes.call_in_first(super().begin_epoch)
 
     def end_step(self, done: int, n_steps: int) -> bool:
         """Report on rank 0; see `Reporter.end_step`."""
-        return self._processes.lead(super().end_step, done, n_steps)
+        return self._processes.call_in_first(super().end_step, done, n_steps)
 
     def report(self, done: int, n_steps: int, running: Running | None) -> None:
         """Report progress on rank 0; see `Reporter.report`."""
@@ -69,7 +69,7 @@ class RankZeroReporter(Reporter):
         processes, trainer = self._processes, self._loop.trainer
         if any(processes.exchange(self._is_terminated())) and processes.is_first:
             signal.raise_signal(signal.SIGTERM)  # Callbacks of rank 0 save the training state.
-        while processes.lead(super().pause, step, is_interrupted) == _CHECK:
+        while processes.call_in_first(super().pause, step, is_interrupted) == _CHECK:
             try:
                 trainer.guard.check(trainer, step or None)
             except NonFiniteError:
@@ -82,8 +82,8 @@ class RankZeroReporter(Reporter):
 
     def end_epoch(self, record: Record) -> bool:
         """Report on rank 0; see `Reporter.end_epoch`."""
-        return self._processes.lead(super().end_epoch, record)
+        return self._processes.call_in_first(super().end_epoch, record)
 
     def end_fit(self) -> None:
         """Report on rank 0; see `Reporter.end_fit`."""
-        self._processes.lead(super().end_fit)
+        self._processes.call_in_first(super().end_fit)

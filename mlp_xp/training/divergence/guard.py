@@ -93,7 +93,7 @@ class Guard:
     def end(self, trainer: BaseTrainer, done: int, loss: float) -> None:
         """Raise `NonFiniteError` if the loss of the steps so far is not finite."""
         if not math.isfinite(loss):
-            raise self._processes.blame(self._error(trainer, done))
+            raise self._processes.locate_error(self._error(trainer, done))
 
     def check(self, trainer: BaseTrainer, done: int | None = None) -> None:
         """Raise `NonFiniteError` if the state is not finite after the last update.
@@ -101,7 +101,7 @@ class Guard:
         ``done`` is the number of steps of the epoch so far, or None after the epoch.
         """
         if not has_finite_state(trainer):
-            raise self._processes.blame(self._error(trainer, done))
+            raise self._processes.locate_error(self._error(trainer, done))
 
     def _is_copy_due(self, trainer: BaseTrainer, now: float) -> bool:
         if self._cost is None:

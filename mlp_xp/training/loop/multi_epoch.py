@@ -178,7 +178,7 @@ class MultiEpoch:
         if len(lengths) == 1:
             ranges = [(0, 0, n_epochs * lengths[0])]
         states = trainer.state, self._kept
-        state, self._kept = self._loop.run_turns(ranges, states, self._arguments(plans, tables))
+        state, self._kept = self._loop.run_ranges(ranges, states, self._arguments(plans, tables))
         trainer.state = state
         last = _kept_of(state, self._kept[0])
         for place, leaf in zip(leaves(self._kept[0]), last, strict=True):

@@ -8,19 +8,25 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from mlp_xp._utils.array_types import Namespace
-from mlp_xp.backends._numpy.kernels.writing import are_positions, call, is_plain, or_plain, run
-from mlp_xp.backends._numpy.native.thread_pool import has_pool
+from mlp_xp.backends._numpy.kernels.writing import (
+    are_contiguous,
+    are_positions,
+    call,
+    run,
+    with_fallback,
+)
+from mlp_xp.backends._numpy.runtime.thread_pool import has_pool
 from mlp_xp.nn.layers import run_layer_with
 
 Array: TypeAlias = Any  # A NumPy array or a traced array.
 
 
-@or_plain
+@with_fallback
 def _sum_rows(lines: Array, positions: Array, n_rows: int, *, xp: Namespace) -> Array:
     n_lines, width = lines.shape
     summed: Any = np.empty_like(lines, shape=(n_rows, width))
-    if has_pool() and is_plain(lines) and are_positions(positions, lines):
-        from mlp_xp.backends._numpy.native.jobs import AddRows  # Avoid this in short fits.
+    if has_pool() and are_contiguous(lines) and are_positions(positions, lines):
+        from mlp_xp.backends._numpy.runtime.tasks import AddRows  # Avoid this in short fits.
 
         is_double = lines.dtype == np.float64
         run(AddRows(is_double, n_rows, n_lines, width, lines, positions, summed), False)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from mlp_xp._utils.array_types import Namespace
 from mlp_xp.backends._numpy.kernels.writing import run
-from mlp_xp.backends._numpy.native.tuning import LEAST_NUMBERS
+from mlp_xp.backends._numpy.runtime.tuning import LEAST_NUMBERS
 from mlp_xp.compiler import FormulaError, Layout, in_order, remember
 from mlp_xp.compiler.array import operation, power
 from mlp_xp.compiler.formula import trace_formula
@@ -38,7 +38,7 @@ class Sized(NamedTuple):
         self, inputs: Sequence[Any], results: Sequence[Any], *, is_shared: bool = False
     ) -> None:
         """Run the loop, or record the call in a traced step."""
-        from mlp_xp.backends._numpy.native.jobs import formula_loop
+        from mlp_xp.backends._numpy.runtime.tasks import formula_loop
 
         run(formula_loop(self.kernel, self.grid, inputs, results, self.size), is_shared)
 

@@ -16,16 +16,16 @@ from mlp_xp._utils.array_types import DType, Namespace
 from mlp_xp.augmentation import map_pixels, take_lines
 from mlp_xp.backends import kernels
 from mlp_xp.backends._numpy.kernels.writing import (
+    are_contiguous,
     are_positions,
     constant_like,
     constants,
+    contiguous_like,
     has_rows,
-    is_plain,
-    made_plain,
-    or_plain,
     run,
+    with_fallback,
 )
-from mlp_xp.backends._numpy.native.thread_pool import has_pool
+from mlp_xp.backends._numpy.runtime.thread_pool import has_pool
 from mlp_xp.backends._numpy.tracing.traced import Traced
 from mlp_xp.nn import layers
 from mlp_xp.nn.layers import ActivationPullback, Arrangement, Dense, LayerPullback
@@ -41,7 +41,7 @@ def weight_gradient(x: Array, dy: Array, W: Array, multiply: Callable[..., None]
     return dW
 
 
-@or_plain
+@with_fallback
 def dense(
     params: Dense,
     x: Array,
@@ -61,7 +61,7 @@ def dense(
     is_known = (
         arrangement is None
         and has_pool()
-        and is_plain(W, b)
+        and are_contiguous(W, b)
         and has_rows(x)
         and x.dtype == W.dtype
         and W.ndim == 2
@@ -71,8 +71,8 @@ def dense(
     if not is_known:
         return affine(params, x, arrangement, xp=xp)
     from mlp_xp.backends._numpy.kernels import products  # Avoid this import in short fits.
-    from mlp_xp.backends._numpy.native.jobs import ColumnSums
-    from mlp_xp.backends._numpy.native.tuning import LEAST_NUMBERS
+    from mlp_xp.backends._numpy.runtime.tasks import ColumnSums
+    from mlp_xp.backends._numpy.runtime.tuning import LEAST_NUMBERS
 
     ahead: products.Ahead = {}
     multiply = partial(products.multiply, in_pairs=in_bfloat16, ahead=ahead)
@@ -85,7 +85,7 @@ def dense(
     def pullback(dy: Array, *, need_dx: bool) -> tuple[Array | None, Dense]:
         if dy.shape != shape:
             return affine(params, x, xp=xp)[1](dy, need_dx=need_dx)
-        dy = made_plain(dy, W)
+        dy = contiguous_like(dy, W)
         dx = None
         if need_dx:
             dx = np.empty_like(x, shape=x.shape)
@@ -124,7 +124,7 @@ def _take_pixels(images: Array, lines: Array, columns: Array, *, xp: Namespace) 
     return out
 
 
-@or_plain
+@with_fallback
 def gather(source: kernels.Source, *, dtype: DType, xp: Namespace) -> Array:
     """Compute `mlp_xp.backends.kernels.gather`."""
     x, rows, scaling, pixel_map = source
@@ -147,19 +147,19 @@ def gather(source: kernels.Source, *, dtype: DType, xp: Namespace) -> Array:
         and x.flags.aligned
         and (rows is None or are_positions(rows, rows))
         and all(
-            place.dtype == dtype and place.shape == x.shape[1:] and is_plain(place)
+            place.dtype == dtype and place.shape == x.shape[1:] and are_contiguous(place)
             for place in places
         )
     )
     if not is_known:
         return kernels.gather(kernels.Source(x, rows, scaling), dtype=dtype, xp=xp)
-    from mlp_xp.backends._numpy.native.jobs import Gather
-    from mlp_xp.backends._numpy.native.tuning import LEAST_NUMBERS
+    from mlp_xp.backends._numpy.runtime.tasks import Gather
+    from mlp_xp.backends._numpy.runtime.tuning import LEAST_NUMBERS
 
     n = x.shape[0] if rows is None else rows.shape[0]
     out = np.empty_like(x, shape=(n, x.shape[1]), dtype=dtype)
     shift, scale = places or (0, 0)
-    job = Gather(
+    task = Gather(
         is_double=dtype == np.float64,
         n_source=x.shape[0],
         n_rows=n,
@@ -171,14 +171,14 @@ def gather(source: kernels.Source, *, dtype: DType, xp: Namespace) -> Array:
         out=out,
         is_bytes=x.dtype == np.uint8,
     )
-    run(job, out.size >= LEAST_NUMBERS)
+    run(task, out.size >= LEAST_NUMBERS)
     return out
 
 
-@or_plain
+@with_fallback
 def activate(function: Any, x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
     """Compute `mlp_xp.nn.layers.activate` by a loop that is compiled from its formula."""
-    if not (has_pool() and is_plain(x)):
+    if not (has_pool() and are_contiguous(x)):
         return layers.activate(function, x, xp=xp)
     from mlp_xp.backends._numpy.kernels.formulas import activation_loops, is_large
 
@@ -189,7 +189,7 @@ def activate(function: Any, x: Array, *, xp: Namespace) -> tuple[Array, Activati
     loops.forward.run([x], [y], is_shared=is_large(x))
 
     def pullback(dy: Array) -> Array:
-        dy = made_plain(dy if dy.shape == y.shape else np.broadcast_to(dy, y.shape), y)
+        dy = contiguous_like(dy if dy.shape == y.shape else np.broadcast_to(dy, y.shape), y)
         dx = np.empty_like(y)
         loops.backward.run([y if loops.reads_output else x, dy], [dx], is_shared=is_large(x))
         return dx
@@ -197,7 +197,7 @@ def activate(function: Any, x: Array, *, xp: Namespace) -> tuple[Array, Activati
     return y, pullback
 
 
-@or_plain
+@with_fallback
 def loss(
     loss: Loss, logits: Array, targets: Array, weights: Array | None = None, *, xp: Namespace
 ) -> tuple[Array, Callable[[], Array]]:
@@ -209,7 +209,7 @@ def loss(
     is_known = (
         type(loss) is SoftmaxCrossEntropy
         and has_pool()
-        and is_plain(logits, *(() if weights is None else (weights,)))
+        and are_contiguous(logits, *(() if weights is None else (weights,)))
         and logits.ndim == 2
         and logits.size > 0
         and are_positions(targets, logits)
@@ -217,11 +217,11 @@ def loss(
     )
     if not is_known:
         return mean_loss(loss, logits, targets, weights, xp=xp)
-    from mlp_xp.backends._numpy.native.jobs import Softmax
+    from mlp_xp.backends._numpy.runtime.tasks import Softmax
 
     assert isinstance(loss, SoftmaxCrossEntropy)
     value, dlogits = np.empty_like(logits, shape=()), np.empty_like(logits)
-    job = Softmax(
+    task = Softmax(
         is_double=logits.dtype == np.float64,
         n=logits.shape[0],
         k=logits.shape[1],
@@ -232,7 +232,7 @@ def loss(
         value=value,
         dlogits=dlogits,
     )
-    run(job, False)
+    run(task, False)
     return value, lambda: dlogits
 
 
@@ -242,7 +242,7 @@ def _elementwise_loss(
     from mlp_xp.backends._numpy.kernels.formulas import layout, loss_loop
 
     loop = None
-    if is_plain(logits, targets) and logits.size:
+    if are_contiguous(logits, targets) and logits.size:
         loop = loss_loop(loss, layout(logits), layout(targets))
     if loop is None:
         return None

@@ -7,21 +7,21 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from mlp_xp.backends._numpy.kernels.writing import run
-from mlp_xp.backends._numpy.native.caches import cache_bytes, make_blocks
-from mlp_xp.backends._numpy.native.jobs import (
+from mlp_xp.backends._numpy.runtime.caches import cache_bytes, make_blocks
+from mlp_xp.backends._numpy.runtime.memory import empty
+from mlp_xp.backends._numpy.runtime.tasks import (
     AMX,
     FEW_ROWS,
     MAY_SPLIT_STEPS,
     NUMBERS,
     TILES,
-    Job,
     Pack,
     Product,
+    Task,
     TiledProduct,
 )
-from mlp_xp.backends._numpy.native.memory import empty
-from mlp_xp.backends._numpy.native.thread_pool import bfloat16_packing, find_tile, is_zen
-from mlp_xp.backends._numpy.native.tuning import (
+from mlp_xp.backends._numpy.runtime.thread_pool import bfloat16_packing, find_tile, is_zen
+from mlp_xp.backends._numpy.runtime.tuning import (
     AMX_TILE,
     LEAST_NUMBERS,
     SAMPLES_AT_ONCE,
@@ -86,8 +86,8 @@ def multiply(
     packed = Factors(True, True) if in_pairs else choose_packed(a, b, out, ta=ta, tb=tb)
     options: Any = {"ta": ta, "tb": tb, "bias": bias, "in_pairs": in_pairs, "ahead": ahead}
     options["may_split"] = True
-    for job in product_jobs(a, b, out, packed, **options):
-        run(*job)
+    for task in product_tasks(a, b, out, packed, **options):
+        run(*task)
 
 
 def pack_ahead(ahead: Ahead, x: Array, *, is_left: bool) -> None:
@@ -100,8 +100,8 @@ def pack_ahead(ahead: Ahead, x: Array, *, is_left: bool) -> None:
     assert tile is not None
     width = _left_width(tile) if is_left else _tile_width(tile, x.shape[1], x.itemsize)
     widths = {"lines": _line_words(x.shape[1]), "columns": width}
-    job, found = _pack(x, widths, packing)
-    run(*job)
+    task, found = _pack(x, widths, packing)
+    run(*task)
     ahead.update({(id(x), order): out for order, out in found.items()})
 
 
@@ -131,7 +131,7 @@ def choose_packed(a: Array, b: Array, out: Array, *, ta: bool, tb: bool) -> Fact
     return Factors(*[is_large and min(m, n) >= _MANY_ROWS] * 2)
 
 
-def product_jobs(
+def product_tasks(
     a: Array,
     b: Array,
     out: Array,
@@ -143,7 +143,7 @@ def product_jobs(
     in_pairs: bool = False,
     ahead: Ahead | None = None,
     may_split: bool = False,
-) -> list[Job]:
+) -> list[Task]:
     """Return the kernel calls that compute a matrix product, including calls that pack operands.
 
     If ``may_split`` is true, threads may split sums, whose order then depends on their number.
@@ -152,7 +152,7 @@ def product_jobs(
     if m > n == 1 and b.flags.c_contiguous and not (in_pairs or hasattr(bias, "dtype")):
         # As the product of a row, so A is read only once.
         row, out = np.reshape(b, (1, k)), np.reshape(out, (1, m))
-        return product_jobs(row, a, out, Factors(False, False), tb=not ta)
+        return product_tasks(row, a, out, Factors(False, False), tb=not ta)
     is_double, is_shared = out.dtype == np.float64, m * n * k >= LEAST_PRODUCTS
     packing = bfloat16_packing() if in_pairs else NUMBERS
     tile = _find_tile(packing)
@@ -160,16 +160,16 @@ def product_jobs(
         fields: Any = Product(
             is_double, ta, tb, m, n, k, a, _distance(a), b, _distance(b), out, n, bias
         )
-        return [Job(fields, is_shared)]
+        return [Task(fields, is_shared)]
     # Tiles read rows of B, so a transposed B must be packed, except in products with few rows.
     assert packed.b or not tb or m <= _FEW_ROWS
-    jobs: list[Job] = []
+    tasks: list[Task] = []
 
     def pack(x: Array, order: str, width: int) -> Array:
         found = (ahead or {}).pop((id(x), order), None)
         if found is None:
-            job, outs = _pack(x, {order: width}, packing)
-            jobs.append(job)
+            task, outs = _pack(x, {order: width}, packing)
+            tasks.append(task)
             found = outs[order]
         return found
 
@@ -222,7 +222,7 @@ def product_jobs(
         columns_at_once=columns,
         way=way,
     )
-    return [*jobs, Job(product, is_shared)]
+    return [*tasks, Task(product, is_shared)]
 
 
 def _may_split(m: int, n: int, k: int, itemsize: int) -> bool:
@@ -258,7 +258,7 @@ def _line_words(n: int) -> int:
     return -(-n // 32) * 16
 
 
-def _pack(source: Array, widths: dict[str, int], packing: int) -> tuple[Job, dict[str, Array]]:
+def _pack(source: Array, widths: dict[str, int], packing: int) -> tuple[Task, dict[str, Array]]:
     """Return the call that packs an operand in one or more orders, and the packed arrays."""
     (n_rows, n_columns), dtype = source.shape, f"u{source.itemsize}"
     outs: dict[str, Array] = {}
@@ -275,7 +275,7 @@ def _pack(source: Array, widths: dict[str, int], packing: int) -> tuple[Job, dic
         fields |= {order: out, f"{order}_{'ld' if order == 'lines' else 'width'}": width}
     is_double = source.dtype == np.float64
     pack = Pack(is_double, packing, n_rows, n_columns, source, _distance(source), **fields)
-    return Job(pack, source.size >= LEAST_NUMBERS), outs
+    return Task(pack, source.size >= LEAST_NUMBERS), outs
 
 
 def _distance(x: Array) -> int:

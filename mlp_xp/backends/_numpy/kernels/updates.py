@@ -10,7 +10,7 @@ from mlp_xp import optimizers
 from mlp_xp._utils.array_types import Namespace, Tree
 from mlp_xp._utils.tree import leaves
 from mlp_xp.backends._numpy.kernels.writing import call
-from mlp_xp.backends._numpy.native.thread_pool import has_pool
+from mlp_xp.backends._numpy.runtime.thread_pool import has_pool
 from mlp_xp.backends._numpy.tracing.traced import Traced
 from mlp_xp.optimizers import SGD, Adam, AdamW, Optimizer, Updated, update_array
 

@@ -8,13 +8,13 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from mlp_xp.backends._numpy.native.thread_pool import link, machine_code_error, runner
+from mlp_xp.backends._numpy.runtime.thread_pool import link, machine_code_error, runner
 from mlp_xp.backends._numpy.tracing.traced import Traced
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def or_plain(kernel: F) -> F:
+def with_fallback(kernel: F) -> F:
     """Wrap a kernel: if its machine code cannot be compiled, it runs again without machine code."""
 
     @functools.wraps(kernel)
@@ -29,14 +29,14 @@ def or_plain(kernel: F) -> F:
 
 def run(fields: Any, is_shared: bool, *others: Any) -> None:
     """Call machine code, or record the call in a program if arguments are traced arrays."""
-    from mlp_xp.backends._numpy.native.jobs import Job, step_range, table
+    from mlp_xp.backends._numpy.runtime.tasks import Task, step_range, table
 
-    job = Job(fields, is_shared, others)
+    task = Task(fields, is_shared, others)
     for value in (*fields, *others):
         if isinstance(value, Traced):
-            value.program.job(job)
+            value.program.task(task)
             return
-    records, _ = table([job])
+    records, _ = table([task])
     link([records])
     runner()(step_range(records), False)
 
@@ -50,7 +50,7 @@ def call(function: Callable[..., None], *args: Any) -> None:
         program.call(function, *args)
 
 
-def is_plain(*arrays: Any) -> bool:
+def are_contiguous(*arrays: Any) -> bool:
     """Whether all arrays have the same dtype, float32 or float64, and row-major order."""
     first = arrays[0].dtype
     return first in (np.float32, np.float64) and all(
@@ -69,9 +69,9 @@ def are_positions(array: Any, like: Any) -> bool:
     )
 
 
-def made_plain(array: Any, like: Any) -> Any:
+def contiguous_like(array: Any, like: Any) -> Any:
     """Return an array in row-major order, cast to the dtype of ``like``."""
-    return array if is_plain(array, like) else np.ascontiguousarray(array, dtype=like.dtype)
+    return array if are_contiguous(array, like) else np.ascontiguousarray(array, dtype=like.dtype)
 
 
 def has_rows(x: Any) -> bool:

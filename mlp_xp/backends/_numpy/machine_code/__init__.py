@@ -1,6 +1,6 @@
 """Machine code for NumPy: compile, cache and load it.
 
-A kernel call is a record with named fields (`native.jobs`). A table of kernel calls runs without
+A kernel call is a record with named fields (`runtime.tasks`). A table of kernel calls runs without
 the Python interpreter, in one thread or in a thread pool. The pool's threads synchronize within a
 microsecond; threads of a BLAS, OpenMP or Python need 10 to 50 microseconds. Matrix products use our
 own generated code, or SciPy's BLAS. Each thread then calls the BLAS for its part of the result.
@@ -43,9 +43,9 @@ from mlp_xp.backends._numpy.machine_code._cpu import (
     is_zen,
     target_machine,
 )
-from mlp_xp.backends._numpy.native import jobs
-from mlp_xp.backends._numpy.native.jobs import MachineCodeError, Unit, number_of
-from mlp_xp.backends._numpy.native.loops import LOOPS
+from mlp_xp.backends._numpy.runtime import tasks
+from mlp_xp.backends._numpy.runtime.loops import LOOPS
+from mlp_xp.backends._numpy.runtime.tasks import MachineCodeError, Unit, number_of
 from mlp_xp.compiler import llvm
 from mlp_xp.compiler.print_cpu import Loop
 
@@ -63,19 +63,19 @@ _POLL = 0.05  # The interval in seconds at which to check for finished compilers
 _EFFORT = {0: 8} | {
     number_of(kind): effort
     for kind, effort in {
-        jobs.TiledProduct: 14,
-        jobs.GradientLoop: 10,
-        jobs.Softmax: 6,
-        jobs.Copy: 3,
-        jobs.Gather: 4,
-        jobs.AddRows: 2,
-        jobs.ColumnSums: 3,
-        jobs.Pack: 5,
-        jobs.Product: 3,
+        tasks.TiledProduct: 14,
+        tasks.GradientLoop: 10,
+        tasks.Softmax: 6,
+        tasks.Copy: 3,
+        tasks.Gather: 4,
+        tasks.AddRows: 2,
+        tasks.ColumnSums: 3,
+        tasks.Pack: 5,
+        tasks.Product: 3,
     }.items()
 }
 
-_FORMULA = number_of(jobs.FormulaLoop)
+_FORMULA = number_of(tasks.FormulaLoop)
 _addresses: dict[Unit, int] = {}
 _lock = fork_safe_lock()
 
@@ -104,7 +104,7 @@ def addresses(units: Iterable[Unit]) -> dict[Unit, int]:
 
 def all_units() -> list[Unit]:
     """Return all units for this processor."""
-    return jobs.all_units(has_tile=find_tile() is not None, packing=bfloat16_packing())
+    return tasks.all_units(has_tile=find_tile() is not None, packing=bfloat16_packing())
 
 
 def compile_all() -> Path | None:
@@ -114,7 +114,7 @@ def compile_all() -> Path | None:
 
 
 @cache
-def run_jobs() -> Callable[..., int]:
+def run_tasks() -> Callable[..., int]:
     """Return the function that runs tables of kernel calls; it releases the GIL."""
     address = addresses([Unit(0)])[Unit(0)]
     return ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * 5)(address)
@@ -245,7 +245,7 @@ def _key() -> str:
     """Return a hash of everything that the machine code depends on."""
     here = Path(__file__).parent
     digest = hashlib.sha256()
-    shared = (here.parent / "native" / name for name in ("jobs.py", "tuning.py"))
+    shared = (here.parent / "runtime" / name for name in ("tasks.py", "tuning.py"))
     for file in (*sorted(here.glob("*.py")), *shared, Path(llvm.__file__)):
         digest.update(file.read_bytes())
     versions = [metadata.version(name) for name in ("numba", "llvmlite")]

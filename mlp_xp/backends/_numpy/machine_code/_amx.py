@@ -14,7 +14,7 @@ from numba import types
 from numba.core import cgutils
 
 from mlp_xp.backends._numpy.machine_code._intrinsics import call_function, copy, instruction, jit
-from mlp_xp.backends._numpy.native.tuning import AMX_TILE
+from mlp_xp.backends._numpy.runtime.tuning import AMX_TILE
 
 _I8, _I64 = ir.IntType(8), ir.IntType(64)
 _HIGH, _WIDE = AMX_TILE.rows, AMX_TILE.vectors * 16

@@ -18,7 +18,7 @@ from numba import cfunc
 from mlp_xp.backends._numpy.machine_code._cpu import target_machine
 from mlp_xp.backends._numpy.machine_code._entry_points import signature, source
 from mlp_xp.backends._numpy.machine_code._intrinsics import OPTIONS
-from mlp_xp.backends._numpy.native.jobs import Unit
+from mlp_xp.backends._numpy.runtime.tasks import Unit
 
 # The external functions that machine code may call: LLVM intrinsics and C library functions.
 _ALLOWED = re.compile(r"llvm\..*|logf?|sqrtf?|clock_gettime|sched_yield|syscall|mem(cpy|set|move)")

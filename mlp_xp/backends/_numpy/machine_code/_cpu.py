@@ -10,8 +10,8 @@ from typing import Any
 
 from llvmlite import binding
 
-from mlp_xp.backends._numpy.native.jobs import AMX, NUMBERS, PAIRS
-from mlp_xp.backends._numpy.native.tuning import AVX2_TILE, AVX512_TILE, Tile
+from mlp_xp.backends._numpy.runtime.tasks import AMX, NUMBERS, PAIRS
+from mlp_xp.backends._numpy.runtime.tuning import AVX2_TILE, AVX512_TILE, Tile
 from mlp_xp.compiler.llvm import create_machine
 
 

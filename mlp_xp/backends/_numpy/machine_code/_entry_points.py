@@ -43,24 +43,26 @@ from mlp_xp.backends._numpy.machine_code._threads import (
     serve,
     wait_for,
 )
-from mlp_xp.backends._numpy.native import jobs
-from mlp_xp.backends._numpy.native.jobs import HEADER, PICK, TURN, Unit, number_of, record
-from mlp_xp.backends._numpy.native.tuning import (
+from mlp_xp.backends._numpy.runtime import tasks
+from mlp_xp.backends._numpy.runtime.tasks import HEADER, PICK, STEP_RANGE, Unit, number_of, record
+from mlp_xp.backends._numpy.runtime.tuning import (
+    CONTROL,
     IS_ALONE,
-    JOB,
-    MAIL,
     N_THREADS,
     QUIT,
     SCRATCH,
+    TASK,
     TICKET,
 )
 
-_JOB_BYTES = HEADER.itemsize
-_GATHER, _TAKE = map(number_of, (jobs.Gather, jobs.Take))
-_PRODUCT = number_of(jobs.TiledProduct)
-_COLUMN_SUMS_JOB, _GATHER_JOB, _TAKE_JOB = map(record, (jobs.ColumnSums, jobs.Gather, jobs.Take))
-_ADD_ROWS_JOB, _SOFTMAX_JOB = map(record, (jobs.AddRows, jobs.Softmax))
-_COPY_JOB, _GROUP_JOB = map(record, (jobs.Copy, jobs.Group))
+_TASK_BYTES = HEADER.itemsize
+_GATHER, _TAKE = map(number_of, (tasks.Gather, tasks.Take))
+_PRODUCT = number_of(tasks.TiledProduct)
+_COLUMN_SUMS_TASK, _GATHER_TASK, _TAKE_TASK = map(
+    record, (tasks.ColumnSums, tasks.Gather, tasks.Take)
+)
+_ADD_ROWS_TASK, _SOFTMAX_TASK = map(record, (tasks.AddRows, tasks.Softmax))
+_COPY_TASK, _GROUP_TASK = map(record, (tasks.Copy, tasks.Group))
 
 
 def signature(unit: Unit) -> Any:
@@ -73,8 +75,8 @@ def signature(unit: Unit) -> Any:
 def source(unit: Unit) -> Callable[..., Any]:
     """Return the Python function that is compiled for a unit."""
     if unit.kind == 0:
-        return run_jobs
-    return _MAKERS[jobs.KINDS[unit.kind - 1]](bool(unit.is_double), unit.variant)
+        return run_tasks
+    return _MAKERS[tasks.KINDS[unit.kind - 1]](bool(unit.is_double), unit.variant)
 
 
 def _gather(is_double: bool, is_bytes: int) -> Any:
@@ -82,19 +84,19 @@ def _gather(is_double: bool, is_bytes: int) -> Any:
     source = np.uint8 if is_bytes else number
 
     def unit(address, thread, n_threads, scratch):  # type: ignore[no-untyped-def]
-        job = carray(pointer(address), 1, _GATHER_JOB)[0]
-        n, width = job.n_rows, job.width
+        task = carray(pointer(address), 1, _GATHER_TASK)[0]
+        n, width = task.n_rows, task.width
         low, high, left, right = 0, n, 0, width
         if by_columns(width, n_threads):
             left, right = start_of(thread, n_threads, width), start_of(thread + 1, n_threads, width)
         else:
             low, high = start_of(thread, n_threads, n), start_of(thread + 1, n_threads, n)
-        x = carray(pointer(job.source), (job.n_source, width), source)
-        rows = carray(pointer(job.positions), n, np.int32)
-        shift = carray(pointer(job.shift), width, number)
-        scale = carray(pointer(job.scale), width, number)
-        out = carray(pointer(job.out), (n, width), number)
-        has_rows, has_scaling = job.positions != 0, job.shift != 0
+        x = carray(pointer(task.source), (task.n_source, width), source)
+        rows = carray(pointer(task.positions), n, np.int32)
+        shift = carray(pointer(task.shift), width, number)
+        scale = carray(pointer(task.scale), width, number)
+        out = carray(pointer(task.out), (n, width), number)
+        has_rows, has_scaling = task.positions != 0, task.shift != 0
         gather(x, rows, has_rows, shift, scale, has_scaling, out, low, high, left, right)
 
     return unit
@@ -104,23 +106,23 @@ def _column_sums(is_double: bool, _: int) -> Any:
     number = np.float64 if is_double else np.float32
 
     def unit(address, thread, n_threads, scratch):  # type: ignore[no-untyped-def]
-        job = carray(pointer(address), 1, _COLUMN_SUMS_JOB)[0]
-        n = job.n_columns
+        task = carray(pointer(address), 1, _COLUMN_SUMS_TASK)[0]
+        n = task.n_columns
         low, high = start_of(thread, n_threads, n), start_of(thread + 1, n_threads, n)
-        x = carray(pointer(job.x), (job.n_rows, n), number)
-        sum_rows(x, carray(pointer(job.sums), n, number), low, high)
+        x = carray(pointer(task.x), (task.n_rows, n), number)
+        sum_rows(x, carray(pointer(task.sums), n, number), low, high)
 
     return unit
 
 
 def _take(is_double: bool, _: int) -> Any:
     def unit(address, thread, n_threads, scratch):  # type: ignore[no-untyped-def]
-        job = carray(pointer(address), 1, _TAKE_JOB)[0]
-        positions = carray(pointer(job.positions), job.n_rows, np.int32)
-        for i in range(job.n_rows):
-            row = positions[i] if job.positions else i
-            row += job.n_source if row < 0 else 0
-            copy(job.source + 4 * job.width * row, job.out + 4 * job.width * i, job.width)
+        task = carray(pointer(address), 1, _TAKE_TASK)[0]
+        positions = carray(pointer(task.positions), task.n_rows, np.int32)
+        for i in range(task.n_rows):
+            row = positions[i] if task.positions else i
+            row += task.n_source if row < 0 else 0
+            copy(task.source + 4 * task.width * row, task.out + 4 * task.width * i, task.width)
 
     return unit
 
@@ -129,34 +131,34 @@ def _add_rows(is_double: bool, _: int) -> Any:
     number = np.float64 if is_double else np.float32
 
     def unit(address, thread, n_threads, scratch):  # type: ignore[no-untyped-def]
-        job = carray(pointer(address), 1, _ADD_ROWS_JOB)[0]
-        rows = carray(pointer(job.source), (job.n_rows, job.width), number)
-        positions = carray(pointer(job.positions), job.n_rows, np.int32)
-        add_rows(rows, positions, carray(pointer(job.out), (job.n_sums, job.width), number))
+        task = carray(pointer(address), 1, _ADD_ROWS_TASK)[0]
+        rows = carray(pointer(task.source), (task.n_rows, task.width), number)
+        positions = carray(pointer(task.positions), task.n_rows, np.int32)
+        add_rows(rows, positions, carray(pointer(task.out), (task.n_sums, task.width), number))
 
     return unit
 
 
 def _copy(is_double: bool, _: int) -> Any:
     def unit(address, thread, n_threads, scratch):  # type: ignore[no-untyped-def]
-        job = carray(pointer(address), 1, _COPY_JOB)[0]
-        layout = carray(pointer(job.layout), (3, 5), np.int64)
+        task = carray(pointer(address), 1, _COPY_TASK)[0]
+        layout = carray(pointer(task.layout), (3, 5), np.int64)
         n = layout[0, 0]
         low, high = n * thread // n_threads, n * (thread + 1) // n_threads
-        copy_runs(job.n_words, layout, job.source, job.out, low, high)
+        copy_runs(task.n_words, layout, task.source, task.out, low, high)
 
     return unit
 
 
 def _group(is_double: bool, _: int) -> Any:
     def unit(address, thread, n_threads, scratch):  # type: ignore[no-untyped-def]
-        group = carray(pointer(address), 1, _GROUP_JOB)[0]
+        group = carray(pointer(address), 1, _GROUP_TASK)[0]
         first = group.n_parts * thread // n_threads
         last = group.n_parts * (thread + 1) // n_threads
-        for i in range(first * group.n_jobs, last * group.n_jobs):
-            place = group.table + i * _JOB_BYTES
-            job = carray(pointer(place), 1, HEADER)[0]
-            call(job.code, place, 0, 1, scratch)
+        for i in range(first * group.n_tasks, last * group.n_tasks):
+            place = group.table + i * _TASK_BYTES
+            task = carray(pointer(place), 1, HEADER)[0]
+            call(task.code, place, 0, 1, scratch)
 
     return unit
 
@@ -165,39 +167,39 @@ def _softmax(is_double: bool, _: int) -> Any:
     number = np.float64 if is_double else np.float32
 
     def unit(address, thread, n_threads, scratch):  # type: ignore[no-untyped-def]
-        job = carray(pointer(address), 1, _SOFTMAX_JOB)[0]
-        n, k = job.n, job.k
-        logits = carray(pointer(job.logits), (n, k), number)
-        labels = carray(pointer(job.labels), n, np.int32)
-        weights = carray(pointer(job.weights), n, number)
-        smoothing = number(carray(pointer(job.smoothing), 1, np.float64)[0])
-        value = carray(pointer(job.value), 1, number)
-        dlogits = carray(pointer(job.dlogits), (n, k), number)
-        powers = carray(pointer(job.dlogits), n * k, number)
+        task = carray(pointer(address), 1, _SOFTMAX_TASK)[0]
+        n, k = task.n, task.k
+        logits = carray(pointer(task.logits), (n, k), number)
+        labels = carray(pointer(task.labels), n, np.int32)
+        weights = carray(pointer(task.weights), n, number)
+        smoothing = number(carray(pointer(task.smoothing), 1, np.float64)[0])
+        value = carray(pointer(task.value), 1, number)
+        dlogits = carray(pointer(task.dlogits), (n, k), number)
+        powers = carray(pointer(task.dlogits), n * k, number)
         largest = carray(pointer(scratch), SOFTMAX_ROWS, number)
         softmax(
-            logits, labels, weights, job.weights != 0, smoothing, value, dlogits, powers, largest
+            logits, labels, weights, task.weights != 0, smoothing, value, dlogits, powers, largest
         )
 
     return unit
 
 
 _MAKERS: dict[type, Callable[[bool, int], Any]] = {
-    jobs.Product: make_product,
-    jobs.ColumnSums: _column_sums,
-    jobs.Gather: _gather,
-    jobs.Take: _take,
-    jobs.AddRows: _add_rows,
-    jobs.Softmax: _softmax,
-    jobs.Copy: _copy,
-    jobs.Group: _group,
-    jobs.GradientLoop: make_gradient_loop,
-    jobs.Pack: make_pack,
-    jobs.TiledProduct: make_tiled_product,
+    tasks.Product: make_product,
+    tasks.ColumnSums: _column_sums,
+    tasks.Gather: _gather,
+    tasks.Take: _take,
+    tasks.AddRows: _add_rows,
+    tasks.Softmax: _softmax,
+    tasks.Copy: _copy,
+    tasks.Group: _group,
+    tasks.GradientLoop: make_gradient_loop,
+    tasks.Pack: make_pack,
+    tasks.TiledProduct: make_tiled_product,
 }
 
 
-# --- a table of jobs ------------------------------------------------------------------------------
+# --- a table of tasks -----------------------------------------------------------------------------
 
 
 @jit
@@ -205,68 +207,68 @@ def _has_its_rows(address, kind):  # type: ignore[no-untyped-def]
     """Whether all row positions are valid; negative positions count from the end, as in NumPy."""
     if kind != _GATHER and kind != _TAKE:
         return True
-    job = carray(pointer(address), 1, _TAKE_JOB)[0]  # `Gather` starts with the same fields.
-    if job.positions == 0:
+    task = carray(pointer(address), 1, _TAKE_TASK)[0]  # `Gather` starts with the same fields.
+    if task.positions == 0:
         return True
-    rows = carray(pointer(job.positions), job.n_rows, np.int32)
+    rows = carray(pointer(task.positions), task.n_rows, np.int32)
     lowest, highest = np.int64(0), np.int64(-1)
     for i in range(rows.size):
         lowest, highest = min(lowest, rows[i]), max(highest, rows[i])
-    return -job.n_source <= lowest and highest < job.n_source
+    return -task.n_source <= lowest and highest < task.n_source
 
 
-def run_jobs(mail, scratch, turns, n_turns, thread):  # type: ignore[no-untyped-def]
+def run_tasks(control, scratch, ranges, n_ranges, thread):  # type: ignore[no-untyped-def]
     """Run step ranges of tables of kernel calls (thread 0), or help thread 0 (other threads).
 
     Thread 0 is the caller. It runs the kernel calls in order, and the other threads compute parts
-    of each kernel call that is marked as shared. A call with ``n_turns=-1`` stops the other
+    of each kernel call that is marked as shared. A call with ``n_ranges=-1`` stops the other
     threads. Thread 0 announces a kernel call by writing a single integer, the ticket, so threads
     never see an incomplete state.
 
-    ``mail``, with the number of threads at `N_THREADS`, and ``scratch``, with `SCRATCH` bytes per
-    thread, are the addresses of the pool's memory.
-    ``turns``, which only thread 0 uses, is the address of ``n_turns`` records of type `TURN`.
+    ``control``, with the number of threads at `N_THREADS`, and ``scratch``, with `SCRATCH` bytes
+    per thread, are the addresses of the pool's memory. ``ranges``, which only thread 0 uses, is the
+    address of ``n_ranges`` records of type `STEP_RANGE`.
     Return 0, or the address of a kernel call with invalid row positions, before which the run
     stops.
     """
-    letters = carray(pointer(mail), MAIL, np.int64)
-    n_threads, ticket = letters[N_THREADS], letters[TICKET]
+    control_words = carray(pointer(control), CONTROL, np.int64)
+    n_threads, ticket = control_words[N_THREADS], control_words[TICKET]
     if thread > 0:
-        serve(mail, thread, n_threads, scratch)
+        serve(control, thread, n_threads, scratch)
         return 0
-    if n_turns < 0:
-        publish(mail, QUIT)
+    if n_ranges < 0:
+        publish(control, QUIT)
         return 0
-    turn_table = carray(pointer(turns), n_turns, TURN)
-    for number in range(n_turns):
-        turn = turn_table[number]
-        pick_table = carray(pointer(turn.picks), turn.n_picks, PICK)
-        for step in range(turn.start, turn.stop):
+    ranges_ = carray(pointer(ranges), n_ranges, STEP_RANGE)
+    for number in range(n_ranges):
+        steps = ranges_[number]
+        pick_table = carray(pointer(steps.picks), steps.n_picks, PICK)
+        for step in range(steps.start, steps.stop):
             start, has_shared = nanoseconds() if n_threads > 1 else 0, False
-            for i in range(turn.n_picks):
+            for i in range(steps.n_picks):
                 pick = pick_table[i]
                 source = pick.source + step * pick.source_stride
                 copy(source, pick.target + step * pick.target_stride, pick.n_words)
-            for i in range(turn.n_jobs):
-                address = turn.table + i * _JOB_BYTES
-                job = carray(pointer(address), 1, HEADER)[0]
-                if not _has_its_rows(address, job.kind):
+            for i in range(steps.n_tasks):
+                address = steps.table + i * _TASK_BYTES
+                task = carray(pointer(address), 1, HEADER)[0]
+                if not _has_its_rows(address, task.kind):
                     return address
-                n_working = n_threads if job.is_shared else 1
+                n_working = n_threads if task.is_shared else 1
                 has_shared |= n_working > 1
-                if n_working > 1 and letters[IS_ALONE]:
+                if n_working > 1 and control_words[IS_ALONE]:
                     for part in range(n_threads):
-                        call(job.code, address, part, n_threads, scratch + part * SCRATCH)
+                        call(task.code, address, part, n_threads, scratch + part * SCRATCH)
                 elif n_working > 1:
-                    letters[JOB] = address
+                    control_words[TASK] = address
                     ticket += 1
-                    publish(mail, ticket)
-                    run_parts(mail, ticket, 0, n_threads, scratch)
-                    wait_for(mail, ticket, n_threads)
+                    publish(control, ticket)
+                    run_parts(control, ticket, 0, n_threads, scratch)
+                    wait_for(control, ticket, n_threads)
                 else:
-                    call(job.code, address, 0, 1, scratch)
-                if job.kind == _PRODUCT and n_working > 1:
+                    call(task.code, address, 0, 1, scratch)
+                if task.kind == _PRODUCT and n_working > 1:
                     add_parts(address, n_working, scratch)
             if has_shared:
-                choose_threads(letters, n_threads, turn.table, nanoseconds() - start)
+                choose_threads(control_words, n_threads, steps.table, nanoseconds() - start)
     return 0

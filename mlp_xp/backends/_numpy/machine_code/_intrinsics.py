@@ -65,11 +65,11 @@ def pointer(builder, address):  # type: ignore[no-untyped-def]
 
 
 @instruction(types.void)
-def call(builder, code, job, thread, n_threads, scratch):  # type: ignore[no-untyped-def]
+def call(builder, code, task, thread, n_threads, scratch):  # type: ignore[no-untyped-def]
     """Call the machine code at an address."""
     kind = ir.FunctionType(_VOID, [_I64] * 4)
     function = builder.inttoptr(code, kind.as_pointer())
-    builder.call(function, [job, thread, n_threads, scratch])
+    builder.call(function, [task, thread, n_threads, scratch])
 
 
 @instruction(types.int64)

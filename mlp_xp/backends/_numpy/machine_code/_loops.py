@@ -18,16 +18,16 @@ from mlp_xp.backends._numpy.machine_code._intrinsics import (
     power_of_two,
 )
 from mlp_xp.backends._numpy.machine_code._products import make_gradient
-from mlp_xp.backends._numpy.native.jobs import (
+from mlp_xp.backends._numpy.runtime.tasks import (
     MOST_ARRAYS,
     WORDS,
     FormulaLoop,
     GradientLoop,
     record,
 )
-from mlp_xp.backends._numpy.native.tuning import LEAST_PACKED, PANEL, SCRATCH
+from mlp_xp.backends._numpy.runtime.tuning import LEAST_PACKED, PANEL, SCRATCH
 
-_GRADIENT_JOB = record(GradientLoop)
+_GRADIENT_TASK = record(GradientLoop)
 # Where a loop's numbers of rows, columns and elements, and its arrays are in its record.
 _WORDS = list(record(FormulaLoop).names or ())
 _ROWS, _COLUMNS, _SIZE = map(_WORDS.index, ("n_rows", "n_columns", "size"))
@@ -193,36 +193,36 @@ def make_gradient_loop(is_double: bool, _: int) -> Any:
     gradient: Any = make_gradient(is_double)
 
     def unit(address, thread, n_threads, scratch):  # type: ignore[no-untyped-def]
-        job = carray(pointer(address), 1, _GRADIENT_JOB)[0]
-        width, n_samples = job.width, job.n_samples
-        strides = carray(pointer(job.strides), _N_ARRAYS, np.int64)
-        given = carray(pointer(job.table), WORDS, np.int64)
+        task = carray(pointer(address), 1, _GRADIENT_TASK)[0]
+        width, n_samples = task.width, task.n_samples
+        strides = carray(pointer(task.strides), _N_ARRAYS, np.int64)
+        given = carray(pointer(task.table), WORDS, np.int64)
         panel, record_ = scratch + SCRATCH // 2, scratch + SCRATCH - 8 * WORDS
         loop = carray(pointer(record_), WORDS, np.int64)
-        copy(job.table, record_, 2 * WORDS)
-        loop[_ARRAYS + job.place] = scratch
-        at_once = at_least_one(job.n_rows * job.n_blocks)
-        low = part_of(thread, n_threads, job.fan_in, at_once)
-        high = part_of(thread + 1, n_threads, job.fan_in, at_once)
+        copy(task.table, record_, 2 * WORDS)
+        loop[_ARRAYS + task.place] = scratch
+        at_once = at_least_one(task.n_rows * task.n_blocks)
+        low = part_of(thread, n_threads, task.fan_in, at_once)
+        high = part_of(thread + 1, n_threads, task.fan_in, at_once)
         for first in range(low, high, at_once):
             end = min(first + at_once, high)
             for k in range(first, end, PANEL):
-                left, distance, rows = job.x + size_of * k, job.fan_in, min(PANEL, end - k)
-                if job.panel or width >= LEAST_PACKED:
+                left, distance, rows = task.x + size_of * k, task.fan_in, min(PANEL, end - k)
+                if task.panel or width >= LEAST_PACKED:
                     place = (k - low) % PANEL
                     if place == 0:
                         n_packed = min(PANEL, high - k)
                         _pack(left, distance, n_packed, panel, n_samples, size_of)
                     left, distance = panel + size_of * place, PANEL
                 out = scratch + size_of * (k - first) * width
-                gradient(left, distance, job.dy, job.panel, out, rows, width, n_samples)
-            block = first // at_least_one(job.n_rows)
+                gradient(left, distance, task.dy, task.panel, out, rows, width, n_samples)
+            block = first // at_least_one(task.n_rows)
             for i in range(_N_ARRAYS):
-                if i != job.place:
+                if i != task.place:
                     loop[_ARRAYS + i] = given[_ARRAYS + i] + strides[i] * block
             n = (end - first) * width
-            loop[_ROWS] = -(-(end - first) // at_least_one(job.n_rows))
-            loop[_COLUMNS], loop[_SIZE] = min(n, job.n_rows * width), n
+            loop[_ROWS] = -(-(end - first) // at_least_one(task.n_rows))
+            loop[_COLUMNS], loop[_SIZE] = min(n, task.n_rows * width), n
             call(loop[0], record_, 0, 1, scratch)
 
     return unit

@@ -17,11 +17,11 @@ from numba import carray, types
 from mlp_xp.backends._numpy.machine_code._intrinsics import instruction, part_of, pointer
 from mlp_xp.backends._numpy.machine_code._tile import VECTOR_BYTES
 from mlp_xp.backends._numpy.machine_code._vectors import Vectors
-from mlp_xp.backends._numpy.native.jobs import AMX, Pack, record
+from mlp_xp.backends._numpy.runtime.tasks import AMX, Pack, record
 
 __all__ = ["make_pack"]
 
-_PACK_JOB = record(Pack)
+_PACK_TASK = record(Pack)
 # The number of columns packed together: a multiple of each panel width and of a cache line.
 _STRIPE = 96
 # The number of bfloat16 numbers in a row of an AMX tile.
@@ -48,37 +48,37 @@ def make_pack(is_double: bool, in_pairs: int) -> Any:
         _Block(Vectors(builder, number, VECTOR_BYTES), in_pairs, *values).write()
 
     def pack(address, thread, n_threads, scratch):  # type: ignore[no-untyped-def]
-        job = carray(pointer(address), 1, _PACK_JOB)[0]
-        top, bottom, left, right = 0, job.n_rows, 0, job.n_columns
+        task = carray(pointer(address), 1, _PACK_TASK)[0]
+        top, bottom, left, right = 0, task.n_rows, 0, task.n_columns
         # The height and width of the padded matrix, counted in steps.
         down = -(-bottom // multiple) * multiple // per_step
         across = -(-right // multiple) * multiple // per_step
         if right >= bottom:
-            left = part_of(thread, n_threads, job.n_columns, _STRIPE)
-            right = part_of(thread + 1, n_threads, job.n_columns, _STRIPE)
+            left = part_of(thread, n_threads, task.n_columns, _STRIPE)
+            right = part_of(thread + 1, n_threads, task.n_columns, _STRIPE)
         else:
-            top = part_of(thread, n_threads, job.n_rows, _STRIPE)
-            bottom = part_of(thread + 1, n_threads, job.n_rows, _STRIPE)
+            top = part_of(thread, n_threads, task.n_rows, _STRIPE)
+            bottom = part_of(thread + 1, n_threads, task.n_rows, _STRIPE)
         # Panels of columns are padded with zero rows to whole AMX tiles.
-        end = -(-bottom // _TILE) * _TILE if is_amx and job.columns else bottom
+        end = -(-bottom // _TILE) * _TILE if is_amx and task.columns else bottom
         for stripe in range(left, right, _STRIPE):
             for row in range(top, end, lanes):
                 for column in range(stripe, min(stripe + _STRIPE, right), lanes * per_step):
                     emit(
-                        job.source + size * (row * job.ld + column),
-                        job.ld,
+                        task.source + size * (row * task.ld + column),
+                        task.ld,
                         row,
                         column,
                         bottom - row,
                         right - column,
                         down,
                         across,
-                        job.columns,
-                        job.columns_width,
-                        job.rows if row < bottom else 0,
-                        job.rows_width,
-                        job.lines if row < bottom else 0,
-                        job.lines_ld,
+                        task.columns,
+                        task.columns_width,
+                        task.rows if row < bottom else 0,
+                        task.rows_width,
+                        task.lines if row < bottom else 0,
+                        task.lines_ld,
                     )
 
     return pack

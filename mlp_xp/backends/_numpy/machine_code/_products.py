@@ -20,7 +20,7 @@ from mlp_xp.backends._numpy.machine_code._intrinsics import (
     start_of,
 )
 from mlp_xp.backends._numpy.machine_code._tile import ROWS, VECTOR_BYTES, VECTORS, make_tile
-from mlp_xp.backends._numpy.native.jobs import (
+from mlp_xp.backends._numpy.runtime.tasks import (
     AMX,
     FEW_ROWS,
     MAY_SPLIT_STEPS,
@@ -28,9 +28,9 @@ from mlp_xp.backends._numpy.native.jobs import (
     TiledProduct,
     record,
 )
-from mlp_xp.backends._numpy.native.tuning import AMX_TILE, LEAST_COLUMNS, SCRATCH
+from mlp_xp.backends._numpy.runtime.tuning import AMX_TILE, LEAST_COLUMNS, SCRATCH
 
-_PRODUCT_JOB, _TILED_JOB = record(Product), record(TiledProduct)
+_PRODUCT_TASK, _TILED_TASK = record(Product), record(TiledProduct)
 
 _I8, _I32, _I64 = map(ir.IntType, (8, 32, 64))
 
@@ -78,20 +78,20 @@ def by_columns(width, n_threads):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _splits_steps(job, n_threads):  # type: ignore[no-untyped-def]
+def _splits_steps(task, n_threads):  # type: ignore[no-untyped-def]
     """Whether each thread multiplies some columns of A by the corresponding rows of B.
 
     These columns and rows are in the thread's cache, since it has gathered or updated them.
     """
-    return job.way == MAY_SPLIT_STEPS and by_columns(job.n_steps, n_threads)
+    return task.way == MAY_SPLIT_STEPS and by_columns(task.n_steps, n_threads)
 
 
 @jit
 def add_parts(address, n_threads, scratch):  # type: ignore[no-untyped-def]
     """Add the threads' parts of a product whose sums were split among them."""
-    job = carray(pointer(address), 1, _TILED_JOB)[0]
-    if _splits_steps(job, n_threads):
-        total = carray(pointer(job.c), job.m * job.n, np.float32)
+    task = carray(pointer(address), 1, _TILED_TASK)[0]
+    if _splits_steps(task, n_threads):
+        total = carray(pointer(task.c), task.m * task.n, np.float32)
         for thread in range(1, n_threads):
             _add_rows(total, carray(pointer(scratch + thread * SCRATCH), total.size, np.float32))
 
@@ -141,25 +141,25 @@ def _make_few_rows(is_double: bool) -> Any:
     number, size = (np.float64, 8) if is_double else (np.float32, 4)
 
     @jit
-    def few_rows(job, left, right):  # type: ignore[no-untyped-def]
+    def few_rows(task, left, right):  # type: ignore[no-untyped-def]
         """Write columns of C; if B is transposed, each element is the dot product of two rows."""
         n = right - left
-        for i in range(job.m):
-            c = carray(pointer(job.c + size * (i * job.ldc + left)), n, number)
+        for i in range(task.m):
+            c = carray(pointer(task.c + size * (i * task.ldc + left)), n, number)
             c[:] = 0
-            if job.bias:
-                _add_rows(c, carray(pointer(job.bias + size * left), n, number))
-            if job.b_step == 1:
-                x = carray(pointer(job.a + size * i * job.a_row), job.n_steps, number)
+            if task.bias:
+                _add_rows(c, carray(pointer(task.bias + size * left), n, number))
+            if task.b_step == 1:
+                x = carray(pointer(task.a + size * i * task.a_row), task.n_steps, number)
                 for j in range(n):
-                    place = job.b + size * (left + j) * job.b_column
-                    c[j] += _dot(x, carray(pointer(place), job.n_steps, number))
-        if job.b_step != 1:
-            for step in range(job.n_steps):
-                row = carray(pointer(job.b + size * (step * job.b_step + left)), n, number)
-                for i in range(job.m):
-                    place = job.a + size * (i * job.a_row + step)
-                    c = carray(pointer(job.c + size * (i * job.ldc + left)), n, number)
+                    place = task.b + size * (left + j) * task.b_column
+                    c[j] += _dot(x, carray(pointer(place), task.n_steps, number))
+        if task.b_step != 1:
+            for step in range(task.n_steps):
+                row = carray(pointer(task.b + size * (step * task.b_step + left)), n, number)
+                for i in range(task.m):
+                    place = task.a + size * (i * task.a_row + step)
+                    c = carray(pointer(task.c + size * (i * task.ldc + left)), n, number)
                     _add_multiple(c, carray(pointer(place), 1, number)[0], row)
 
     return few_rows
@@ -193,29 +193,29 @@ def make_tiled_product(is_double: bool, in_pairs: int) -> Any:
     tile_width, few_rows = _make_tile_width(is_double), _make_few_rows(is_double)
 
     def product(address, thread, n_threads, scratch):  # type: ignore[no-untyped-def]
-        job = carray(pointer(address), 1, _TILED_JOB)[0]
-        c, ldc, bias, width, n = job.c, job.ldc, job.bias, job.width, job.n
-        top, bottom, left, right, low, high = 0, job.m, 0, n, 0, job.n_steps
-        if _splits_steps(job, n_threads):
+        task = carray(pointer(address), 1, _TILED_TASK)[0]
+        c, ldc, bias, width, n = task.c, task.ldc, task.bias, task.width, task.n
+        top, bottom, left, right, low, high = 0, task.m, 0, n, 0, task.n_steps
+        if _splits_steps(task, n_threads):
             low, high = start_of(thread, n_threads, high), start_of(thread + 1, n_threads, high)
             if thread > 0:  # `add_parts` adds this part later.
                 c, bias = scratch, 0
-        elif job.way == FEW_ROWS or (
-            (job.m <= n) if width == 0 else (job.m < 2 * tile_rows * n_threads)
+        elif task.way == FEW_ROWS or (
+            (task.m <= n) if width == 0 else (task.m < 2 * tile_rows * n_threads)
         ):
             multiple = width if width else 16
             left = part_of(thread, n_threads, n, multiple)
             right = part_of(thread + 1, n_threads, n, multiple)
         else:
-            top = part_of(thread, n_threads, job.m, tile_rows)
-            bottom = part_of(thread + 1, n_threads, job.m, tile_rows)
-        if job.way == FEW_ROWS:
-            few_rows(job, left, right)
+            top = part_of(thread, n_threads, task.m, tile_rows)
+            bottom = part_of(thread + 1, n_threads, task.m, tile_rows)
+        if task.way == FEW_ROWS:
+            few_rows(task, left, right)
             return
         width = at_least_one(width if width else tile_width(right - left))
-        steps_at_once, depth = at_least_one(job.steps_at_once), at_least_one(job.depth)
-        rows_at_once = at_least_one(job.rows_at_once)
-        columns_at_once = max(width, job.columns_at_once)
+        steps_at_once, depth = at_least_one(task.steps_at_once), at_least_one(task.depth)
+        rows_at_once = at_least_one(task.rows_at_once)
+        columns_at_once = max(width, task.columns_at_once)
         for first in range(low, high, steps_at_once):
             last = min(first + steps_at_once, high)
             for j_first in range(left, right, columns_at_once):
@@ -226,19 +226,19 @@ def make_tiled_product(is_double: bool, in_pairs: int) -> Any:
                         n_steps, is_first = min(depth, last - step), step == low
                         for j in range(j_first, j_end, width):
                             columns = min(width, right - j)
-                            b = job.b + size * (j * job.b_column + step * job.b_step)
+                            b = task.b + size * (j * task.b_column + step * task.b_step)
                             row = bias + size * j if bias else 0
                             for i in range(i_first, i_end, tile_rows):
-                                a = job.a + size * (i * job.a_tile + step * job.a_step)
+                                a = task.a + size * (i * task.a_tile + step * task.a_step)
                                 place = c + size * (i * ldc + j)
                                 start, start_row = (row, 0) if is_first else (place, ldc)
                                 tile(
                                     a,
-                                    job.a_row,
-                                    job.a_step,
+                                    task.a_row,
+                                    task.a_step,
                                     min(tile_rows, i_end - i),
                                     b,
-                                    job.b_step,
+                                    task.b_step,
                                     columns,
                                     n_steps,
                                     place,
@@ -266,9 +266,17 @@ def make_product(is_double: bool, _: int = 0) -> Any:
     blas = _make_blas(ir.DoubleType() if is_double else ir.FloatType())
 
     def product(address, thread, n_threads, scratch):  # type: ignore[no-untyped-def]
-        job = carray(pointer(address), 1, _PRODUCT_JOB)[0]
-        ta, tb, m, n, k = job.transpose_a, job.transpose_b, job.m, job.n, job.k
-        a, lda, b, ldb, c, ldc, bias = job.a, job.lda, job.b, job.ldb, job.c, job.ldc, job.bias
+        task = carray(pointer(address), 1, _PRODUCT_TASK)[0]
+        ta, tb, m, n, k = task.transpose_a, task.transpose_b, task.m, task.n, task.k
+        a, lda, b, ldb, c, ldc, bias = (
+            task.a,
+            task.lda,
+            task.b,
+            task.ldb,
+            task.c,
+            task.ldc,
+            task.bias,
+        )
         if m > n:
             low, high = start_of(thread, n_threads, m), start_of(thread + 1, n_threads, m)
             a += low * size * (1 if ta else lda)
@@ -283,7 +291,7 @@ def make_product(is_double: bool, _: int = 0) -> Any:
         if m == 0 or n == 0:
             return
         # Fortran reads each matrix as its transpose, so compute C^T = B^T A^T.
-        blas(job.blas, tb, ta, n, m, k, b, ldb, a, lda, c, ldc)
+        blas(task.blas, tb, ta, n, m, k, b, ldb, a, lda, c, ldc)
         if bias:
             row = carray(pointer(bias), n, number)
             for i in range(m):

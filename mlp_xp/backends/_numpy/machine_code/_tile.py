@@ -20,7 +20,7 @@ from numba import njit, types
 from mlp_xp.backends._numpy.machine_code._cpu import find_tile
 from mlp_xp.backends._numpy.machine_code._intrinsics import OPTIONS, instruction
 from mlp_xp.backends._numpy.machine_code._vectors import Vectors
-from mlp_xp.backends._numpy.native.tuning import AVX512_TILE
+from mlp_xp.backends._numpy.runtime.tuning import AVX512_TILE
 
 TILE = find_tile() or AVX512_TILE
 ROWS, VECTORS, VECTOR_BYTES = TILE.rows, TILE.vectors, TILE.vector_bytes

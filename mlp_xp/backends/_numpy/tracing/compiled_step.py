@@ -21,8 +21,8 @@ import numpy as np
 
 from mlp_xp._utils.signals.forks import between_forks
 from mlp_xp._utils.tree import leaves, rebuild
-from mlp_xp.backends._numpy.native.memory import joined
-from mlp_xp.backends._numpy.native.thread_pool import has_pool, machine_code_error, runner
+from mlp_xp.backends._numpy.runtime.memory import joined
+from mlp_xp.backends._numpy.runtime.thread_pool import has_pool, machine_code_error, runner
 from mlp_xp.backends._numpy.tracing.program import Program
 from mlp_xp.backends._numpy.tracing.traced import STEP, Traced
 
@@ -137,9 +137,9 @@ class Compiled:
             return state, None
         if state is not plan.state:
             plan.adopt(state, stays=self.state_stays)
-        has_jobs = has_pool()
+        has_tasks = has_pool()
         for program in plan.programs:
-            if program.has_jobs == has_jobs and program.accepts(flat):
+            if program.has_tasks == has_tasks and program.accepts(flat):
                 return plan.state, program
         written = self._write(plan, arguments, flat)
         if written is not None:
@@ -202,8 +202,8 @@ class CompiledLoop(Compiled):
         return self._run(start, stop, state, arguments, leaves(arguments))
 
     @between_forks
-    def run_turns(
-        self, turns: Sequence[tuple[int, int, int]], state: Any, parts: Sequence[tuple[Any, ...]]
+    def run_ranges(
+        self, ranges: Sequence[tuple[int, int, int]], state: Any, parts: Sequence[tuple[Any, ...]]
     ) -> Any:
         """Run step ranges in order, if possible in one call of machine code.
 
@@ -214,14 +214,14 @@ class CompiledLoop(Compiled):
         for arguments in parts if has_pool() else ():
             state, program = self._prepare(state, arguments, leaves(arguments))
             programs.append(program)
-        for part, start, stop in turns if programs else ():
+        for part, start, stop in ranges if programs else ():
             program = programs[part]
             table = None if program is None else program.step_range(start, stop)
             found += [] if table is None else [table]
-        if len(found) == len(turns):
+        if len(found) == len(ranges):
             runner()(np.concatenate(found))
             return state
-        for part, start, stop in turns:
+        for part, start, stop in ranges:
             state = self(start, stop, state, *parts[part])
         return state
 

@@ -7,55 +7,55 @@ from typing import Any
 
 import numpy as np
 
-from mlp_xp.backends._numpy.native.jobs import (
+from mlp_xp.backends._numpy.runtime.tasks import (
     MOST_ARRAYS,
     FormulaLoop,
     GradientLoop,
     Group,
-    Job,
+    Task,
     TiledProduct,
     address,
 )
-from mlp_xp.backends._numpy.native.thread_pool import find_tile
-from mlp_xp.backends._numpy.native.tuning import SCRATCH, fits_in_update
+from mlp_xp.backends._numpy.runtime.thread_pool import find_tile
+from mlp_xp.backends._numpy.runtime.tuning import SCRATCH, fits_in_update
 from mlp_xp.backends._numpy.tracing.joining import is_free
 from mlp_xp.backends._numpy.tracing.traced import Memory, value_of
 from mlp_xp.compiler.kernel import FULL, SCALAR
 
 
 def fused(
-    jobs: Sequence[Job], nest: Callable[[list[Job]], np.ndarray], *, is_last: bool = False
-) -> list[Job]:
+    tasks: Sequence[Task], nest: Callable[[list[Task]], np.ndarray], *, is_last: bool = False
+) -> list[Task]:
     """Remove the products x^T dy that a later loop can compute; return the remaining calls.
 
     The loop computes and uses a few rows of a gradient x^T dy at a time, without writing them to
     memory. This is only possible if no other call uses the gradient or changes x or dy. ``nest``
     makes a table of calls that others refer to.
     """
-    found = list(jobs)
-    for job in jobs:
-        if _can_be_fused(job) and is_free(job.fields.c, is_last=is_last):
-            place = found.index(job)
-            users = [i for i in range(place + 1, len(found)) if _uses(found[i], job.fields)]
-            loop = _gradient_loop(found[users[0]], job.fields, nest) if len(users) == 1 else None
+    found = list(tasks)
+    for task in tasks:
+        if _can_be_fused(task) and is_free(task.fields.c, is_last=is_last):
+            place = found.index(task)
+            users = [i for i in range(place + 1, len(found)) if _uses(found[i], task.fields)]
+            loop = _gradient_loop(found[users[0]], task.fields, nest) if len(users) == 1 else None
             if loop is not None:
                 found[users[0]] = loop
                 del found[place]
     return found
 
 
-def _uses(job: Job, product: TiledProduct) -> bool:
+def _uses(task: Task, product: TiledProduct) -> bool:
     """Whether a later call uses a product's result, or changes its operands."""
-    if isinstance(job.fields, Group):  # Its calls are in another table.
+    if isinstance(task.fields, Group):  # Its calls are in another table.
         return True
-    used = [(x, product.c) for x in (*job.fields, *job.others) if isinstance(x, Memory)]
-    return any(_overlap(*pair) for pair in [*used, *_changed(job, product)])
+    used = [(x, product.c) for x in (*task.fields, *task.others) if isinstance(x, Memory)]
+    return any(_overlap(*pair) for pair in [*used, *_changed(task, product)])
 
 
-def _changed(job: Job, product: TiledProduct) -> Iterator[tuple[Any, Any]]:
+def _changed(task: Task, product: TiledProduct) -> Iterator[tuple[Any, Any]]:
     """Yield each array that a call writes, and each operand of a product."""
-    is_loop = isinstance(job.fields, FormulaLoop)
-    written = job.fields.results if is_loop else [getattr(job.fields, "out", 0)]
+    is_loop = isinstance(task.fields, FormulaLoop)
+    written = task.fields.results if is_loop else [getattr(task.fields, "out", 0)]
     written = [out for out in written if isinstance(out, Memory)]
     yield from ((out, factor) for out in written for factor in (product.a, product.b))
 
@@ -65,12 +65,12 @@ def _overlap(a: Any, b: Any) -> bool:
 
 
 def _gradient_loop(
-    job: Job, product: TiledProduct, nest: Callable[[list[Job]], np.ndarray]
-) -> Job | None:
+    task: Task, product: TiledProduct, nest: Callable[[list[Task]], np.ndarray]
+) -> Task | None:
     """Return the call that computes a product and its loop, or None if there is none."""
-    loop = job.fields
+    loop = task.fields
     tile = find_tile()
-    if not (isinstance(loop, FormulaLoop) and job.is_shared) or tile is None:
+    if not (isinstance(loop, FormulaLoop) and task.is_shared) or tile is None:
         return None
     kernel, width = loop.loop, product.n
     row_bytes = width * product.c.value.itemsize
@@ -87,7 +87,7 @@ def _gradient_loop(
         and loop.size == product.m * width
         and (not kernel.sums_rows or loop.n_columns == n_rows * width)
         and n_rows * row_bytes <= SCRATCH // 2
-        and not any(_overlap(*pair) for pair in _changed(job, product))
+        and not any(_overlap(*pair) for pair in _changed(task, product))
     )
     if not is_known:
         return None
@@ -100,7 +100,7 @@ def _gradient_loop(
         strides[i] = n * array.dtype.itemsize
     fields = GradientLoop(
         is_double=product.is_double,
-        table=nest([job._replace(is_shared=False)]),
+        table=nest([task._replace(is_shared=False)]),
         strides=strides,
         place=places[0],
         n_rows=n_rows,
@@ -112,11 +112,11 @@ def _gradient_loop(
         width=width,
         fan_in=product.m,
     )
-    return Job(fields, True, (*loop.arrays, *job.others))
+    return Task(fields, True, (*loop.arrays, *task.others))
 
 
-def _can_be_fused(job: Job) -> bool:
-    product = job.fields
+def _can_be_fused(task: Task) -> bool:
+    product = task.fields
     if not isinstance(product, TiledProduct) or product.in_pairs:
         return False
     is_movable = getattr(product.a, "find_view", None) or getattr(product.b, "find_view", None)

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from mlp_xp.backends._numpy.native.jobs import (
+from mlp_xp.backends._numpy.runtime.tasks import (
     MOST_ARRAYS,
     FormulaLoop,
-    Job,
+    Task,
     address,
     formula_loop,
 )
@@ -34,26 +34,26 @@ from mlp_xp.compiler.kernel import (
 Span = tuple[int, int]
 
 
-def joined(jobs: Sequence[Job], *, is_last: bool = False) -> list[Job]:
+def joined(tasks: Sequence[Task], *, is_last: bool = False) -> list[Task]:
     """Return kernel calls in which neighboring loops are joined.
 
     Results in pooled memory are not written if nothing reads them: neither a later call nor a
     traced array, which the rest of the step could use unless these are its last calls.
     """
-    parts: list[Job | _Joined] = []
+    parts: list[Task | _Joined] = []
     first = 0  # The first part of the loops that no other call divides.
-    for job in jobs:
-        if isinstance(job.fields, FormulaLoop):
-            _place(_Joined(job), parts, first)
+    for task in tasks:
+        if isinstance(task.fields, FormulaLoop):
+            _place(_Joined(task), parts, first)
         else:
-            parts.append(job)
+            parts.append(task)
             first = len(parts)
     later: list[Span] = []  # What later calls may read.
-    remaining: list[Job] = []
+    remaining: list[Task] = []
     for part in reversed(parts):
         found = part.calls(later, is_last=is_last) if isinstance(part, _Joined) else [part]
         remaining += found[::-1]
-        later += [span for job in found for span in _spans(job)]
+        later += [span for task in found for span in _spans(task)]
     return remaining[::-1]
 
 
@@ -71,11 +71,11 @@ def _place(loop: _Joined, parts: list[Any], first: int) -> None:
 class _Joined:
     """Loops that are computed as one, of which there may be only one yet."""
 
-    def __init__(self, job: Job) -> None:
-        self.jobs = [job]
-        fields = job.fields
+    def __init__(self, task: Task) -> None:
+        self.tasks = [task]
+        fields = task.fields
         kernel: Kernel = fields.loop
-        self.is_shared, self.sums_rows = job.is_shared, kernel.sums_rows
+        self.is_shared, self.sums_rows = task.is_shared, kernel.sums_rows
         self.size = fields.size
         self.grid = None if kernel.is_flat else fields.grid
         arrays = fields.arrays
@@ -144,7 +144,7 @@ class _Joined:
 
     def take(self, other: _Joined) -> None:
         """Compute another loop, too."""
-        self.jobs += other.jobs
+        self.tasks += other.tasks
         same = {}
         for key, (array, layout, node) in other.inputs.items():
             own = self.written.get(key)
@@ -160,7 +160,7 @@ class _Joined:
         self.sums_rows |= other.sums_rows
         self.grid = self.grid or other.grid
 
-    def calls(self, later: Sequence[Span], *, is_last: bool) -> list[Job]:
+    def calls(self, later: Sequence[Span], *, is_last: bool) -> list[Task]:
         """Return the kernel call without results that nothing reads, if anything is left.
 
         Return a call for each loop if one would have too many arrays.
@@ -180,7 +180,7 @@ class _Joined:
         same = {node: input_node(i, node.dtype) for i, (_, _, node) in enumerate(used.values())}
         nodes = replaced(wanted, same)
         if len(used) + len(wanted) > MOST_ARRAYS:
-            return self.jobs
+            return self.tasks
         positions = list(used)
         kernel = Kernel(
             tuple(same.values()),
@@ -194,7 +194,7 @@ class _Joined:
         arrays += [] if total is None else [total[0]]
         given = [array for array, *_ in used.values()]
         fields = formula_loop(kernel, self.grid or (1, self.size), given, arrays, self.size)
-        return [Job(fields, self.is_shared)]
+        return [Task(fields, self.is_shared)]
 
 
 def is_free(array: Any, *, is_last: bool = False) -> bool:
@@ -229,6 +229,6 @@ def _clash(own: Iterable[tuple[Any, Span]], others: Iterable[tuple[Any, Span]]) 
     )
 
 
-def _spans(job: Job) -> Iterator[Span]:
+def _spans(task: Task) -> Iterator[Span]:
     """Yield the memory that a kernel call may read."""
-    yield from (_span(x) for x in (*job.fields, *job.others) if isinstance(x, Memory))
+    yield from (_span(x) for x in (*task.fields, *task.others) if isinstance(x, Memory))

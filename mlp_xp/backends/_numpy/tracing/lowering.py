@@ -21,17 +21,17 @@ from mlp_xp.backends._numpy.kernels.formulas import (
     layout,
     reduction_loop,
 )
-from mlp_xp.backends._numpy.kernels.products import LEAST_PRODUCTS, choose_packed, product_jobs
+from mlp_xp.backends._numpy.kernels.products import LEAST_PRODUCTS, choose_packed, product_tasks
 from mlp_xp.backends._numpy.kernels.views import arrange, merge_axes
-from mlp_xp.backends._numpy.kernels.writing import has_rows, is_plain
-from mlp_xp.backends._numpy.native.jobs import (
+from mlp_xp.backends._numpy.kernels.writing import are_contiguous, has_rows
+from mlp_xp.backends._numpy.runtime.tasks import (
     ColumnSums,
     Copy,
-    Job,
     Take,
+    Task,
     address,
 )
-from mlp_xp.backends._numpy.native.tuning import LEAST_NUMBERS, rows_of_block
+from mlp_xp.backends._numpy.runtime.tuning import LEAST_NUMBERS, rows_of_block
 from mlp_xp.backends._numpy.tracing.operations import copy_in_order
 from mlp_xp.backends._numpy.tracing.traced import Traced, value_of
 from mlp_xp.compiler.elementary import EXPRESSIONS, LOGICAL
@@ -99,7 +99,7 @@ def _are_same(x: Any, out: Traced) -> bool:
 
 def _multiply(a: Any, b: Any, out: Traced) -> bool:
     """Record the product of two matrices, or of the matrices in two stacks."""
-    if not _are_arrays(a, b) or min(a.ndim, b.ndim) < 2 or out.size == 0 or not is_plain(out):
+    if not _are_arrays(a, b) or min(a.ndim, b.ndim) < 2 or out.size == 0 or not are_contiguous(out):
         return False
     if a.dtype != out.dtype or b.dtype != out.dtype or any(_share_memory(x, out) for x in (a, b)):
         return False
@@ -115,12 +115,12 @@ def _multiply(a: Any, b: Any, out: Traced) -> bool:
     parts = []
     for factors in ((a[k], b[k], out[k]) for k in places):
         packed = choose_packed(*factors, ta=ta, tb=tb)
-        parts.append(product_jobs(*factors, packed, ta=ta, tb=tb))
+        parts.append(product_tasks(*factors, packed, ta=ta, tb=tb))
     if len(parts) > 1:
         out.program.group(parts, out.size * a.shape[-2 if ta else -1] >= LEAST_PRODUCTS)
     else:
-        for job in parts[0]:
-            out.program.job(job)
+        for task in parts[0]:
+            out.program.task(task)
     return True
 
 
@@ -129,7 +129,12 @@ def _reduce(name: str, x: Traced, axis: Any, dtype: Any, out: Traced) -> bool:
 
     What is reduced are the rows, or the columns if the last axis is kept in a sum.
     """
-    if dtype not in (None, x.dtype) or not is_plain(out) or x.dtype != out.dtype or x.size == 0:
+    if (
+        dtype not in (None, x.dtype)
+        or not are_contiguous(out)
+        or x.dtype != out.dtype
+        or x.size == 0
+    ):
         return False
     given = range(x.ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
     axes = sorted(axis % x.ndim for axis in given)
@@ -144,7 +149,7 @@ def _reduce(name: str, x: Traced, axis: Any, dtype: Any, out: Traced) -> bool:
         shape = x.size // out.size, out.size
         is_shared = x.size >= LEAST_NUMBERS and out.size >= _LEAST_WIDTH
         sums = ColumnSums(x.dtype == np.float64, *shape, np.reshape(ordered, shape), out)
-        out.program.job(Job(sums, is_shared))
+        out.program.task(Task(sums, is_shared))
     else:
         rows = np.reshape(ordered, (out.size, -1))
         loop = reduction_loop(name, layout(rows), rows.shape[-1])
@@ -155,7 +160,7 @@ def _reduce(name: str, x: Traced, axis: Any, dtype: Any, out: Traced) -> bool:
 def _in_order(x: Traced, axes: Sequence[int]) -> Traced | None:
     """Return an array with permuted axes in row-major order; None if it cannot be copied."""
     turned: Any = np.transpose(x, axes)
-    if is_plain(turned):
+    if are_contiguous(turned):
         return turned
     copied = x.program.empty(turned.shape, x.dtype)
     return copied if _copy(copied, turned) else None
@@ -176,7 +181,7 @@ def _take(source: Any, rows: Any, out: Traced, axis: int | None = None) -> bool:
     )
     if is_known:
         width = out.value.nbytes // 4 // max(out.shape[0], 1)
-        out.program.job(Job(Take(False, source.shape[0], out.shape[0], width, source, rows, out)))
+        out.program.task(Task(Take(False, source.shape[0], out.shape[0], width, source, rows, out)))
     return is_known
 
 
@@ -221,7 +226,7 @@ def _stack(arrays: Sequence[Any], out: Traced, axis: int = 0) -> bool:
 
 def _dot(a: Any, b: Any, out: Traced) -> bool:
     is_known = _are_arrays(a, b) and a.ndim == b.ndim == 1 and a.shape == b.shape and a.size > 0
-    if not is_known or not is_plain(a, b, out):
+    if not is_known or not are_contiguous(a, b, out):
         return False
     _sum_all(dot_loop, [a, b], out)
     return True
@@ -268,7 +273,7 @@ def _copy_runs(out: Traced, source: Traced) -> bool:
     if (layout[1:] % 8).any():
         return False
     layout[1:] //= 8
-    out.program.job(Job(Copy(False, n_words, layout, source, out), True))
+    out.program.task(Task(Copy(False, n_words, layout, source, out), True))
     return True
 
 

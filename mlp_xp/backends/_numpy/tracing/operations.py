@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from mlp_xp.backends._numpy.native.memory import empty
-from mlp_xp.backends._numpy.native.thread_pool import rows_error
+from mlp_xp.backends._numpy.runtime.memory import empty
+from mlp_xp.backends._numpy.runtime.thread_pool import rows_error
 from mlp_xp.backends._numpy.tracing.traced import Traced
 
 # NumPy's `take` checks positions by copying the result. For results up to this size in bytes,
@@ -61,7 +61,7 @@ def take_rows(x: np.ndarray, rows: np.ndarray, axis: int | None, out: np.ndarray
     np.take(x, rows, axis, out, "wrap")
 
 
-def punctual(function: Any, *operands: Any) -> Any:
+def or_timed_product(function: Any, *operands: Any) -> Any:
     """Return the function, or a `TimedProduct` for products that a busy processor may delay."""
     if function is not np.matmul:
         return function
@@ -79,6 +79,6 @@ def punctual(function: Any, *operands: Any) -> Any:
     if not is_known:
         return function
     # Imported only here, to speed up short fits, which have smaller products.
-    from mlp_xp.backends._numpy.native.busy import timed_product
+    from mlp_xp.backends._numpy.runtime.busy import timed_product
 
     return timed_product(a.dtype, a.shape, b.shape, a.flags.c_contiguous, b.flags.c_contiguous)

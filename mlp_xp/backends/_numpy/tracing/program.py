@@ -16,20 +16,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlp_xp._utils.tree import leaves
-from mlp_xp.backends._numpy.native.memory import empty, in_one_piece
-from mlp_xp.backends._numpy.native.thread_pool import has_pool, link
+from mlp_xp.backends._numpy.runtime.memory import empty, in_one_piece
+from mlp_xp.backends._numpy.runtime.thread_pool import has_pool, link
 from mlp_xp.backends._numpy.tracing.arguments import form, is_small, reference
 from mlp_xp.backends._numpy.tracing.operations import (
     REDUCTIONS,
     constant,
     copy_in_order,
-    punctual,
+    or_timed_product,
     take_rows,
 )
 from mlp_xp.backends._numpy.tracing.traced import Finder, Traced, UntraceableError, fixed, value_of
 
 if TYPE_CHECKING:  # Avoid this import in short fits.
-    from mlp_xp.backends._numpy.native.jobs import Job
+    from mlp_xp.backends._numpy.runtime.tasks import Task
 
 # Once the results of pending calls exceed this size in bytes, the calls become rows of a table
 # before the next operation that is not elementwise, since a chain of loops will be joined. Until
@@ -47,14 +47,14 @@ class Program:
 
     def __init__(self, pool: list[np.ndarray], state: list[np.ndarray]) -> None:
         self.pool = pool
-        self.has_jobs = has_pool()
+        self.has_tasks = has_pool()
         self._state = {id(leaf): leaf for leaf in state}
         # Arrays that a trace changes, which are not its own: pairs of (array, copy).
         self._overwritten: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self._lines: list[str] = []
         self._names: dict[str, Any] = {}
         self._known: dict[int, str] = {}
-        self._jobs: list[Job] = []
+        self._tasks: list[Task] = []
         self._settled: list[tuple[np.ndarray, list[Any]]] = []  # The table's first rows.
         self._tables: list[np.ndarray] = []
         self._n_bytes = 0  # The size of all results since the last table, in bytes.
@@ -102,10 +102,10 @@ class Program:
 
     def keep(self, place: Traced, value: Traced) -> None:
         """Record that each step first copies an array to the step's entry in the state."""
-        is_plain = place.flags.c_contiguous and value.flags.c_contiguous
-        is_plain = is_plain and not value.value.nbytes % 4
-        has_begun = self._lines or self._settled or self._jobs
-        if id(place.value) not in self._state or has_begun or not is_plain:
+        are_contiguous = place.flags.c_contiguous and value.flags.c_contiguous
+        are_contiguous = are_contiguous and not value.value.nbytes % 4
+        has_begun = self._lines or self._settled or self._tasks
+        if id(place.value) not in self._state or has_begun or not are_contiguous:
             raise UntraceableError("A step may store only arrays that exist before the step.")
         self._keep_values(place)
         self._n_steps = min(self._n_steps, place.shape[0])
@@ -166,7 +166,7 @@ class Program:
         """End the table of kernel calls, if there are any."""
         self._settle(is_last=is_last)
         if self._settled:
-            from mlp_xp.backends._numpy.native.jobs import step_range
+            from mlp_xp.backends._numpy.runtime.tasks import step_range
 
             records = np.concatenate([rows for rows, _ in self._settled])
             first = 0
@@ -175,20 +175,20 @@ class Program:
                 first += len(rows)
             self._name(records)  # Keep the table alive.
             self._tables.append(records)
-            self._lines.append(f"run_turns({self._name(step_range(records))})")
+            self._lines.append(f"run_ranges({self._name(step_range(records))})")
         self._settled = []
 
     def _settle(self, *, is_last: bool = False) -> None:
         """Make rows of the pending kernel calls, which frees the memory between them."""
-        if self._jobs:
-            from mlp_xp.backends._numpy.native.jobs import table
+        if self._tasks:
+            from mlp_xp.backends._numpy.runtime.tasks import table
             from mlp_xp.backends._numpy.tracing.fusion import fused
             from mlp_xp.backends._numpy.tracing.joining import joined
 
-            loops = joined(self._jobs, is_last=is_last)
+            loops = joined(self._tasks, is_last=is_last)
             rows, arrays = table(fused(loops, self._nested, is_last=is_last))
             self._settled.append((rows, self._refer(arrays)))
-            self._jobs = []
+            self._tasks = []
         self._n_bytes = 0
 
     def _settle_if_large(self) -> None:
@@ -208,24 +208,24 @@ class Program:
     def _patch(self, records: np.ndarray, moving: Sequence[tuple[int, int, Finder]]) -> None:
         self._patches += [(records[row], column, find_view) for row, column, find_view in moving]
 
-    def job(self, job: Job) -> None:
+    def task(self, task: Task) -> None:
         """Add a call of machine code to the program; consecutive calls form a table."""
-        self._jobs.append(_recorded(job))
+        self._tasks.append(_recorded(task))
 
-    def group(self, parts: Sequence[Sequence[Job]], is_shared: bool) -> None:
+    def group(self, parts: Sequence[Sequence[Task]], is_shared: bool) -> None:
         """Add a kernel call of several parts; each part consists of calls that one thread runs."""
-        from mlp_xp.backends._numpy.native.jobs import Group, Job
+        from mlp_xp.backends._numpy.runtime.tasks import Group, Task
 
-        jobs = [_recorded(job) for part in parts for job in part]
-        others = [x for job in jobs for x in (*job.fields, *job.others) if hasattr(x, "dtype")]
-        group = Group(False, len(parts), len(parts[0]), self._nested(jobs))
-        self.job(Job(group, is_shared, tuple(others)))
+        tasks = [_recorded(task) for part in parts for task in part]
+        others = [x for task in tasks for x in (*task.fields, *task.others) if hasattr(x, "dtype")]
+        group = Group(False, len(parts), len(parts[0]), self._nested(tasks))
+        self.task(Task(group, is_shared, tuple(others)))
 
-    def _nested(self, jobs: Sequence[Job]) -> np.ndarray:
+    def _nested(self, tasks: Sequence[Task]) -> np.ndarray:
         """Return a table of kernel calls that another call refers to."""
-        from mlp_xp.backends._numpy.native.jobs import table
+        from mlp_xp.backends._numpy.runtime.tasks import table
 
-        records, arrays = table(jobs)
+        records, arrays = table(tasks)
         self._patch(records, self._refer(arrays))
         self._name(records)
         self._tables.append(records)
@@ -270,8 +270,8 @@ class Program:
         if not isinstance(value, np.ndarray | np.generic):
             raise UntraceableError(f"{function} returns {type(value)}, which cannot be traced.")
         result = self._result(value)
-        is_plain = set(options) <= {"axis"} and len(args) == _N_OPERANDS.get(function)
-        if not (is_plain and self._lower(function, *args, result, **options)):
+        are_contiguous = set(options) <= {"axis"} and len(args) == _N_OPERANDS.get(function)
+        if not (are_contiguous and self._lower(function, *args, result, **options)):
             given = self._call(function, args, options)
             self._write(f"{self._name(np.copyto)}({self._name(result)}, {given})")
         return result
@@ -293,7 +293,9 @@ class Program:
         out = self._evaluate(ufunc, list(map(value_of, inputs)), out)
         if not self._lower(ufunc, *inputs, out):
             operands = [constant(x, ufunc, out) if type(x) in (int, float) else x for x in inputs]
-            self._write(self._call(punctual(ufunc, *map(value_of, inputs)), operands, {"out": out}))
+            self._write(
+                self._call(or_timed_product(ufunc, *map(value_of, inputs)), operands, {"out": out})
+            )
         return out
 
     def _evaluate(self, ufunc: Any, values: list[Any], out: Traced | None) -> Traced:
@@ -302,7 +304,7 @@ class Program:
         Machine code does not need it if it is large, or written to the state, which other ranks may
         read meanwhile: then it is not computed.
         """
-        is_elementwise = self.has_jobs and ufunc.signature is None
+        is_elementwise = self.has_tasks and ufunc.signature is None
         shape = np.broadcast_shapes(*map(np.shape, values)) if is_elementwise else ()
         is_left_out = math.prod(shape) >= _LARGE or not (out is None or out.owner.is_pooled)
         if is_elementwise and is_left_out and (out is None or out.shape == shape):
@@ -319,7 +321,7 @@ class Program:
 
     def _lower(self, function: Any, *operands: Any, **options: Any) -> bool:
         """Record kernel calls instead of an operation, if machine code can compute it."""
-        if not self.has_jobs:
+        if not self.has_tasks:
             return False
         from mlp_xp.backends._numpy.tracing.lowering import LOWERED  # Avoid this in short fits.
 
@@ -342,7 +344,7 @@ class Program:
         if function in REDUCTIONS and len(args) == 1 and isinstance(args[0], Traced):
             kept = {key: value for key, value in options.items() if value is not None}
             return self._reduce(REDUCTIONS[function], args, {"axis": None, **kept}, None)
-        if function is np.mean and self.has_jobs and isinstance(args[0], Traced):
+        if function is np.mean and self.has_tasks and isinstance(args[0], Traced):
             # As NumPy computes it, but in machine code.
             total = self.function(np.sum, args, options)
             return total / float(args[0].size / max(total.size, 1))
@@ -358,8 +360,8 @@ class Program:
             return self.empty(value.shape, value.dtype)
         if function in (np.full_like, np.ones_like, np.zeros_like):
             return self.note(np.copyto, (value,), value)
-        is_plain = len(args) == 2 and set(options) <= {"axis"}
-        if function is np.take and is_plain and isinstance(args[1], Traced):
+        are_contiguous = len(args) == 2 and set(options) <= {"axis"}
+        if function is np.take and are_contiguous and isinstance(args[1], Traced):
             result = self._result(value)
             if options.get("axis") != 0 or not self._lower(np.take, *args, result):
                 self._write(self._call(take_rows, (*args, options.get("axis"), result), {}))
@@ -410,7 +412,7 @@ class Program:
         if len(self._lines) == 1 and self._tables:
             self._steps = self._range_of_table()
         else:
-            source = "\n".join(("def program(run_turns, start, stop):", *self._body(), " return"))
+            source = "\n".join(("def program(run_ranges, start, stop):", *self._body(), " return"))
             exec(_compiled(source), self._names)
             # Remove the program from its globals: a reference cycle would delay freeing the memory.
             self._code = self._names.pop("program")
@@ -427,19 +429,19 @@ class Program:
             steps[0, -2:] = start, stop
         return steps
 
-    def run(self, run_turns: Callable[..., None], start: int, stop: int) -> None:
-        """Run the steps from ``start`` to ``stop``; ``run_turns`` runs tables of calls."""
+    def run(self, run_ranges: Callable[..., None], start: int, stop: int) -> None:
+        """Run the steps from ``start`` to ``stop``; ``run_ranges`` runs tables of calls."""
         if (steps := self.step_range(start, stop)) is not None:
-            run_turns(steps)
+            run_ranges(steps)
             return
         try:
-            self._code(run_turns, start, stop)
+            self._code(run_ranges, start, stop)
         finally:
             self._names.update((name, None) for name, _ in self._moving)  # Release the arguments.
 
     def _range_of_table(self) -> np.ndarray:
         """Return the step range for the only table, including the copies that begin each step."""
-        from mlp_xp.backends._numpy.native.jobs import PICK, address, step_range
+        from mlp_xp.backends._numpy.runtime.tasks import PICK, address, step_range
 
         # Find addresses through a plain array, since a record array would take 10 µs.
         n_kept = len(self._kept)
@@ -469,13 +471,13 @@ class Program:
         yield from (f"  {line}" for line in self._lines)
 
 
-def _recorded(job: Job) -> Job:
+def _recorded(task: Task) -> Task:
     """Return a kernel call that refers to memory, so that traced arrays may end before it."""
     fields, others = (
         [x.memory if isinstance(x, Traced) else x for x in given]
-        for given in (job.fields, job.others)
+        for given in (task.fields, task.others)
     )
-    return job._replace(fields=job.fields._make(fields), others=tuple(others))
+    return task._replace(fields=task.fields._make(fields), others=tuple(others))
 
 
 @functools.lru_cache(maxsize=64)

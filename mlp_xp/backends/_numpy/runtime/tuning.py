@@ -8,13 +8,13 @@ from typing import NamedTuple
 # at different times are in different lines. The values are the number of the current kernel call
 # (its ticket), the call's address, the number of threads, the number of threads that sleep until
 # the next call, and whether the calling thread sleeps.
-TICKET, JOB, N_THREADS, N_ASLEEP, CALLER_SLEEPS = 0, 8, 9, 16, 24
+TICKET, TASK, N_THREADS, N_ASLEEP, CALLER_SLEEPS = 0, 8, 9, 16, 24
 # The calling thread's measurements of its steps; see `choose_threads`.
 LAST_TABLE, IS_ALONE, N_STEPS, NANOSECONDS, AS_BEFORE, STRETCH = range(32, 38)
 # Then each part of a kernel call has a cache line, with the last ticket for which the part was
 # started, and the last ticket for which it was done.
-MAIL, MAIL_OF_THREAD = 40, 8
-BEGUN, DONE = MAIL, MAIL + 1
+CONTROL, CONTROL_OF_THREAD = 40, 8
+BEGUN, DONE = CONTROL, CONTROL + 1
 QUIT = -1  # The ticket that stops the threads; kernel calls have the tickets 1, 2, ...
 # How many times a waiting thread polls before it sleeps. This takes about 30 microseconds, roughly
 # the cost of waking up. While a thread sleeps, other programs and threads can use its processor.

@@ -21,11 +21,11 @@ from threadpoolctl import ThreadpoolController
 from mlp_xp._utils.optional import pip_command
 from mlp_xp._utils.signals.forks import fork_safe_lock
 from mlp_xp._utils.threads import current_worker
-from mlp_xp.backends._numpy.native.memory import empty
-from mlp_xp.backends._numpy.native.subnormals import in_this_mode
+from mlp_xp.backends._numpy.runtime.memory import empty
+from mlp_xp.backends._numpy.runtime.subnormals import in_this_mode
 
 if TYPE_CHECKING:  # Avoid this import in short fits.
-    from mlp_xp.backends._numpy.native.tuning import Tile
+    from mlp_xp.backends._numpy.runtime.tuning import Tile
 
 _has_failed = False
 
@@ -93,7 +93,7 @@ def link(tables: Iterable[np.ndarray]) -> None:
     rows = [row for records in tables for row in records]
     if not rows:
         return
-    from mlp_xp.backends._numpy.native.jobs import (
+    from mlp_xp.backends._numpy.runtime.tasks import (
         MachineCodeError,
         Product,
         Unit,
@@ -101,21 +101,21 @@ def link(tables: Iterable[np.ndarray]) -> None:
         read,
     )
 
-    jobs = list(map(read, rows))
-    units = [Unit.for_job(job) for job in jobs]
+    tasks = list(map(read, rows))
+    units = [Unit.for_task(task) for task in tasks]
     try:
         codes = _machine_code().addresses([Unit(0), *units])
     except (MachineCodeError, ImportError, OSError) as error:
         _fail(error)
-    for job, unit in zip(jobs, units, strict=True):
-        job["code"] = codes[unit]
-        if job["kind"] == number_of(Product):
-            job["blas"] = _machine_code().blas_address(bool(job["is_double"]))
+    for task, unit in zip(tasks, units, strict=True):
+        task["code"] = codes[unit]
+        if task["kind"] == number_of(Product):
+            task["blas"] = _machine_code().blas_address(bool(task["is_double"]))
 
 
 def machine_code_error() -> type[RuntimeError]:
     """Return the class of the error for code that cannot be compiled."""
-    from mlp_xp.backends._numpy.native.jobs import MachineCodeError
+    from mlp_xp.backends._numpy.runtime.tasks import MachineCodeError
 
     return MachineCodeError
 
@@ -132,50 +132,55 @@ class ThreadPool:
     """A pool of threads, including the calling thread, that compute each call together."""
 
     def __init__(self, n_threads: int) -> None:
-        from mlp_xp.backends._numpy.native.jobs import address
-        from mlp_xp.backends._numpy.native.tuning import MAIL, MAIL_OF_THREAD, N_THREADS, SCRATCH
+        from mlp_xp.backends._numpy.runtime.tasks import address
+        from mlp_xp.backends._numpy.runtime.tuning import (
+            CONTROL,
+            CONTROL_OF_THREAD,
+            N_THREADS,
+            SCRATCH,
+        )
 
         self.n_threads = n_threads
         self._threads: list[threading.Thread] = []
-        self._mail = empty((MAIL + MAIL_OF_THREAD * n_threads,), np.int64)
-        self._mail[:] = 0
-        self._mail[N_THREADS] = n_threads
+        self._control = empty((CONTROL + CONTROL_OF_THREAD * n_threads,), np.int64)
+        self._control[:] = 0
+        self._control[N_THREADS] = n_threads
         self._scratch = empty((n_threads * SCRATCH,), np.uint8)
-        self._memory = tuple(map(address, (self._mail, self._scratch)))
-        self._run_jobs: Callable[..., int] | None = None
+        self._memory = tuple(map(address, (self._control, self._scratch)))
+        self._run_tasks: Callable[..., int] | None = None
 
-    def run(self, turns: np.ndarray, is_repeated: bool = True) -> None:
+    def run(self, ranges: np.ndarray, is_repeated: bool = True) -> None:
         """Run step ranges, (ranges, 6) int64, whose tables must be linked."""
-        from mlp_xp.backends._numpy.native.jobs import WORDS, address, read
-        from mlp_xp.backends._numpy.native.tuning import LAST_TABLE
+        from mlp_xp.backends._numpy.runtime.tasks import WORDS, address, read
+        from mlp_xp.backends._numpy.runtime.tuning import LAST_TABLE
 
-        run_jobs = self._run_jobs or self._start()
+        run_tasks = self._run_tasks or self._start()
         if not is_repeated:  # Discard times measured for another table at this address.
-            self._mail[LAST_TABLE] = 0
-        failed = run_jobs(*self._memory, address(turns), len(turns), 0)
+            self._control[LAST_TABLE] = 0
+        failed = run_tasks(*self._memory, address(ranges), len(ranges), 0)
         if failed:
-            job = read(np.asarray((ctypes.c_int64 * WORDS).from_address(failed)))
-            positions = (ctypes.c_int32 * int(job["n_rows"])).from_address(int(job["positions"]))
-            raise rows_error(np.asarray(positions), int(job["n_source"]))
+            task = read(np.asarray((ctypes.c_int64 * WORDS).from_address(failed)))
+            positions = (ctypes.c_int32 * int(task["n_rows"])).from_address(int(task["positions"]))
+            raise rows_error(np.asarray(positions), int(task["n_source"]))
 
     def _start(self) -> Callable[..., int]:
         """Start the pool's other threads to wait for calls; the machine code must be linked."""
-        self._run_jobs = run_jobs = _machine_code().run_jobs()
+        self._run_tasks = run_tasks = _machine_code().run_tasks()
         for thread_number in range(1, self.n_threads):
             thread = threading.Thread(
-                target=in_this_mode(run_jobs),
+                target=in_this_mode(run_tasks),
                 args=(*self._memory, 0, 0, thread_number),
                 name=f"mlp_xp-{thread_number}",
                 daemon=True,
             )
             thread.start()
             self._threads.append(thread)
-        return run_jobs
+        return run_tasks
 
     def end(self) -> None:
         """Stop the pool's other threads."""
-        if self._run_jobs is not None:
-            self._run_jobs(*self._memory, 0, -1, 0)
+        if self._run_tasks is not None:
+            self._run_tasks(*self._memory, 0, -1, 0)
         for thread in self._threads:
             thread.join()
 

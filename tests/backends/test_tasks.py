@@ -1,4 +1,4 @@
-"""Jobs in machine code compute what the defaults do, and touch nothing beside arrays."""
+"""Tasks in machine code compute what the defaults do, and touch nothing beside arrays."""
 
 import gc
 import weakref
@@ -240,7 +240,7 @@ def test_what_does_not_fit_is_what_it_is_to_the_default(name, pool_of):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("n_rows", [6, 16, 37])
-def test_the_softmax_job_does_what_the_loss_does(n_rows, smoothing, dtype, pool_of, rng):
+def test_the_softmax_task_does_what_the_loss_does(n_rows, smoothing, dtype, pool_of, rng):
     """It passes over 16 rows at a time; large logits keep the digits of their differences."""
     loss, dtype = SoftmaxCrossEntropy(smoothing), np.dtype(dtype)
     logits = (30.0 * rng.standard_normal((n_rows, 10))).astype(dtype)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from mlp_xp._utils.signals.forks import fork_safe_lock
-from mlp_xp.backends._numpy.native.thread_pool import one_blas_thread, openblas_threads
+from mlp_xp.backends._numpy.runtime.thread_pool import one_blas_thread, openblas_threads
 
 # All threads compute `_WINDOW` products before their time is compared with one thread's time. If
 # one thread is faster, it computes `_SHORTEST` products before all threads are tried again. Each

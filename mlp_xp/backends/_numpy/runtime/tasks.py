@@ -1,6 +1,6 @@
 """The format of kernel calls in machine code, such as a matrix product or a loop.
 
-A kernel call (a `Job`) is a record of 64-bit integers with named fields: a header, then the
+A kernel call (a `Task`) is a record of 64-bit integers with named fields: a header, then the
 arguments of its kind of kernel. NumPy kernels write the fields, and machine code reads them by the
 same names. The field for an array is its address, 0 if there is none.
 """
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mlp_xp.backends._numpy.native.loops import position_of
+from mlp_xp.backends._numpy.runtime.loops import position_of
 from mlp_xp.compiler.kernel import LANES, VIEWS, Kernel
 
 WORDS = 26  # The number of 64-bit integers in a record.
@@ -150,8 +150,8 @@ class Copy(namedtuple("Copy", "is_double n_words layout source out")):
     """
 
 
-class Group(namedtuple("Group", "is_double n_parts n_jobs table")):
-    """Kernel calls in ``n_parts`` parts of ``n_jobs`` calls; each part runs in one thread."""
+class Group(namedtuple("Group", "is_double n_parts n_tasks table")):
+    """Kernel calls in ``n_parts`` parts of ``n_tasks`` calls; each part runs in one thread."""
 
 
 class GradientLoop(
@@ -225,7 +225,7 @@ KINDS: tuple[type, ...] = (
 )
 
 
-class Job(NamedTuple):
+class Task(NamedTuple):
     """A kernel call.
 
     Attributes
@@ -258,7 +258,7 @@ HEADER = _dtype(_HEADER, WORDS)
 # between the addresses for consecutive steps, or 0 for a fixed address.
 PICK = _dtype(("source", "source_stride", "n_words", "target", "target_stride"), 5)
 # A step range: the table of kernel calls that run for each step from ``start`` to ``stop``.
-TURN = _dtype(("table", "n_jobs", "picks", "n_picks", "start", "stop"), 6)
+STEP_RANGE = _dtype(("table", "n_tasks", "picks", "n_picks", "start", "stop"), 6)
 
 
 @functools.cache
@@ -293,10 +293,10 @@ class Unit(NamedTuple):
         return "mlp_xp_{}_{}_{}".format(*self)
 
     @classmethod
-    def for_job(cls, job: Any) -> Unit:
+    def for_task(cls, task: Any) -> Unit:
         """Return the unit that computes a kernel call, given as a record."""
-        name = _VARIANTS.get(KINDS[int(job["kind"]) - 1])
-        return cls(int(job["kind"]), int(job["is_double"]), int(job[name]) if name else 0)
+        name = _VARIANTS.get(KINDS[int(task["kind"]) - 1])
+        return cls(int(task["kind"]), int(task["is_double"]), int(task[name]) if name else 0)
 
 
 # The field that selects the variant of a unit.
@@ -328,13 +328,13 @@ def all_units(*, has_tile: bool, packing: int) -> list[Unit]:
     return units + pairs if packing else units
 
 
-def table(jobs: Sequence[Job]) -> tuple[np.ndarray, list[Any]]:
-    """Return kernel calls as a table, (jobs, WORDS) int64, and its arrays: (row, column, array)."""
-    records = np.zeros((len(jobs), WORDS), np.int64)
+def table(tasks: Sequence[Task]) -> tuple[np.ndarray, list[Any]]:
+    """Return tasks as a table, (tasks, WORDS) int64, and its arrays: (row, column, array)."""
+    records = np.zeros((len(tasks), WORDS), np.int64)
     arrays = []
-    for row, job in enumerate(jobs):
-        kind = type(job.fields)
-        given = (0, number_of(kind), job.is_shared, *job.fields)
+    for row, task in enumerate(tasks):
+        kind = type(task.fields)
+        given = (0, number_of(kind), task.is_shared, *task.fields)
         for column, value in enumerate(given):
             if hasattr(value, "dtype"):
                 arrays.append((row, column, value))
@@ -346,7 +346,7 @@ def table(jobs: Sequence[Job]) -> tuple[np.ndarray, list[Any]]:
 
 
 def step_range(records: np.ndarray, picks: np.ndarray | None = None) -> np.ndarray:
-    """Return a `TURN` of one step, (1, 6) int64; the caller must keep both arrays alive."""
+    """Return a `STEP_RANGE` of one step, (1, 6) int64; the caller must keep both arrays alive."""
     picked = (0, 0) if picks is None else (address(picks), len(picks))
     return np.asarray([[address(records), len(records), *picked, 0, 1]], np.int64)
 

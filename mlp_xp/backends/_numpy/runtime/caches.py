@@ -6,7 +6,7 @@ import functools
 from pathlib import Path
 from typing import NamedTuple
 
-from mlp_xp.backends._numpy.native.tuning import AMX_TILE, Tile
+from mlp_xp.backends._numpy.runtime.tuning import AMX_TILE, Tile
 
 _FOLDER = Path("/sys/devices/system/cpu/cpu0/cache")
 # The default size in bytes if the system reports no size (or 0K, as in some virtual machines). It
