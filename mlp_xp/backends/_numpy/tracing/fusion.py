@@ -91,10 +91,8 @@ def _gradient_loop(
     )
     if not is_known:
         return None
-    n_numbers = [
-        n_rows * width * (layout == FULL) for layout in kernel.layouts[: len(kernel.inputs)]
-    ]
-    n_numbers += [n_rows * width] * len(kernel.results) + [1] * (kernel.total is not None)
+    n_numbers = [n_rows * width * (layout == FULL) for layout in kernel.layouts]
+    n_numbers += [1] * (kernel.total is not None)
     strides = np.zeros(MOST_ARRAYS, np.int64)
     for i, (n, array) in enumerate(zip(n_numbers, loop.arrays, strict=True)):
         strides[i] = n * array.dtype.itemsize

@@ -102,10 +102,10 @@ class Program:
 
     def keep(self, place: Traced, value: Traced) -> None:
         """Record that each step first copies an array to the step's entry in the state."""
-        are_contiguous = place.flags.c_contiguous and value.flags.c_contiguous
-        are_contiguous = are_contiguous and not value.value.nbytes % 4
+        is_contiguous = place.flags.c_contiguous and value.flags.c_contiguous
+        is_contiguous = is_contiguous and not value.value.nbytes % 4
         has_begun = self._lines or self._settled or self._tasks
-        if id(place.value) not in self._state or has_begun or not are_contiguous:
+        if id(place.value) not in self._state or has_begun or not is_contiguous:
             raise UntraceableError("A step may store only arrays that exist before the step.")
         self._keep_values(place)
         self._n_steps = min(self._n_steps, place.shape[0])
@@ -270,8 +270,8 @@ class Program:
         if not isinstance(value, np.ndarray | np.generic):
             raise UntraceableError(f"{function} returns {type(value)}, which cannot be traced.")
         result = self._result(value)
-        are_contiguous = set(options) <= {"axis"} and len(args) == _N_OPERANDS.get(function)
-        if not (are_contiguous and self._lower(function, *args, result, **options)):
+        is_known = set(options) <= {"axis"} and len(args) == _N_OPERANDS.get(function)
+        if not (is_known and self._lower(function, *args, result, **options)):
             given = self._call(function, args, options)
             self._write(f"{self._name(np.copyto)}({self._name(result)}, {given})")
         return result
@@ -360,8 +360,8 @@ class Program:
             return self.empty(value.shape, value.dtype)
         if function in (np.full_like, np.ones_like, np.zeros_like):
             return self.note(np.copyto, (value,), value)
-        are_contiguous = len(args) == 2 and set(options) <= {"axis"}
-        if function is np.take and are_contiguous and isinstance(args[1], Traced):
+        is_known = len(args) == 2 and set(options) <= {"axis"}
+        if function is np.take and is_known and isinstance(args[1], Traced):
             result = self._result(value)
             if options.get("axis") != 0 or not self._lower(np.take, *args, result):
                 self._write(self._call(take_rows, (*args, options.get("axis"), result), {}))
