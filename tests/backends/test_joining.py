@@ -354,3 +354,43 @@ def test_a_loop_computes_the_gradient_that_it_reads(dtype, shape, monkeypatch, p
         np.testing.assert_array_equal(mine, [mine[0]] * 3)
         atol = np.abs(expected).max() * tolerance(dtype, 90)
         np.testing.assert_allclose(mine[0], expected, rtol=0, atol=atol)
+
+
+def from_columns(V, W, x, dy):
+    return V - 1.0, W - x.T @ dy[:, :192]
+
+
+def summed_by_groups(V, W, x, dy):
+    gradient = x.T @ dy[:, 64:]
+    return V + XP.sum(XP.reshape(gradient, (5, -1)), axis=-1)[0], W - gradient
+
+
+def one_after_the_other(V, W, x, dy):
+    W = W - x.T @ dy[:, 64:]
+    return V - (dy[:, 64:] * 2.0).T @ dy[:, 64:], W
+
+
+def of_weights_that_change(V, W, x, dy):
+    """The second product is computed before the weights change, which are its operand."""
+    first, second = x.T @ (dy[:, 64:] * 2.0), W.T @ (W * 2.0)
+    W -= first
+    V -= second
+    return V, W
+
+
+@pytest.mark.parametrize(
+    "formula", [from_columns, summed_by_groups, one_after_the_other, of_weights_that_change]
+)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_products_of_views_and_of_several_loops_are_right(dtype, formula, pool_of, rng):
+    def step(state, x, dy):
+        return formula(*state, x * 1.0, dy * 1.0)
+
+    x, dy = (rng.integers(-3, 4, (90, n)).astype(dtype) for n in (240, 256))
+    state = tuple(rng.integers(-3, 4, (n, 192)).astype(dtype) for n in (192, 240))
+    compiled = CompiledStep(step)
+    with pool_of(2):
+        found = compiled(tuple(array.copy() for array in state), x, dy)
+    assert compiled.is_traceable
+    for mine, expected in zip(found, step(state, x, dy), strict=True):
+        np.testing.assert_array_equal(mine, expected)

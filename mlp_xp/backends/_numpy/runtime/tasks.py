@@ -164,8 +164,8 @@ class GradientLoop(
 
     ``table`` has one `FormulaLoop`, whose input at the position ``place`` is the gradient, of shape
     (``fan_in``, ``width``). ``strides`` are the distances in bytes between the blocks of each of
-    its arrays. ``n_blocks`` are computed at a time. dy is packed in panels of ``panel`` columns, or
-    not packed if that is 0.
+    its arrays. ``n_blocks`` are computed at a time; their rows are a divisor or a multiple of
+    `PANEL`. dy is packed in panels of ``panel`` columns, or not packed if that is 0.
     """
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from mlp_xp.backends._numpy.runtime.tasks import (
     address,
 )
 from mlp_xp.backends._numpy.runtime.thread_pool import find_tile
-from mlp_xp.backends._numpy.runtime.tuning import SCRATCH, fits_in_update
+from mlp_xp.backends._numpy.runtime.tuning import PANEL, SCRATCH, fits_in_update
 from mlp_xp.backends._numpy.tracing.joining import is_free
 from mlp_xp.backends._numpy.tracing.traced import Memory, value_of
 from mlp_xp.compiler.kernel import FULL, SCALAR
@@ -35,7 +35,7 @@ def fused(
     found = list(tasks)
     for task in tasks:
         if _can_be_fused(task) and is_free(task.fields.c, is_last=is_last):
-            place = found.index(task)
+            place = next(i for i, other in enumerate(found) if other is task)
             users = [i for i in range(place + 1, len(found)) if _uses(found[i], task.fields)]
             loop = _gradient_loop(found[users[0]], task.fields, nest) if len(users) == 1 else None
             if loop is not None:
@@ -49,15 +49,19 @@ def _uses(task: Task, product: TiledProduct) -> bool:
     if isinstance(task.fields, Group):  # Its calls are in another table.
         return True
     used = [(x, product.c) for x in (*task.fields, *task.others) if isinstance(x, Memory)]
-    return any(_overlap(*pair) for pair in [*used, *_changed(task, product)])
+    return any(_overlap(*pair) for pair in used) or _changes_operand(task, product)
 
 
-def _changed(task: Task, product: TiledProduct) -> Iterator[tuple[Any, Any]]:
-    """Yield each array that a call writes, and each operand of a product."""
-    is_loop = isinstance(task.fields, FormulaLoop)
-    written = task.fields.results if is_loop else [getattr(task.fields, "out", 0)]
-    written = [out for out in written if isinstance(out, Memory)]
-    yield from ((out, factor) for out in written for factor in (product.a, product.b))
+def _changes_operand(task: Task, product: TiledProduct) -> bool:
+    """Whether a call may write to an operand of a product."""
+    if isinstance(task.fields, GradientLoop):
+        written = task.others  # Its table's loop reads some of these arrays, and writes others.
+    elif isinstance(task.fields, FormulaLoop):
+        written = task.fields.results
+    else:
+        written = (getattr(task.fields, "out", 0),)
+    arrays = [out for out in written if isinstance(out, Memory)]
+    return any(_overlap(out, factor) for out in arrays for factor in (product.a, product.b))
 
 
 def _overlap(a: Any, b: Any) -> bool:
@@ -76,7 +80,9 @@ def _gradient_loop(
     row_bytes = width * product.c.value.itemsize
     places = [i for i, x in enumerate(loop.arrays) if _overlap(x, product.c)]
     rows = tile.gradient_rows
-    n_rows = loop.n_columns // width if kernel.sums_rows else rows
+    n_rows = max(loop.n_columns // width, 1) if kernel.sums_rows else rows
+    n_blocks = max(rows // n_rows, 1)
+    at_once = n_rows * n_blocks
     is_known = (
         len(places) == 1
         and places[0] < len(kernel.inputs)
@@ -86,8 +92,9 @@ def _gradient_loop(
         and (kernel.total is None or kernel.sums_rows)
         and loop.size == product.m * width
         and (not kernel.sums_rows or loop.n_columns == n_rows * width)
-        and n_rows * row_bytes <= SCRATCH // 2
-        and not any(_overlap(*pair) for pair in _changed(task, product))
+        and at_once * row_bytes <= SCRATCH // 2
+        and (PANEL % at_once == 0 or at_once % PANEL == 0)
+        and not _changes_operand(task, product)
     )
     if not is_known:
         return None
@@ -102,7 +109,7 @@ def _gradient_loop(
         strides=strides,
         place=places[0],
         n_rows=n_rows,
-        n_blocks=max(rows // n_rows, 1),
+        n_blocks=n_blocks,
         x=product.a,
         dy=product.b,
         panel=product.width,
@@ -119,5 +126,7 @@ def _can_be_fused(task: Task) -> bool:
         return False
     is_movable = getattr(product.a, "find_view", None) or getattr(product.b, "find_view", None)
     fits = fits_in_update(product.n_steps, product.n, 8 if product.is_double else 4)
-    is_transposed = product.a_row == 1 and product.a_step == product.m  # No gaps between rows.
-    return bool(fits and is_transposed and not is_movable)
+    # Neither x nor dy has gaps between rows.
+    is_transposed = product.a_row == 1 and product.a_step == product.m
+    has_rows = product.width > 0 or product.b_step == product.n
+    return bool(fits and is_transposed and has_rows and not is_movable)

@@ -168,7 +168,9 @@ def _in_order(x: Traced, axes: Sequence[int]) -> Traced | None:
 
 def _take(source: Any, rows: Any, out: Traced, axis: int | None = None) -> bool:
     if not isinstance(rows, Traced):
-        return axis is not None and rows.ndim == 1 and _take_blocks(source, rows, out, axis)
+        if axis is None or not isinstance(rows, np.ndarray) or rows.ndim != 1:
+            return False
+        return _take_blocks(source, rows, out, axis)
     is_known = (
         isinstance(source, Traced)
         and source.flags.c_contiguous
@@ -242,8 +244,9 @@ def _sum_all(make_loop: Callable[..., Any], arrays: list[Any], out: Traced) -> N
         make_loop(x).run(arrays, [out])
         return
     # Blocks of whole rows, also if the array is a view as one vector; see `GradientLoop`.
-    owner = arrays[0].owner.value
-    width = owner.shape[-1] if owner.size == arrays[0].size else x.shape[-1]
+    owners = [y.owner.value for y in arrays if isinstance(y, Traced) and y.owner.value.ndim > 1]
+    whole = next((owner for owner in owners if owner.size == arrays[0].size), arrays[0])
+    width = whole.shape[-1] if whole.ndim > 1 else 1
     blocks = make_loop(x, rows_of_block(width) * width)
     sums = out.program.empty(blocks.grid[:1], out.dtype)
     blocks.run(arrays, [sums], is_shared=True)
