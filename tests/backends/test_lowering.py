@@ -25,6 +25,11 @@ def hashed(a):
     return XP.astype(XP.reshape(bits > 30_000, a.shape), a.dtype)
 
 
+def flat(a):
+    return XP.reshape(a, (-1,))
+
+
+ONES = np.ones(6 * 512 * 24)
 # The last operation on two arrays of shape (6, 512, 24), and whether machine code computes it.
 OPERATIONS = {
     "sum": (lambda a, b: a + b, True),
@@ -90,6 +95,8 @@ OPERATIONS = {
     "concatenated along rows": (lambda a, b: XP.concat([b[:, 1:], a[:, :7]], axis=1), True),
     "concatenated in one axis": (lambda a, b: XP.concat([a, b[:2]], axis=None), False),
     "taken blocks": (lambda a, b: XP.take(a, XP.asarray([2, 3, 4, -1, -1, 0, 5]), axis=-1), True),
+    "taken at a list": (lambda a, b: np.take(a, [0, 2, 1], axis=0), False),
+    "product with a constant": (lambda a, b: XP.vecdot(ONES.astype(a.dtype), flat(a)), True),
     "taken numbers": (lambda a, b: XP.take(a, XP.arange(20)[::-1] % 7, axis=1), False),
     "stacked": (lambda a, b: XP.stack([a, b], axis=-1), True),
     "sum of stacks": (lambda a, b: XP.sum(a, axis=0), True),
