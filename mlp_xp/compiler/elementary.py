@@ -281,7 +281,7 @@ def _precise_log(b: Body, x: str) -> _Sum:
 
 
 def _power(b: Body, x: str, y: str) -> str:
-    """Return e^(y log |x|), with the sign of x if y is odd; special values are those of C's pow."""
+    """Return e^(y log |x|), with the sign of x if y is odd; with the special values of C's pow."""
     size, zero = b.call("fabs", x), b.number(0.0)
     infinity = b.number(math.inf)
     log_size = _precise_log(b, size)

@@ -199,7 +199,7 @@ def test_what_asks_for_values_is_run_as_it_is(ask):
 
 @pytest.mark.parametrize("parts", [0, 2])
 def test_a_result_in_an_array_from_elsewhere_is_not_kept_as_a_constant(parts, pool_of):
-    """`xp.clip` writes to an array of its own."""
+    """`xp.clip` writes to a new array."""
     compiled = CompiledStep(lambda state, x: (state[0] + XP.clip(x + 1.0, 0.0, 5.0),))
     state = (np.zeros(2),)
     with pool_of(parts):

@@ -25,14 +25,13 @@ from mlp_xp.backends._numpy.runtime.tasks import (
     GradientLoop,
     record,
 )
-from mlp_xp.backends._numpy.runtime.tuning import LEAST_PACKED, PANEL, SCRATCH
+from mlp_xp.backends._numpy.runtime.tuning import GRADIENT_BYTES, LEAST_PACKED, PANEL, SCRATCH
 
 _GRADIENT_TASK = record(GradientLoop)
 # Where a loop's numbers of rows, columns and elements, and its arrays are in its record.
 _WORDS = list(record(FormulaLoop).names or ())
 _ROWS, _COLUMNS, _SIZE = map(_WORDS.index, ("n_rows", "n_columns", "size"))
 _ARRAYS = _WORDS.index("array_0")
-_N_ARRAYS = MOST_ARRAYS
 # The number of rows per block, such that a block remains in the cache for several passes.
 SOFTMAX_ROWS = 16
 
@@ -195,9 +194,9 @@ def make_gradient_loop(is_double: bool, _: int) -> Any:
     def unit(address, thread, n_threads, scratch):  # type: ignore[no-untyped-def]
         task = carray(pointer(address), 1, _GRADIENT_TASK)[0]
         width, n_samples = task.width, task.n_samples
-        strides = carray(pointer(task.strides), _N_ARRAYS, np.int64)
+        strides = carray(pointer(task.strides), MOST_ARRAYS, np.int64)
         given = carray(pointer(task.table), WORDS, np.int64)
-        panel, record_ = scratch + SCRATCH // 2, scratch + SCRATCH - 8 * WORDS
+        panel, record_ = scratch + GRADIENT_BYTES, scratch + SCRATCH - 8 * WORDS
         loop = carray(pointer(record_), WORDS, np.int64)
         copy(task.table, record_, 2 * WORDS)
         loop[_ARRAYS + task.place] = scratch
@@ -217,7 +216,7 @@ def make_gradient_loop(is_double: bool, _: int) -> Any:
                 out = scratch + size_of * (k - first) * width
                 gradient(left, distance, task.dy, task.panel, out, rows, width, n_samples)
             block = first // at_least_one(task.n_rows)
-            for i in range(_N_ARRAYS):
+            for i in range(MOST_ARRAYS):
                 if i != task.place:
                     loop[_ARRAYS + i] = given[_ARRAYS + i] + strides[i] * block
             n = (end - first) * width

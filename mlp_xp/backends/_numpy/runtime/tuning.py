@@ -38,6 +38,8 @@ LEAST_TILED, SAMPLES_AT_ONCE, FUSED_ROW = 32, 256, 4096
 # The size in bytes of a thread's work space, for rows of the gradient and packed columns of x, or
 # for the thread's part of a matrix product.
 SCRATCH = 1 << 18
+# The part of it for rows of the gradient; the rest is for the packed columns and a loop's record.
+GRADIENT_BYTES = SCRATCH // 2
 # A batch with at least `LEAST_COLUMNS` columns per thread is divided among threads by columns, not
 # by rows. If the gradient has at least `LEAST_PACKED` columns, or dy is packed, an update packs
 # `PANEL` columns of x at a time.

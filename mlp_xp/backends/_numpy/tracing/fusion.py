@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -17,9 +16,9 @@ from mlp_xp.backends._numpy.runtime.tasks import (
     address,
 )
 from mlp_xp.backends._numpy.runtime.thread_pool import find_tile
-from mlp_xp.backends._numpy.runtime.tuning import PANEL, SCRATCH, fits_in_update
-from mlp_xp.backends._numpy.tracing.joining import is_free
-from mlp_xp.backends._numpy.tracing.traced import Memory, value_of
+from mlp_xp.backends._numpy.runtime.tuning import GRADIENT_BYTES, PANEL, fits_in_update
+from mlp_xp.backends._numpy.tracing.joining import is_free, overlap
+from mlp_xp.backends._numpy.tracing.traced import Memory
 from mlp_xp.compiler.kernel import FULL, SCALAR
 
 
@@ -49,7 +48,7 @@ def _uses(task: Task, product: TiledProduct) -> bool:
     if isinstance(task.fields, Group):  # Its calls are in another table.
         return True
     used = [(x, product.c) for x in (*task.fields, *task.others) if isinstance(x, Memory)]
-    return any(_overlap(*pair) for pair in used) or _changes_operand(task, product)
+    return any(overlap(*pair) for pair in used) or _changes_operand(task, product)
 
 
 def _changes_operand(task: Task, product: TiledProduct) -> bool:
@@ -61,11 +60,7 @@ def _changes_operand(task: Task, product: TiledProduct) -> bool:
     else:
         written = (getattr(task.fields, "out", 0),)
     arrays = [out for out in written if isinstance(out, Memory)]
-    return any(_overlap(out, factor) for out in arrays for factor in (product.a, product.b))
-
-
-def _overlap(a: Any, b: Any) -> bool:
-    return np.may_share_memory(value_of(a), value_of(b))
+    return any(overlap(out, factor) for out in arrays for factor in (product.a, product.b))
 
 
 def _gradient_loop(
@@ -78,7 +73,7 @@ def _gradient_loop(
         return None
     kernel, width = loop.loop, product.n
     row_bytes = width * product.c.value.itemsize
-    places = [i for i, x in enumerate(loop.arrays) if _overlap(x, product.c)]
+    places = [i for i, x in enumerate(loop.arrays) if overlap(x, product.c)]
     rows = tile.gradient_rows
     n_rows = max(loop.n_columns // width, 1) if kernel.sums_rows else rows
     n_blocks = max(rows // n_rows, 1)
@@ -92,7 +87,7 @@ def _gradient_loop(
         and (kernel.total is None or kernel.sums_rows)
         and loop.size == product.m * width
         and (not kernel.sums_rows or loop.n_columns == n_rows * width)
-        and at_once * row_bytes <= SCRATCH // 2
+        and at_once * row_bytes <= GRADIENT_BYTES
         and (PANEL % at_once == 0 or at_once % PANEL == 0)
         and not _changes_operand(task, product)
     )

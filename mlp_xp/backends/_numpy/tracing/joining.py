@@ -213,6 +213,11 @@ def _key(array: Any, layout: str) -> Any:
     return id(getattr(array, "owner", array)), address(array), value.dtype.name, strides, layout
 
 
+def overlap(a: Any, b: Any) -> bool:
+    """Whether the memory of two arrays overlaps."""
+    return _overlap(_span(a), _span(b))
+
+
 def _span(array: Any) -> Span:
     return array.span if isinstance(array, Memory) else np.lib.array_utils.byte_bounds(array)
 
