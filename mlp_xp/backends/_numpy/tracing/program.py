@@ -26,6 +26,7 @@ from mlp_xp.backends._numpy.tracing.operations import (
     or_timed_product,
     take_rows,
 )
+from mlp_xp.backends._numpy.tracing.tables import Tables
 from mlp_xp.backends._numpy.tracing.traced import Finder, Traced, UntraceableError, fixed, value_of
 
 if TYPE_CHECKING:  # Avoid this import in short fits.
@@ -54,12 +55,9 @@ class Program:
         self._lines: list[str] = []
         self._names: dict[str, Any] = {}
         self._known: dict[int, str] = {}
-        self._tasks: list[Task] = []
-        self._settled: list[tuple[np.ndarray, list[Any]]] = []  # The table's first rows.
-        self._tables: list[np.ndarray] = []
+        self._tables = Tables()
         self._n_bytes = 0  # The size of all results since the last table, in bytes.
         self._moving: list[tuple[str, Finder]] = []
-        self._patches: list[tuple[Any, int | str, Finder]] = []
         self._picks: list[tuple[Traced, np.ndarray]] = []
         self._kept: list[tuple[np.ndarray, np.ndarray]] = []  # Pairs of (target, source).
         self._forms: list[tuple[Any, ...]] = []
@@ -104,7 +102,7 @@ class Program:
         """Record that each step first copies an array to the step's entry in the state."""
         is_contiguous = place.flags.c_contiguous and value.flags.c_contiguous
         is_contiguous = is_contiguous and not value.value.nbytes % 4
-        has_begun = self._lines or self._settled or self._tasks
+        has_begun = self._lines or not self._tables.are_empty
         if id(place.value) not in self._state or has_begun or not is_contiguous:
             raise UntraceableError("A step may store only arrays that exist before the step.")
         self._keep_values(place)
@@ -133,7 +131,7 @@ class Program:
             self._names[name] = find_view(arguments)
         if has_moved:
             self._last = list(map(reference, arguments))
-            for record, field, find_view in self._patches:
+            for record, field, find_view in self._tables.patches:
                 record[field] = find_view(arguments).ctypes.data
         return True
 
@@ -164,72 +162,24 @@ class Program:
 
     def _flush(self, *, is_last: bool = False) -> None:
         """End the table of kernel calls, if there are any."""
-        self._settle(is_last=is_last)
-        if self._settled:
-            from mlp_xp.backends._numpy.runtime.tasks import step_range
-
-            records = np.concatenate([rows for rows, _ in self._settled])
-            first = 0
-            for rows, moving in self._settled:
-                self._patch(records[first : first + len(rows)], moving)
-                first += len(rows)
-            self._name(records)  # Keep the table alive.
-            self._tables.append(records)
-            self._lines.append(f"run_ranges({self._name(step_range(records))})")
-        self._settled = []
-
-    def _settle(self, *, is_last: bool = False) -> None:
-        """Make rows of the pending kernel calls, which frees the memory between them."""
-        if self._tasks:
-            from mlp_xp.backends._numpy.runtime.tasks import table
-            from mlp_xp.backends._numpy.tracing.fusion import fused
-            from mlp_xp.backends._numpy.tracing.joining import joined
-
-            loops = joined(self._tasks, is_last=is_last)
-            rows, arrays = table(fused(loops, self._nested, is_last=is_last))
-            self._settled.append((rows, self._refer(arrays)))
-            self._tasks = []
         self._n_bytes = 0
+        steps = self._tables.end(is_last=is_last)
+        if steps is not None:
+            self._lines.append(f"run_ranges({self._name(steps)})")
 
-    def _settle_if_large(self) -> None:
+    def _free_if_large(self) -> None:
+        """Make rows of the pending calls, so that their memory can be reused."""
         if self._n_bytes > _KEPT:
-            self._settle()
-
-    def _refer(self, arrays: Sequence[tuple[int, int, Any]]) -> list[tuple[int, int, Finder]]:
-        """Keep the arrays of a table's rows alive; return how to find those that move."""
-        moving = []
-        for row, column, array in arrays:
-            if getattr(array, "find_view", None) is not None:
-                moving.append((row, column, array.find_view))
-            else:
-                self._name(getattr(array, "owner", array))
-        return moving
-
-    def _patch(self, records: np.ndarray, moving: Sequence[tuple[int, int, Finder]]) -> None:
-        self._patches += [(records[row], column, find_view) for row, column, find_view in moving]
+            self._tables.make_rows()
+            self._n_bytes = 0
 
     def task(self, task: Task) -> None:
         """Add a call of machine code to the program; consecutive calls form a table."""
-        self._tasks.append(_recorded(task))
+        self._tables.add(task)
 
     def group(self, parts: Sequence[Sequence[Task]], is_shared: bool) -> None:
         """Add a kernel call of several parts; each part consists of calls that one thread runs."""
-        from mlp_xp.backends._numpy.runtime.tasks import Group, Task
-
-        tasks = [_recorded(task) for part in parts for task in part]
-        others = [x for task in tasks for x in (*task.fields, *task.others) if hasattr(x, "dtype")]
-        group = Group(False, len(parts), len(parts[0]), self._nested(tasks))
-        self.task(Task(group, is_shared, tuple(others)))
-
-    def _nested(self, tasks: Sequence[Task]) -> np.ndarray:
-        """Return a table of kernel calls that another call refers to."""
-        from mlp_xp.backends._numpy.runtime.tasks import table
-
-        records, arrays = table(tasks)
-        self._patch(records, self._refer(arrays))
-        self._name(records)
-        self._tables.append(records)
-        return records
+        self._tables.add_group(parts, is_shared)
 
     def call(self, function: Any, *args: Any) -> None:
         """Record a call that writes to its arguments; the function is not called now."""
@@ -290,7 +240,7 @@ class Program:
         has_other_out = out is not None and not isinstance(out, Traced)
         if method != "__call__" or options or ufunc.nout != 1 or has_other_out:
             raise UntraceableError(f"{ufunc} has options or outputs that cannot be traced.")
-        out = self._evaluate(ufunc, list(map(value_of, inputs)), out)
+        out = self._result_of(ufunc, list(map(value_of, inputs)), out)
         if not self._lower(ufunc, *inputs, out):
             operands = [constant(x, ufunc, out) if type(x) in (int, float) else x for x in inputs]
             self._write(
@@ -298,7 +248,7 @@ class Program:
             )
         return out
 
-    def _evaluate(self, ufunc: Any, values: list[Any], out: Traced | None) -> Traced:
+    def _result_of(self, ufunc: Any, values: list[Any], out: Traced | None) -> Traced:
         """Return the result of a ufunc.
 
         Machine code does not need it if it is large, or written to the state, which other ranks may
@@ -330,7 +280,7 @@ class Program:
     def _reduce(self, ufunc: Any, inputs: Any, options: dict[str, Any], out: Any) -> Any:
         if out is not None or not set(options) <= {"axis", "dtype", "keepdims"}:
             raise UntraceableError(f"{ufunc}.reduce has options that cannot be traced.")
-        self._settle_if_large()
+        self._free_if_large()
         axis, keepdims = options.get("axis", 0), options.get("keepdims", False)
         value = ufunc.reduce(inputs[0].value, axis, options.get("dtype"), None, keepdims)
         result: Any = self._result(value)
@@ -356,7 +306,7 @@ class Program:
             plain["mode"] = "clip"  # The positions have no values yet, so do not check them.
         value = function(*map(value_of, args), **plain)
         if function is np.empty_like:
-            self._settle_if_large()
+            self._free_if_large()
             return self.empty(value.shape, value.dtype)
         if function in (np.full_like, np.ones_like, np.zeros_like):
             return self.note(np.copyto, (value,), value)
@@ -406,10 +356,11 @@ class Program:
             if not self._lower(np.copyto, old, leaf):
                 self._write(self._call(np.copyto, (old, leaf), {}))
         self._flush(is_last=True)
-        link(self._tables)
+        link(self._tables.all)
         # Free the buffers that are no longer used because calls were fused.
-        self.pool[:] = [value for value in self.pool if id(value) in self._known]
-        if len(self._lines) == 1 and self._tables:
+        used = self._known.keys() | self._tables.kept.keys()
+        self.pool[:] = [value for value in self.pool if id(value) in used]
+        if len(self._lines) == 1 and self._tables.all:
             self._steps = self._range_of_table()
         else:
             source = "\n".join(("def program(run_ranges, start, stop):", *self._body(), " return"))
@@ -454,12 +405,12 @@ class Program:
             pick["source"], pick["source_stride"] = address(given), given.strides[0]
             pick["n_words"], pick["target"] = place.nbytes // 4, address(place)
             if given.find_view is not None:
-                self._patches.append((pick, "source", given.find_view))
+                self._tables.patches.append((pick, "source", given.find_view))
             else:
                 self._name(given)  # Keep the array alive.
             self._name(place)
         self._name(picks)
-        return step_range(self._tables[-1], picks)
+        return step_range(self._tables.all[-1], picks)
 
     def _body(self) -> Iterator[str]:
         """Yield the lines of the loop over steps."""
@@ -469,15 +420,6 @@ class Program:
         for given, place in self._picks:
             yield f"  {self._name(np.copyto)}({self._name(place)}, {self._name(given)}[i, ...])"
         yield from (f"  {line}" for line in self._lines)
-
-
-def _recorded(task: Task) -> Task:
-    """Return a kernel call that refers to memory, so that traced arrays may end before it."""
-    fields, others = (
-        [x.memory if isinstance(x, Traced) else x for x in given]
-        for given in (task.fields, task.others)
-    )
-    return task._replace(fields=task.fields._make(fields), others=tuple(others))
 
 
 @functools.lru_cache(maxsize=64)
