@@ -360,6 +360,8 @@ LOGICAL: dict[str, Callable[..., str]] = {
     "logical_and": lambda b, x, y: b.new(f"and i1 {x}, {y}"),
     "logical_or": lambda b, x, y: b.new(f"or i1 {x}, {y}"),
     "logical_xor": lambda b, x, y: b.new(f"xor i1 {x}, {y}"),
+    "equal": lambda b, x, y: b.new(f"icmp eq i1 {x}, {y}"),
+    "not_equal": lambda b, x, y: b.new(f"icmp ne i1 {x}, {y}"),
 }
 # The expressions of primitives with operands of 32-bit integers; products wrap around.
 _INTEGERS = {
@@ -374,6 +376,12 @@ _COMPARISONS = {
 INTEGER: dict[str, Callable[..., str]] = {
     name: lambda b, x, y, how=how: b.integer(how, x, y) for name, how in _INTEGERS.items()
 } | {
-    name: lambda b, x, y, how=how: b.new(f"icmp {how} i32 {x}, {y}")
+    name: lambda b, x, y, how=how: b.new(f"icmp {how} {b.type.name} {x}, {y}")
     for name, how in _COMPARISONS.items()
+}
+INTEGER |= {
+    "negative": lambda b, x: b.integer("sub", 0, x),
+    "maximum": lambda b, x, y: b.select(INTEGER["greater"](b, x, y), x, y),
+    "minimum": lambda b, x, y: b.select(INTEGER["less"](b, x, y), x, y),
+    "abs": lambda b, x: INTEGER["maximum"](b, x, INTEGER["negative"](b, x)),
 }

@@ -46,9 +46,12 @@ TYPES = {
         (1.5707963267948966, 6.123233995736766e-17, -1.4973849048591698e-33),
         2.0**-1022,
     ),
-    "int32": Type(
-        "i32", "i32", 0, 0, 0.0, 0.0, 0, 0, 0, (0.0, 0.0), (0.0, 0.0), (0.0, 0.0, 0.0), 0.0
-    ),
+    **{
+        f"int{n}": Type(
+            f"i{n}", f"i{n}", 0, 0, 0.0, 0.0, 0, 0, 0, (0.0, 0.0), (0.0, 0.0), (0.0, 0.0, 0.0), 0.0
+        )
+        for n in (32, 64)
+    },
 }  # fmt: skip
 
 
@@ -69,7 +72,7 @@ class Body:
 
     def number(self, value: float) -> str:
         """Return a constant of the current type."""
-        if self.type.name == "i32":
+        if self.type.name == self.type.integer:
             return str(int(value))
         if self.type.name == "float":
             value = _as_float32(value)
@@ -115,11 +118,12 @@ class Body:
     def convert(self, dtype: str, x: str) -> str:
         """Convert a number of another dtype; convert to integers by truncation."""
         given, kind = TYPES[dtype].name, self.type.name
-        if kind == "i32":
-            name = f"@llvm.fptosi.sat.i32.{'f32' if given == 'float' else 'f64'}"
-            self.declared.add(f"declare i32 {name}({given})")
-            return self.new(f"call i32 {name}({given} {x})")
-        how = {"i32": "sitofp", "float": "fpext", "double": "fptrunc"}[given]
+        if kind.startswith("i") and not given.startswith("i"):
+            name = f"@llvm.fptosi.sat.{kind}.{'f32' if given == 'float' else 'f64'}"
+            self.declared.add(f"declare {kind} {name}({given})")
+            return self.new(f"call {kind} {name}({given} {x})")
+        how = {"float": "fpext", "double": "fptrunc"}.get(given, "sitofp")
+        how = {"i32 i64": "sext", "i64 i32": "trunc"}.get(f"{given} {kind}", how)
         return self.new(f"{how} {given} {x} to {kind}")
 
     def both(self, a: str, b: str) -> str:

@@ -160,5 +160,5 @@ def _scalar(node: Node, scalars: dict[Node, Node], rows: int, columns: int) -> N
 
 
 def _number(value: float, dtype: str) -> Node:
-    kind = {"bool": bool, "int32": int}.get(dtype, float)
+    kind = {"bool": bool, "int32": int, "int64": int}.get(dtype, float)
     return Node("number", (), (kind(value),), (), dtype)

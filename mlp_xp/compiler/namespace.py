@@ -48,6 +48,11 @@ def _axis(axis: Any, ndim: int) -> int:
     return axes[0]
 
 
+def _part(x: TracedArray, axis: int, part: slice) -> TracedArray:
+    """Return a slice of an array along an axis."""
+    return x[(*[slice(None)] * _axis(axis, x.ndim), part)]
+
+
 class Namespace:
     """The Array API namespace of traced arrays.
 
@@ -241,6 +246,34 @@ class Namespace:
     def stack(self, arrays: Sequence[TracedArray], *, axis: int = 0) -> TracedArray:
         return self.concat([self.expand_dims(x, axis=axis) for x in arrays], axis=axis)
 
+    def unstack(self, x: TracedArray, *, axis: int = 0) -> tuple[TracedArray, ...]:
+        return tuple(self.moveaxis(x, axis, 0))
+
+    def roll(self, x: TracedArray, shift: Any, *, axis: Any = None) -> TracedArray:
+        if axis is None:
+            return self.reshape(self.roll(self.reshape(x, (-1,)), shift, axis=0), x.shape)
+        for n, i in np.broadcast(shift, axis):
+            at = -int(n) % max(x.shape[i], 1)
+            parts = _part(x, i, slice(at, None)), _part(x, i, slice(at))
+            x = self.concat(parts, axis=int(i))
+        return x
+
+    def diff(self, x: TracedArray, *, axis: int = -1, n: int = 1) -> TracedArray:
+        for _ in range(n):
+            x = _part(x, axis, slice(1, None)) - _part(x, axis, slice(-1))
+        return x
+
+    def tile(self, x: TracedArray, repetitions: Sequence[int]) -> TracedArray:
+        for i, n in enumerate(reversed(repetitions)):
+            x = x if i < x.ndim else self.expand_dims(x)
+            x = self.concat([x] * n, axis=-1 - i) if n else _part(x, -1 - i, slice(0))
+        return x
+
+    def repeat(self, x: TracedArray, n: int, *, axis: int | None = None) -> TracedArray:
+        at = _axis(axis, x.ndim)
+        spread = self.stack([x] * n, axis=at + 1)
+        return self.reshape(spread, (*x.shape[:at], x.shape[at] * n, *x.shape[at + 1 :]))
+
     def flip(self, x: TracedArray, *, axis: Any = None) -> TracedArray:
         for i in _axes(axis, x.ndim):
             x = apply("flip", x, i, shape=x.shape, dtype=x.dtype)
@@ -310,6 +343,24 @@ class Namespace:
 
     def vecdot(self, a: TracedArray, b: TracedArray, *, axis: int = -1) -> TracedArray:
         return self.sum(multiply(a, b), axis=axis)
+
+    def tensordot(self, a: TracedArray, b: TracedArray, *, axes: Any = 2) -> TracedArray:
+        if isinstance(axes, int):
+            axes = range(a.ndim - axes, a.ndim), range(axes)
+        summed = [i % a.ndim for i in axes[0]]
+        summed_b = [i % b.ndim for i in axes[1]]
+        kept = [i for i in range(a.ndim) if i not in summed]
+        kept_b = [i for i in range(b.ndim) if i not in summed_b]
+        n = math.prod(a.shape[i] for i in summed)
+        rows = reshape(permute(a, [*kept, *summed]), (a.size // max(n, 1), n))
+        columns = reshape(permute(b, [*summed_b, *kept_b]), (n, b.size // max(n, 1)))
+        shape = [a.shape[i] for i in kept] + [b.shape[i] for i in kept_b]
+        return reshape(matmul(rows, columns), shape)
+
+    def count_nonzero(
+        self, x: TracedArray, *, axis: Any = None, keepdims: bool = False
+    ) -> TracedArray:
+        return self.sum(x if x.dtype == "bool" else x != 0, axis=axis, keepdims=keepdims)
 
     def cumulative_sum(self, x: TracedArray, *, axis: int | None = None) -> TracedArray:
         at = _axis(axis, x.ndim)

@@ -142,17 +142,21 @@ def _concat(xp: Any, dy: Any, y: Any, *operands: Any) -> list[Any]:
     return found
 
 
+def _matches(xp: Any, positions: Any, n: int) -> Any:
+    """Return whether positions are 0, 1, ... n - 1 from the start, along a new axis before last."""
+    places = xp.arange(n, dtype=positions.dtype)[:, None]
+    return places == xp.where(positions < 0, positions + n, positions)
+
+
 def _take(xp: Any, dy: Any, y: Any, x: Any, positions: Any, axis: int) -> tuple[Any, None]:
     """Sum the gradients of equal positions by a product with a matrix of zeros and ones."""
-    matches = xp.arange(x.shape[axis])[:, None] == positions % x.shape[axis]
-    matrix = xp.astype(matches, dy.dtype)
+    matrix = xp.astype(_matches(xp, positions, x.shape[axis]), dy.dtype)
     return xp.moveaxis(matrix @ xp.moveaxis(dy, axis, -2), -2, axis), None
 
 
 def _take_along(xp: Any, dy: Any, y: Any, x: Any, positions: Any, axis: int) -> tuple[Any, None]:
     last_dy = xp.moveaxis(dy, axis, -1)
-    last = xp.moveaxis(positions % x.shape[axis], axis, -1)
-    matches = xp.arange(x.shape[axis])[:, None] == last[..., None, :]
+    matches = _matches(xp, xp.moveaxis(positions, axis, -1)[..., None, :], x.shape[axis])
     dx = xp.sum(xp.where(matches, last_dy[..., None, :], 0.0), axis=-1)
     return xp.moveaxis(dx, -1, axis), None
 

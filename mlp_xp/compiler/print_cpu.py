@@ -120,6 +120,8 @@ class _Total(NamedTuple):
 def _accumulate(body: Body, node: Node, value: str) -> _Total:
     body.type = _type_of(node.dtype)
     kind = body.type.name
+    if kind == body.type.integer:
+        return _Total(kind, "0", f"add {kind} %sum, {value}", is_sum=True)
     if node.operation not in _EXTREMES:
         return _Total(kind, "0.0", f"fadd reassoc {kind} %sum, {value}", is_sum=True)
     how, start = _EXTREMES[node.operation]
@@ -163,7 +165,7 @@ def _expression(node: Node) -> Callable[..., str]:
     elif name == "astype" and dtype != "bool":
         return lambda body, x: body.convert(of_operands, x)
     else:
-        expressions = INTEGER if of_operands == "int32" else EXPRESSIONS
+        expressions = INTEGER if of_operands.startswith("int") else EXPRESSIONS
         if name in expressions and {x.dtype for x in node.operands} == {of_operands}:
             return expressions[name]
     raise UnprintableError(f"{name} has no CPU expression for {of_operands}")

@@ -18,19 +18,20 @@ from mlp_xp.backends._numpy.kernels.formulas import (
 from mlp_xp.backends._numpy.runtime.loops import LOOPS
 from mlp_xp.backends._numpy.runtime.thread_pool import thread_pool
 from mlp_xp.backends._numpy.tracing.program import Program
-from mlp_xp.compiler.elementary import EXPRESSIONS, LOGICAL
+from mlp_xp.compiler.elementary import EXPRESSIONS
 from mlp_xp.compiler.formula import trace_formula
 from mlp_xp.compiler.kernel import UnprintableError, make_kernel
 from mlp_xp.compiler.primitives import UNARY
 from mlp_xp.compiler.print_cpu import print_kernel
 from mlp_xp.nn import layers, losses
+from mlp_xp.nn.hidden import Blocks
 from mlp_xp.nn.layers import ACTIVATIONS
 from mlp_xp.optimizers import Lion, RMSprop
 
 pytest.importorskip("llvmlite", reason="loops are compiled with llvmlite")
 KERNELS = get_backend("numpy").kernels
 SPECIAL = [np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-30, -1e30, 88.5, -88.0, 700.0, -1.0, 0.5]
-FUNCTIONS = sorted({*EXPRESSIONS, "where", "astype"} - {*LOGICAL})
+FUNCTIONS = sorted({*EXPRESSIONS, "where", "astype"})
 
 
 def numbers(dtype, shape=(40, 12)):
@@ -286,6 +287,23 @@ def halves(x, *, xp):
     return xp.concat([x[..., :n] * x[..., n:], x[..., n:]], axis=-1)
 
 
+def clipped(outputs, targets, *, xp):
+    return xp.sum(xp.clip(outputs - targets, -1.0, 1.0) ** 2, axis=-1)
+
+
+def clipped_with_pullback(outputs, targets, *, xp):
+    apart = outputs - targets
+    bounded = xp.clip(apart, -1.0, 1.0)
+    slope = xp.where(bounded == apart, 2.0 * bounded, 0.0)
+    return xp.sum(bounded**2, axis=-1), lambda dlosses: dlosses[:, None] * slope
+
+
+def cumulative(outputs, targets, *, xp):
+    """As the ranked probability score, of a vector of differences."""
+    apart = xp.concat([outputs - targets, outputs * 0.1], axis=-1)
+    return xp.sum(xp.cumulative_sum(apart, axis=-1) ** 2, axis=-1)
+
+
 SETTINGS = {
     "regression": (MLPRegressor, {}),
     "huber": (MLPRegressor, {"loss": "huber"}),
@@ -323,6 +341,15 @@ SETTINGS = {
     "residual": (MLPClassifier, {"residual": True, "hidden_layer_sizes": (8, 8)}),
     "average": (MLPClassifier, {"ema_decay": 0.9}),
     "clip": (MLPClassifier, {"max_grad_norm": 0.1}),
+    "clipped loss": (MLPRegressor, {"loss": clipped}),
+    "clipped loss with a pullback": (MLPRegressor, {"loss": clipped_with_pullback}),
+    "cumulative loss": (MLPRegressor, {"loss": cumulative}),
+    "mixed leading axis": (MLPClassifier, {"hidden_layer_sizes": (Blocks((5, 1), mixed=(0,)), 8)}),
+    "mixed outer axes": (
+        MLPClassifier,
+        {"hidden_layer_sizes": (24, Blocks((2, 3, 4), mixed=(0, 1)), Blocks((6, 4), (0,)))},
+    ),
+    "accuracy": (MLPClassifier, {"verbose": True}),
     "Lion": (MLPClassifier, {"solver": Lion()}),
     "RMSprop": (MLPClassifier, {"solver": RMSprop()}),
 }

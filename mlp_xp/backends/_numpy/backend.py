@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
-import array_api_compat.numpy
 import numpy as np
 from threadpoolctl import threadpool_info, threadpool_limits
 
@@ -32,6 +31,7 @@ from mlp_xp.backends._numpy.runtime.thread_pool import (
     thread_pool,
 )
 from mlp_xp.backends._numpy.tracing.compiled_step import CompiledLoop, CompiledStep
+from mlp_xp.backends._numpy.tracing.namespace import xp
 from mlp_xp.backends._precision import lacking
 from mlp_xp.backends.kernels import Kernels
 from mlp_xp.optimizers import Optimizer
@@ -60,7 +60,7 @@ class NumpyBackend(Backend):
     has_sparse_products = True
     returns_results = True
     has_workers = True
-    xp = array_api_compat.numpy
+    xp = xp
     device = "cpu"
     kernels = Kernels(dense, gather, loss, update_tree, activate, run_layer=run_layer)
 

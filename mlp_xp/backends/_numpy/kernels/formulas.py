@@ -18,6 +18,7 @@ from mlp_xp.compiler import FormulaError, Layout, in_order, remember
 from mlp_xp.compiler.array import operation, power
 from mlp_xp.compiler.formula import trace_formula
 from mlp_xp.compiler.graph import Node
+from mlp_xp.compiler.instructions import TYPES
 from mlp_xp.compiler.kernel import Kernel, UnprintableError, make_kernel
 from mlp_xp.compiler.print_cpu import check_printable
 from mlp_xp.nn.layers import ACTIVATIONS, activate
@@ -139,7 +140,7 @@ def elementwise_kernel(
     layouts = [Layout((), x) for x in operands if isinstance(x, str)]
 
     def formula(*arrays: Any, xp: Namespace) -> Any:
-        if name in ("float32", "float64", "int32", "bool"):
+        if name in (*TYPES, "bool"):
             return xp.astype(arrays[0], name)
         if name.startswith("bitwise") and arrays[0].dtype == "bool":
             return operation(name.replace("bitwise", "logical"), *arrays)

@@ -6,6 +6,7 @@ the operands. Only programs with machine code import this module.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import accumulate, pairwise
@@ -40,7 +41,9 @@ from mlp_xp.compiler.elementary import EXPRESSIONS, LOGICAL
 _MOST_PRODUCTS = 1024
 # One thread sums the rows of narrower matrices.
 _LEAST_WIDTH = 32
-_LOOP_DTYPES = (np.float32, np.float64, np.int32, np.bool_)
+_LOOP_DTYPES = (np.float32, np.float64, np.int32, np.int64, np.bool_)
+# All integers up to this one are float32 numbers.
+_MOST_COUNTED = 1 << 24
 # The most blocks of positions that are copied one by one.
 _MOST_BLOCKS = 16
 # The number of axes of a copy, besides the contiguous last one.
@@ -57,7 +60,10 @@ def _compute(name: str, *operands: Any) -> bool:
     dtypes = [x.dtype for x in inputs if hasattr(x, "dtype")]
     like = out.dtype if name == "where" else dtypes[0]
     numbers = [x for x in inputs if not hasattr(x, "dtype")]
-    if np.result_type(like, *numbers) != like:  # For example, integers are compared with 0.5.
+    try:
+        if np.result_type(like, *numbers) != like:  # For example, integers are compared with 0.5.
+            return False
+    except OverflowError:  # Or with an integer that their dtype lacks.
         return False
     if name != "pow":  # Exponents such as 2 or 0.5 have other formulas.
         # The memory of NumPy's scalars is freed, too, unless they become arrays.
@@ -99,19 +105,24 @@ def _are_same(x: Any, out: Traced) -> bool:
 
 def _multiply(a: Any, b: Any, out: Traced) -> bool:
     """Record the product of two matrices, or of the matrices in two stacks."""
-    if not _are_arrays(a, b) or min(a.ndim, b.ndim) < 2 or out.size == 0 or not are_contiguous(out):
+    if not _are_arrays(a, b) or out.size == 0 or not are_contiguous(out):
         return False
+    if b.ndim == 1:  # A vector is a column on the right, and a row on the left.
+        return _multiply(a, b[:, None], out[..., None])
+    if a.ndim == 1:
+        return _multiply(a[None], b, out[..., None, :])
     if a.dtype != out.dtype or b.dtype != out.dtype or any(_share_memory(x, out) for x in (a, b)):
         return False
     stack = out.shape[:-2]
-    a, b = (np.broadcast_to(x, (*stack, *x.shape[-2:])) for x in (a, b))
     places = list(np.ndindex(stack))
-    ta, tb = (not has_rows(x[places[0]]) for x in (a, b))
-    a, b = (np.swapaxes(x, -1, -2) if is_t else x for x, is_t in ((a, ta), (b, tb)))
-    if (ta and tb) or not (has_rows(a[places[0]]) and has_rows(b[places[0]])):
-        return False
     if len(places) > _MOST_PRODUCTS:
         return False
+    (a, ta), (b, tb) = map(_as_factor, (a, b))
+    if ta and tb:
+        a, ta = _in_order(np.swapaxes(a, -1, -2)), False
+    if a is None or b is None:
+        return False
+    a, b = (np.broadcast_to(x, (*stack, *x.shape[-2:])) for x in (a, b))
     parts = []
     for factors in ((a[k], b[k], out[k]) for k in places):
         packed = choose_packed(*factors, ta=ta, tb=tb)
@@ -124,23 +135,30 @@ def _multiply(a: Any, b: Any, out: Traced) -> bool:
     return True
 
 
+def _as_factor(x: Any) -> tuple[Any, bool]:
+    """Return an array of matrices that have rows without gaps, and whether they are transposed."""
+    first = x[(0,) * (x.ndim - 2)]
+    if has_rows(first) or not has_rows(first.T):
+        return x if has_rows(first) else _in_order(x), False
+    return np.swapaxes(x, -1, -2), True
+
+
 def _reduce(name: str, x: Traced, axis: Any, dtype: Any, out: Traced) -> bool:
     """Record the sum, the largest or the smallest number along axes.
 
     What is reduced are the rows, or the columns if the last axis is kept in a sum.
     """
-    if (
-        dtype not in (None, x.dtype)
-        or not are_contiguous(out)
-        or x.dtype != out.dtype
-        or x.size == 0
-    ):
+    if name == "sum" and out.dtype == np.int64:
+        x = x.astype(np.int64, copy=False)
+    elif not are_contiguous(out):
+        return False
+    if dtype not in (None, out.dtype) or x.dtype != out.dtype or x.size == 0:
         return False
     given = range(x.ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
     axes = sorted(axis % x.ndim for axis in given)
     kept = [axis for axis in range(x.ndim) if axis not in axes]
-    sums_columns = name == "sum" and kept[-1:] == [x.ndim - 1]
-    ordered = _in_order(x, (*axes, *kept) if sums_columns else (*kept, *axes))
+    sums_columns = name == "sum" and x.dtype != np.int64 and kept[-1:] == [x.ndim - 1]
+    ordered = _in_order(np.transpose(x, (*axes, *kept) if sums_columns else (*kept, *axes)))
     if ordered is None:
         return False
     if not kept and name == "sum":
@@ -157,38 +175,87 @@ def _reduce(name: str, x: Traced, axis: Any, dtype: Any, out: Traced) -> bool:
     return True
 
 
-def _in_order(x: Traced, axes: Sequence[int]) -> Traced | None:
-    """Return an array with permuted axes in row-major order; None if it cannot be copied."""
-    turned: Any = np.transpose(x, axes)
-    if are_contiguous(turned):
-        return turned
-    copied = x.program.empty(turned.shape, x.dtype)
-    return copied if _copy(copied, turned) else None
+def _in_order(x: Any) -> Any:
+    """Return an array in row-major order; None if it cannot be copied."""
+    if x.flags.c_contiguous and x.flags.aligned:
+        return x
+    if not isinstance(x, Traced):
+        return np.ascontiguousarray(x)
+    copied = x.program.empty(x.shape, x.dtype)
+    return copied if _copy(copied, x) else None
 
 
-def _take(source: Any, rows: Any, out: Traced, axis: int | None = None) -> bool:
-    if not isinstance(rows, Traced):
-        if axis is None or not isinstance(rows, np.ndarray) or rows.ndim != 1:
-            return False
-        return _take_blocks(source, rows, out, axis)
-    is_known = (
-        isinstance(source, Traced)
-        and source.flags.c_contiguous
-        and source.flags.aligned
-        and source.value[:1].nbytes % 4 == 0
-        and rows.dtype == np.int32
-        and rows.ndim == 1
-        and rows.flags.c_contiguous
-        and rows.flags.aligned
-    )
-    if is_known:
-        width = out.value.nbytes // 4 // max(out.shape[0], 1)
-        out.program.task(Task(Take(False, source.shape[0], out.shape[0], width, source, rows, out)))
-    return is_known
+def _take(source: Any, positions: Any, out: Traced, axis: int | None = None) -> bool:
+    if axis is None or not _are_arrays(source, positions):
+        return False
+    axis %= source.ndim
+    if not isinstance(positions, Traced) and _take_blocks(source, positions, out, axis):
+        return True
+    *outer, size = source.shape[: axis + 1]
+    starts = size * _counted((*outer, *[1] * positions.ndim))
+    return _take_rows(source, axis + 1, positions, starts, size, out)
+
+
+def _take_along(source: Any, positions: Any, out: Traced, axis: int = -1) -> bool:
+    if not _are_arrays(source, positions) or source.ndim != positions.ndim:
+        return False
+    axis %= source.ndim
+    # Numbers that differ only along trailing axes with the same position are rows.
+    n_axes = max((i + 1 for i, n in enumerate(positions.shape) if n > 1), default=0)
+    n_axes = max(n_axes, axis + 1)
+    starts = _counted(source.shape[:n_axes])[(*[slice(None)] * axis, slice(1))]
+    starts = np.reshape(starts, (*starts.shape, *[1] * (source.ndim - n_axes)))
+    step = math.prod(source.shape[axis + 1 : n_axes])
+    return _take_rows(source, n_axes, positions, starts, source.shape[axis], out, step)
+
+
+def _counted(shape: tuple[int, ...]) -> np.ndarray:
+    return np.arange(math.prod(shape), dtype=np.int32).reshape(shape)
+
+
+def _take_rows(
+    source: Any,
+    n_axes: int,
+    positions: Any,
+    starts: np.ndarray,
+    size: int,
+    out: Traced,
+    step: int = 1,
+) -> bool:
+    """Record copies of the rows at positions times ``step`` plus ``starts``.
+
+    All axes but the first ``n_axes`` are a row. Positions are from -``size`` to ``size`` - 1.
+    """
+    row_bytes = math.prod(source.shape[n_axes:]) * source.itemsize
+    if row_bytes % 4 or not source.size or not out.size:
+        return False
+    source, program = _in_order(source), out.program
+    if source is None:
+        return False
+    positions = _as_int32(positions)
+
+    def take(size: int, n_words: int, chosen: Any) -> None:
+        rows = _in_order(np.reshape(chosen, (-1,)))
+        program.task(Task(Take(False, size, rows.shape[0], n_words, source, rows, out)))
+
+    if starts.size > 1 or step > 1:
+        take(size, 0, positions)  # This only checks the positions.
+        positions = np.where(positions < 0, positions + size, positions) * step + starts
+        size = math.prod(source.shape[:n_axes])
+    take(size, row_bytes // 4, positions)
+    return True
+
+
+def _as_int32(positions: Any) -> Any:
+    if positions.dtype == np.int64:  # Positions that int32 lacks are out of range, too.
+        positions = np.maximum(np.minimum(positions, 2**31 - 1), -(2**31))
+    return positions.astype(np.int32, copy=False)
 
 
 def _take_blocks(source: Any, positions: np.ndarray, out: Traced, axis: int) -> bool:
     """Record copies of the blocks at fixed positions, which are consecutive or equal."""
+    if positions.ndim != 1:
+        return False
     runs: list[list[int]] = []
     for position in (positions % source.shape[axis]).tolist():
         step = position - runs[-1][-1] if runs else -1
@@ -227,11 +294,42 @@ def _stack(arrays: Sequence[Any], out: Traced, axis: int = 0) -> bool:
 
 
 def _dot(a: Any, b: Any, out: Traced) -> bool:
-    is_known = _are_arrays(a, b) and a.ndim == b.ndim == 1 and a.shape == b.shape and a.size > 0
-    if not is_known or not are_contiguous(a, b, out):
+    if not _are_arrays(a, b) or a.shape != b.shape or a.ndim != 1 or not a.size:
+        return _reduce("sum", a * b, -1, None, out)
+    if not are_contiguous(a, b, out):
         return False
     _sum_all(dot_loop, [a, b], out)
     return True
+
+
+def _cumulate(x: Any, out: Traced, axis: int | None = None) -> bool:
+    """Record cumulative sums: of 2, 4, 8 ... numbers up to each."""
+    if axis is None or not x.size:
+        return False
+    y, n = np.moveaxis(x, axis, 0), 1
+    while n < y.shape[0]:
+        y = np.concatenate([y[:n], y[n:] + y[:-n]])
+        n *= 2
+    return _copy_values(out, np.moveaxis(y, 0, axis))
+
+
+def _position(extreme: Any, x: Any, out: Traced, axis: int | None = None) -> bool:
+    """Record the position of the first largest or smallest number; NaN is both."""
+    x, axis = (np.reshape(x, (-1,)), 0) if axis is None else (x, axis % x.ndim)
+    n = x.shape[axis]
+    if x.dtype not in (np.float32, np.float64) or not 0 < n <= _MOST_COUNTED or not x.size:
+        return False
+    places = np.arange(n, dtype=x.dtype).reshape(-1, *[1] * (x.ndim - 1 - axis))
+    is_found = (x == extreme(x, axis=axis, keepdims=True)) | np.isnan(x)
+    first = np.min(np.where(is_found, places, float(n)), axis=axis)
+    return _copy_values(out, first)
+
+
+def _are_true(extreme: Any, x: Traced, axis: Any, dtype: Any, out: Traced) -> bool:
+    if x.dtype != np.bool_ or not x.size:
+        return False
+    found = extreme(x.astype(np.float32), axis=axis) != 0.0
+    return _copy_values(out, np.reshape(found, out.shape))
 
 
 def _sum_all(make_loop: Callable[..., Any], arrays: list[Any], out: Traced) -> None:
@@ -289,7 +387,12 @@ LOWERED: dict[Any, Any] = {
     np.absolute: partial(_compute, "abs"),
     np.rint: partial(_compute, "round"),
     np.square: lambda x, out: _compute("multiply", x, x, out),
-    np.invert: lambda x, out: x.dtype == bool and _compute("logical_not", x, out),
+    np.positive: lambda x, out: _copy_values(out, x),
+    np.invert: lambda x, out: (
+        _compute("logical_not", x, out)
+        if x.dtype == np.bool_
+        else _compute("bitwise_xor", x, -1, out)
+    ),
     **{
         getattr(np, f"bitwise_{name}"): partial(_compute, f"bitwise_{name}")
         for name in ("and", "or", "xor", "left_shift", "right_shift")
@@ -299,7 +402,13 @@ LOWERED: dict[Any, Any] = {
     np.add.reduce: partial(_reduce, "sum"),
     np.maximum.reduce: partial(_reduce, "max"),
     np.minimum.reduce: partial(_reduce, "min"),
+    np.logical_or.reduce: partial(_are_true, np.max),
+    np.logical_and.reduce: partial(_are_true, np.min),
+    np.argmax: partial(_position, np.max),
+    np.argmin: partial(_position, np.min),
+    np.cumsum: _cumulate,
     np.take: _take,
+    np.take_along_axis: _take_along,
     np.concatenate: _concatenate,
     np.stack: _stack,
     np.copyto: _copy_values,

@@ -28,6 +28,7 @@ REDUCTIONS = {
     np.all: np.logical_and,
 }
 
+SHAPED_BY_VALUES = (np.nonzero, np.unique, np.argwhere, np.flatnonzero)
 # Up to this size in bytes, NumPy compares an array faster with another array than with a number.
 _MOST_COMPARED = 1 << 18
 
@@ -45,6 +46,17 @@ def constant(number: float, ufunc: Any, out: Traced) -> Any:
 def copy_in_order(out: np.ndarray, x: np.ndarray) -> None:
     """Copy an array with permuted axes in row-major order, as `numpy.reshape` does."""
     out.reshape(x.shape)[...] = x
+
+
+def item(function: Any, i: int, *args: Any, **options: Any) -> Any:
+    """Return one of a function's results."""
+    return function(*args, **options)[i]
+
+
+def identity_like(x: Any) -> Any:
+    """Return a regular matrix, or stack of them, in place of one without values."""
+    is_matrix = isinstance(x, np.ndarray) and x.ndim > 1
+    return np.eye(*x.shape[-2:], dtype=x.dtype) + np.zeros_like(x) if is_matrix else x
 
 
 def take_rows(x: np.ndarray, rows: np.ndarray, axis: int | None, out: np.ndarray) -> None:

@@ -21,8 +21,11 @@ from mlp_xp.backends._numpy.runtime.thread_pool import has_pool, link
 from mlp_xp.backends._numpy.tracing.arguments import form, is_small, reference
 from mlp_xp.backends._numpy.tracing.operations import (
     REDUCTIONS,
+    SHAPED_BY_VALUES,
     constant,
     copy_in_order,
+    identity_like,
+    item,
     or_timed_product,
     take_rows,
 )
@@ -40,7 +43,10 @@ _KEPT = 1 << 25
 # of results that no joined loop writes remain untouched.
 _LARGE = 1 << 18
 # The number of operands of functions without ``out`` that machine code may compute.
-_N_OPERANDS = {np.where: 3, np.take: 2, np.concatenate: 1, np.stack: 1}
+_N_OPERANDS = {
+    **{np.where: 3, np.take: 2, np.take_along_axis: 2, np.concatenate: 1, np.stack: 1},
+    **{np.cumsum: 1, np.argmax: 1, np.argmin: 1},
+}
 
 
 class Program:
@@ -211,17 +217,29 @@ class Program:
     def note(self, copy: Any, args: tuple[Any, ...], value: np.ndarray, **options: Any) -> Traced:
         """Record ``copy(result, *args)``, which computes ``value``."""
         result = self._result(value)
-        if not self._lower(copy, result, *args):
-            self._write(self._call(copy, (result, *args), options))
+        self._copy(copy, result, *args, **options)
         return result
 
-    def _any(self, function: Any, args: Any, options: dict[str, Any], value: Any) -> Traced:
+    def _copy(self, copy: Any, out: Traced, *args: Any, **options: Any) -> None:
+        if not self._lower(copy, out, *args):
+            self._write(self._call(copy, (out, *args), options))
+
+    def assign(self, part: Traced, value: Any) -> None:
+        """Record an assignment to a part of an array."""
+        value = value if isinstance(value, Traced) else np.array(value, part.dtype)
+        np.broadcast_to(value_of(value), part.shape)  # This raises the errors of shapes.
+        self._copy(np.copyto, part, value, casting="unsafe")
+
+    def _any(self, function: Any, args: Any, options: dict[str, Any], value: Any) -> Any:
         """Record a call of a function that has no ``out``, and a copy of its result."""
+        if isinstance(value, np.dtype):  # As of `np.result_type`.
+            return value
         if not isinstance(value, np.ndarray | np.generic):
             raise UntraceableError(f"{function} returns {type(value)}, which cannot be traced.")
         result = self._result(value)
-        is_known = set(options) <= {"axis"} and len(args) == _N_OPERANDS.get(function)
-        if not (is_known and self._lower(function, *args, result, **options)):
+        kept = {key: x for key, x in options.items() if key == "axis" or x is not None}
+        is_known = set(kept) <= {"axis"} and len(args) == _N_OPERANDS.get(function)
+        if not (is_known and self._lower(function, *args, result, **kept)):
             given = self._call(function, args, options)
             self._write(f"{self._name(np.copyto)}({self._name(result)}, {given})")
         return result
@@ -235,6 +253,9 @@ class Program:
             # A constant must not change in place, as in `c ^= key`, so the result is a new array.
             out = None
         inputs = fixed(inputs)
+        if ufunc is np.vecdot and "axis" in options:
+            axis = options.pop("axis")
+            inputs = [np.moveaxis(x, axis, -1) for x in inputs]
         if method == "reduce":
             return self._reduce(ufunc, inputs, options, out)
         has_other_out = out is not None and not isinstance(out, Traced)
@@ -294,17 +315,28 @@ class Program:
         if function in REDUCTIONS and len(args) == 1 and isinstance(args[0], Traced):
             kept = {key: value for key, value in options.items() if value is not None}
             return self._reduce(REDUCTIONS[function], args, {"axis": None, **kept}, None)
+        if function is np.round and len(args) == 1 and not options:
+            return np.rint(args[0])
         if function is np.mean and self.has_tasks and isinstance(args[0], Traced):
             # As NumPy computes it, but in machine code.
             total = self.function(np.sum, args, options)
             return total / float(args[0].size / max(total.size, 1))
         if isinstance(options.get("out"), np.ndarray):  # As in `array_api_compat.numpy.clip`.
             raise UntraceableError(f"{function} writes to an array that is not traced.")
+        if function in SHAPED_BY_VALUES or (function is np.where and len(args) == 1):
+            raise UntraceableError(f"The shape of {function}'s result depends on values.")
         args, options = fixed(args), {key: fixed(option) for key, option in options.items()}
         plain = {key: value_of(option) for key, option in options.items()}
-        if function is np.take and len(args) > 1 and isinstance(args[1], Traced):
-            plain["mode"] = "clip"  # The positions have no values yet, so do not check them.
-        value = function(*map(value_of, args), **plain)
+        values = list(map(value_of, args))
+        if function in (np.take, np.take_along_axis) and isinstance(args[-1], Traced):
+            values[1] = np.zeros_like(values[1])  # The positions have no values yet.
+        try:
+            value = function(*values, **plain)
+        except np.linalg.LinAlgError:  # The matrix has no values yet.
+            value = function(*map(identity_like, values), **plain)
+        if isinstance(value, tuple):
+            parts = (functools.partial(item, function, i) for i in range(len(value)))
+            return tuple(self.function(part, args, options) for part in parts)
         if function is np.empty_like:
             self._free_if_large()
             return self.empty(value.shape, value.dtype)
@@ -313,7 +345,7 @@ class Program:
         is_known = len(args) == 2 and set(options) <= {"axis"}
         if function is np.take and is_known and isinstance(args[1], Traced):
             result = self._result(value)
-            if options.get("axis") != 0 or not self._lower(np.take, *args, result):
+            if not self._lower(np.take, *args, result, axis=options.get("axis")):
                 self._write(self._call(take_rows, (*args, options.get("axis"), result), {}))
             return result
         first = args[0]
@@ -353,8 +385,7 @@ class Program:
             is_new = isinstance(leaf, Traced) and id(leaf.owner.value) not in mine
             if not is_new or leaf.shape != old.shape:
                 raise UntraceableError("The new state needs the old shapes and its own memory.")
-            if not self._lower(np.copyto, old, leaf):
-                self._write(self._call(np.copyto, (old, leaf), {}))
+            self._copy(np.copyto, old, leaf)
         self._flush(is_last=True)
         link(self._tables.all)
         # Free the buffers that are no longer used because calls were fused.

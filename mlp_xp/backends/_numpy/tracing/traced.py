@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import array_api_compat.numpy
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
@@ -103,9 +104,17 @@ class Traced(NDArrayOperatorsMixin):
     flags = property(lambda self: self.value.flags)
     device = "cpu"
 
-    @property
-    def T(self) -> Traced:
-        return self._view(lambda value: value.T)
+    T = property(lambda self: self._view(lambda value: value.T))
+    mT = property(lambda self: self._view(lambda value: value.mT))  # noqa: N815
+
+    def __array_namespace__(self, api_version: str | None = None) -> Any:
+        return array_api_compat.numpy
+
+    def __len__(self) -> int:
+        return int(self.shape[0])
+
+    def __iter__(self) -> Iterator[Traced]:
+        return (self[i] for i in range(len(self)))
 
     def __getitem__(self, key: Any) -> Traced:
         keys = key if isinstance(key, tuple) else (key,)
@@ -116,10 +125,11 @@ class Traced(NDArrayOperatorsMixin):
         # In contrast to NumPy, indexing a single number returns a view.
         return self._view(lambda value: value[(*keys, ...)] if ... not in keys else value[keys])
 
-    def __setitem__(self, key: Any, value: Traced) -> None:
-        if not (isinstance(key, tuple) and key[0] is STEP and isinstance(value, Traced)):
-            raise UntraceableError("Only the entry of the current step can be assigned.")
-        self.program.keep(self, value)
+    def __setitem__(self, key: Any, value: Any) -> None:
+        if isinstance(key, tuple) and key[0] is STEP:
+            self.program.keep(self, value)
+        else:
+            self.program.assign(self[key], value)
 
     def reshape(self, *shape: Any) -> Any:
         return np.reshape(self, shape[0] if len(shape) == 1 else shape)
@@ -143,7 +153,7 @@ class Traced(NDArrayOperatorsMixin):
     def __array__(self, *_: Any, **__: Any) -> Any:
         raise UntraceableError("The values of an array are unknown while a step is traced.")
 
-    __bool__ = __float__ = __int__ = __index__ = __len__ = __iter__ = __array__
+    __bool__ = __float__ = __int__ = __index__ = __array__
     __hash__ = object.__hash__
 
 
