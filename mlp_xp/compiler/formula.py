@@ -302,27 +302,41 @@ def check_formula(
 ) -> bool:
     """Return whether `with_pullback` derives the pullback; raise FormulaError if that is useless.
 
-    The pullback would be wrong if the formula draws random numbers, and zero if its value does not
-    depend on its first argument.
+    The pullback would be zero if the formula's value does not depend on its first argument. If the
+    formula draws random numbers, a derived pullback would be wrong, and a loop of the formula and
+    its own pullback would repeat the first ones.
     """
     try:
         graph = graph_of(function, *arguments, names=names, n_differentiated=1, what=what)
     except FormulaError:
         return False  # `with_pullback` decides whether this is an error.
-    if graph is None:
-        return False
-    if graph.gradients[0] is None:
+    if graph is not None and graph.gradients[0] is None:
         raise FormulaError(
             f"{what} does not depend on its {names[0]}, so there is nothing to learn; compute the "
             f"result from {names[0]}."
         )
-    value, _ = trace_formula(function, *arguments, names=names)
-    if value.node != graph.result:
+    try:
+        first, second = (_results(function, arguments, names) for _ in range(2))
+    except Exception:  # A pullback need not be traceable.
+        return False
+    if first != second:
         raise FormulaError(
             f"{what} has other constants in each call, so it draws random numbers or changes its "
             "own settings; compute the same formula each time."
         )
-    return True
+    return graph is not None
+
+
+def _results(
+    function: Callable[..., Any], arguments: Sequence[Array], names: Sequence[str]
+) -> list[Node]:
+    """Return the nodes of a formula's value, and of what its pullback returns if it has one."""
+    value, _ = trace_formula(function, *arguments, names=names)
+    if not isinstance(value, tuple):
+        return [value.node]
+    y, pullback = value
+    dy = TracedArray(Node("input", (), ("dy",), y.shape, y.dtype))
+    return [y.node, pullback(dy).node]
 
 
 def _layouts(arguments: Sequence[Tree]) -> tuple[Any, ...]:

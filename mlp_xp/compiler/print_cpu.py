@@ -23,6 +23,7 @@ from mlp_xp.compiler.kernel import (
     EVERY,
     FULL,
     LANES,
+    MOST_OPERATIONS,
     ROW,
     SPREAD,
     STRIDED,
@@ -137,7 +138,9 @@ def _print(body: Body, node: Node, operands: Sequence[str]) -> str:
 
 
 def check_printable(kernel: Kernel) -> None:
-    """Raise UnprintableError if a dtype has no loops, or a primitive no CPU expression."""
+    """Raise UnprintableError if a loop is too long, or lacks a dtype or a primitive."""
+    if kernel.n_operations > MOST_OPERATIONS:
+        raise UnprintableError("the loop is too long")
     for node in in_order(kernel.wanted, kernel.inputs):
         _expression(node)
 

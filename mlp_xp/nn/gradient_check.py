@@ -129,8 +129,9 @@ def _check_contract(
     if not isinstance(function, Loss):
         is_derived = check_formula(function, *arguments, names=names, what=what)
         call = partial(with_pullback, function, names=names, what=what)
-    elif type(function).terms is Loss.terms:
-        is_derived = check_formula(function.losses, *arguments, names=names, what=what)
+    else:
+        own: Any = function.losses if type(function).terms is Loss.terms else function.terms
+        is_derived = check_formula(own, *arguments, names=names, what=what)
     found = call(*arguments, xp=xp)
     y, pullback = _check_pair(found, what, f"({result}, pullback)", example)
     _check_array(y, dy.shape, dtype, f"the value of {what}", meaning, xp=xp)

@@ -254,11 +254,18 @@ def forward(
 
 def derived_blocks(network: Network, params: Params) -> Iterator[tuple[Block, Tree, int]]:
     """Yield the blocks that define `forward`, with their parameters and numbers of inputs."""
-    remaining, width = iter(params), network.sizes[0]
-    for block in network._all_blocks:
+    return _derived_blocks(network._all_blocks, params, network.sizes[0])
+
+
+def _derived_blocks(
+    blocks: Iterable[Block], params: Tree, width: int
+) -> Iterator[tuple[Block, Tree, int]]:
+    remaining = iter(params)
+    for block in blocks:
         own: Any = next(remaining) if block.has_params else ()
         if type(block).__call__ is Block.__call__:
             yield block, own, width
+        yield from _derived_blocks(getattr(block, "blocks", ()), own, width)  # As of `Residual`.
         width = block.fan_out or width
 
 

@@ -344,6 +344,7 @@ SETTINGS = {
     "clipped loss": (MLPRegressor, {"loss": clipped}),
     "clipped loss with a pullback": (MLPRegressor, {"loss": clipped_with_pullback}),
     "cumulative loss": (MLPRegressor, {"loss": cumulative}),
+    "cumulative": (MLPClassifier, {"activation": lambda x, *, xp: xp.cumulative_sum(x, axis=-1)}),
     "mixed leading axis": (MLPClassifier, {"hidden_layer_sizes": (Blocks((5, 1), mixed=(0,)), 8)}),
     "mixed outer axes": (
         MLPClassifier,

@@ -13,11 +13,12 @@ from mlp_xp.backends._numpy.runtime.thread_pool import find_tile
 from mlp_xp.backends._numpy.tracing import fusion, joining
 from mlp_xp.backends._numpy.tracing.compiled_step import CompiledLoop, CompiledStep
 from mlp_xp.backends.kernels import Kernels
+from mlp_xp.compiler.kernel import MOST_OPERATIONS
 from mlp_xp.nn.layers import Dense
 from mlp_xp.optimizers import SGD, Lion
 
 pytest.importorskip("llvmlite", reason="loops are compiled with llvmlite")
-XP = get_backend("numpy").xp
+XP, KERNELS = get_backend("numpy").xp, get_backend("numpy").kernels
 SHAPE = (6, 8)
 
 
@@ -394,3 +395,23 @@ def test_products_of_views_and_of_several_loops_are_right(dtype, formula, pool_o
     assert compiled.is_traceable
     for mine, expected in zip(found, step(state, x, dy), strict=True):
         np.testing.assert_array_equal(mine, expected)
+
+
+def test_long_formulas_are_computed_by_several_loops(joined, pool_of, rng):
+    """The time to compile a loop grows faster than its length."""
+
+    def formula(x, *, xp):
+        y = x
+        for _ in range(300):
+            y = xp.abs(y * 0.75 - x)
+        return y
+
+    x = rng.standard_normal((20, 8))
+    compiled = CompiledStep(lambda state, x: (KERNELS.activate(formula, x * 1.0, xp=XP)[0],))
+    with pool_of(2):
+        (found,) = compiled((np.zeros_like(x),), x)
+    np.testing.assert_array_equal(found, formula(x, xp=XP))
+    (_, loops), *_ = joined
+    sizes = [task.fields.loop.n_operations for task in loops]
+    assert len(sizes) < 10
+    assert max(sizes) <= MOST_OPERATIONS

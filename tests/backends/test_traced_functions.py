@@ -86,6 +86,7 @@ OTHERS = {
     "largest singular value": lambda x, y, i, b: XP.linalg.svd(x, full_matrices=False)[1][..., :1],
     "determinant": lambda x, y, i, b: XP.linalg.slogdet(x[:5].T @ x[:5])[1],
     "norm of sizes": lambda x, y, i, b: XP.linalg.vector_norm(x, axis=-1, ord=1),
+    "compared with an integer that int32 lacks": lambda x, y, i, b: i < 2**40,
     "joined": lambda x, y, i, b: XP.concat([x, y], axis=None),
 }
 

@@ -16,7 +16,7 @@ from mlp_xp import MLP, MLPRegressor
 from mlp_xp._utils.tree import leaves
 from mlp_xp.compiler import FormulaError, derive
 from mlp_xp.nn import layers
-from mlp_xp.nn.blocks import Block
+from mlp_xp.nn.blocks import Activate, Block, Residual
 from mlp_xp.nn.gradient_check import check_activation, check_loss
 from mlp_xp.nn.hidden import Layer
 from mlp_xp.nn.layers import ACTIVATIONS, BatchStats, Norm, Slope
@@ -174,10 +174,35 @@ class FeatureGain(Layer):
         return self.block(fan_in)
 
 
+@dataclass(frozen=True)
+class InnerGain(FeatureGain):
+    """A layer whose block is within another block."""
+
+    def build(self, fan_in, around):
+        return Residual((Activate("tanh"), self.block(fan_in)))
+
+
+@dataclass(frozen=True)
+class BranchingBlock(GainBlock):
+    def forward(self, params, x, context):
+        return x if x[0, 0] > 0 else super().forward(params, x, context)
+
+
+@pytest.mark.parametrize("layer", [FeatureGain, InnerGain])
+def test_a_wrong_inner_block_is_an_error_before_the_first_step(layer, monkeypatch):
+    X, y = problem()
+    model = small(hidden_layer_sizes=(layer(BranchingBlock), 8))
+    monkeypatch.setattr("mlp_xp.training.trainer.Trainer.run_epoch", pytest.fail)
+    with pytest.raises(ValueError, match=r"block BranchingBlock.* it needs the value of an array"):
+        model.fit(X, y)
+    assert not hasattr(model, "coefs_")
+
+
 OWN = {
     "activation": (snake, snake_with_pullback),
     "loss": (log_cosh, log_cosh_with_pullback),
     "loss class": (Cauchy(), CauchyWithPullback()),
+    "hidden_layer_sizes in a block": ((InnerGain(), 8), (InnerGain(GainBlockWithPullback), 8)),
     "hidden_layer_sizes": ((FeatureGain(), 8), (FeatureGain(GainBlockWithPullback), 8)),
 }
 
@@ -211,6 +236,16 @@ def random(x, *, xp):
     return x * np.random.default_rng().random()
 
 
+def random_with_pullback(x, *, xp):
+    scale = np.random.default_rng().random()
+    return xp.tanh(scale * x), lambda dy: dy * scale / xp.cosh(scale * x) ** 2
+
+
+def random_pullback(x, *, xp):
+    scale = np.random.default_rng().uniform(1.0 - 1e-9, 1.0 + 1e-9)
+    return xp.tanh(x), lambda dy: dy * scale / xp.cosh(x) ** 2
+
+
 def erf(x, *, xp):
     from scipy import special
 
@@ -222,6 +257,8 @@ BAD_ACTIVATIONS = {
     r"it needs the value of an array.*xp.where",
     writes: r"fails in line \d+ of test_derived.py \(`x \*= 2.0`\): it writes to its x",
     random: "activation random has other constants in each call, so it draws random numbers",
+    random_with_pullback: "activation random_with_pullback has other constants in each call",
+    random_pullback: "activation random_pullback has other constants in each call",
     erf: r"\(`return special.erf\(x\)`\): it calls a function of NumPy or SciPy",
 }
 BAD_ACTIVATIONS |= {
@@ -354,7 +391,9 @@ class CalledLayer(Layer):
 
 
 BAD_BLOCKS = {  # The other messages are those of activations.
-    f: m for f, m in BAD_ACTIVATIONS.items() if "per input" not in m and "depend on its x" not in m
+    f: m
+    for f, m in BAD_ACTIVATIONS.items()
+    if "per input" not in m and "depend on its x" not in m and "pullback has" not in m
 }
 BAD_BLOCKS |= {
     branches: r"block CalledBlock\(.*\) fails in line \d+ of test_derived.py \(`if x\[0, 0\] > 0",

@@ -71,7 +71,11 @@ def are_positions(array: Any, like: Any) -> bool:
 
 def contiguous_like(array: Any, like: Any) -> Any:
     """Return an array in row-major order, cast to the dtype of ``like``."""
-    return array if are_contiguous(array, like) else np.ascontiguousarray(array, dtype=like.dtype)
+    if are_contiguous(array, like):
+        return array
+    if isinstance(array, Traced):
+        return array.astype(like.dtype)  # Copies are in row-major order.
+    return np.ascontiguousarray(array, dtype=like.dtype)
 
 
 def has_rows(x: Any) -> bool:

@@ -22,6 +22,7 @@ from mlp_xp.backends._numpy.tracing.traced import Memory, value_of
 from mlp_xp.compiler.graph import Node, in_order
 from mlp_xp.compiler.kernel import (
     EVERY,
+    MOST_OPERATIONS,
     SCALAR,
     STRIDED,
     VIEWS,
@@ -77,6 +78,7 @@ class _Joined:
         kernel: Kernel = fields.loop
         self.is_shared, self.sums_rows = task.is_shared, kernel.sums_rows
         self.size = fields.size
+        self.n_operations = kernel.n_operations
         self.grid = None if kernel.is_flat else fields.grid
         arrays = fields.arrays
         self.inputs: dict[Any, tuple[Any, str, Node]] = {}
@@ -125,6 +127,7 @@ class _Joined:
         n_arrays += sum(not is_free(array) for array, _ in (self.written | other.written).values())
         return (
             self.size == other.size
+            and self.n_operations + other.n_operations <= MOST_OPERATIONS
             and (self.grid is None or other.grid is None or self.grid == other.grid)
             and (self.total is None or other.total is None)
             and not (has_sum and (self.has_steps or other.has_steps))
@@ -145,6 +148,7 @@ class _Joined:
     def take(self, other: _Joined) -> None:
         """Compute another loop, too."""
         self.tasks += other.tasks
+        self.n_operations += other.n_operations
         same = {}
         for key, (array, layout, node) in other.inputs.items():
             own = self.written.get(key)

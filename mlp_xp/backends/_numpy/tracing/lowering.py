@@ -60,11 +60,10 @@ def _compute(name: str, *operands: Any) -> bool:
     dtypes = [x.dtype for x in inputs if hasattr(x, "dtype")]
     like = out.dtype if name == "where" else dtypes[0]
     numbers = [x for x in inputs if not hasattr(x, "dtype")]
-    try:
-        if np.result_type(like, *numbers) != like:  # For example, integers are compared with 0.5.
-            return False
-    except OverflowError:  # Or with an integer that their dtype lacks.
+    if np.result_type(like, *numbers) != like:  # For example, integers are compared with 0.5.
         return False
+    if like == np.int32 and any(x not in range(-(2**31), 2**31) for x in numbers):
+        return False  # NumPy compares them, too.
     if name != "pow":  # Exponents such as 2 or 0.5 have other formulas.
         # The memory of NumPy's scalars is freed, too, unless they become arrays.
         inputs = [np.asarray(x, getattr(x, "dtype", like)) if np.isscalar(x) else x for x in inputs]
