@@ -102,23 +102,30 @@ def _split(b: Body, x: str) -> tuple[str, str]:
     return count, b.add(m, b.number(-1.0))
 
 
-def _log(b: Body, x: str, base: float = math.e) -> str:
-    """Return log(2^n (1 + f)) = n log(2) + 2 artanh(s) / ln(base), with s = f / (2 + f)."""
-    log_2, factor, rest = {
+def _log(b: Body, x: str, base: float = math.e, rest: str | None = None) -> str:
+    """Return log(2^n (1 + f)) = n log(2) + 2 artanh(s) / ln(base), with s = f / (2 + f).
+
+    ``rest`` is a small number to add to a natural logarithm, which then is more accurate, too.
+    """
+    log_2, factor, low = {
         math.e: (b.type.ln2, 2.0, 0.0),
         2.0: ((1.0, 0.0), 2.8853900817779268, 4.0710547481862066e-17),
         10.0: (b.type.log10_2, 0.8685889638065036, 2.19663930043353e-17),
     }[base]
-    factors = b.pair(factor, rest)
+    factors = b.pair(factor, low)
     n, f = _split(b, x)
     s = b.divide(f, b.add(f, b.number(2.0)))
     z = b.multiply(s, s)
     terms = [factor / (2 * k + 1) for k in range(b.type.n_log, 0, -1)]
     y = b.multiply(s, b.multiply(z, b.series(z, terms)))
     y = b.add(y, b.multiply(n, b.number(log_2[1])))
+    y = y if rest is None else b.add(y, rest)
     if base != math.e:
         y = b.call("fmuladd", s, factors[1], y)
-    y = b.call("fmuladd", s, factors[0], y)
+    if rest is None:
+        y = b.call("fmuladd", s, factors[0], y)
+    else:  # As 2 s = f - s f, the error of s is not in the largest term.
+        y = b.add(b.call("fmuladd", b.negative(s), f, y), f)
     y = b.call("fmuladd", n, b.number(log_2[0]), y)
     y = b.select(b.compare("oeq", x, b.number(math.inf)), x, y)
     y = b.select(b.compare("oeq", x, b.number(0.0)), b.number(-math.inf), y)
@@ -188,12 +195,13 @@ def _half_exp(b: Body, x: str) -> str:
 
 
 def _sinh(b: Body, x: str) -> str:
-    """Return e^|x| / 2 - e^-|x| / 2, or for small x (t + t / (1 + t)) / 2 with t = e^|x| - 1."""
-    size = b.call("fabs", x)
-    e, t, half = _half_exp(b, size), _expm1(b, size), b.number(0.5)
-    small = b.multiply(b.add(t, b.divide(t, b.add(t, b.number(1.0)))), half)
+    """Return e^|x| / 2 - e^-|x| / 2, or the Taylor series of small x."""
+    size, z = b.call("fabs", x), b.multiply(x, x)
+    e = _half_exp(b, size)
+    terms = [1 / math.factorial(2 * k + 1) for k in range(b.type.n_exp - 1, 0, -1)]
+    small = b.call("fmuladd", b.multiply(size, z), b.series(z, terms), size)
     large = b.subtract(e, b.divide(b.number(0.25), e))
-    y = b.select(b.compare("olt", size, b.number(1.0)), small, large)
+    y = b.select(b.compare("olt", size, b.number(2.0)), small, large)
     return b.call("copysign", y, x)
 
 
@@ -233,33 +241,72 @@ def _acos(b: Body, x: str) -> str:
     return b.multiply(b.number(2.0), _atan(b, root))
 
 
-def _log_of_double(b: Body, x: str, rest: str) -> str:
-    """Return log(1 + rest), or log(2 x) if x is so large that this is the same."""
+def _log_of_sum(b: Body, x: str, rest: str) -> str:
+    """Return log(1 + x + rest) for x > 0."""
+    one = b.number(1.0)
+    u = b.add(x, one)
+    error = b.add(b.subtract(x, b.subtract(u, one)), rest)
+    return _log(b, u, rest=b.divide(error, u))
+
+
+def _log_of_double(b: Body, x: str, large: str, small: str) -> str:
+    """Return log(1 + large + small), or log(2 x) if x is so large that this is the same."""
     is_large = b.compare("ogt", x, b.number(2.0 ** (b.type.mantissa + 2)))
-    y = _log1p(b, b.select(is_large, x, rest))
+    rest = b.add(large, small)
+    error = b.select(is_large, b.number(0.0), b.subtract(small, b.subtract(rest, large)))
+    y = _log_of_sum(b, b.select(is_large, x, rest), error)
     return b.add(y, b.select(is_large, b.number(math.log(2)), b.number(0.0)))
+
+
+# Up to this number, the series of the logarithm's function artanh gives `_small_asinh`.
+_SMALL = 0.55
+
+
+def _small_asinh(b: Body, x: str, root: str, rest: str) -> str:
+    """Return arsinh(x) + rest = 2 artanh(s) + rest, for s = x / (1 + root), root^2 = 1 + x^2."""
+    s = b.divide(x, b.add(root, b.number(1.0)))
+    z = b.multiply(s, s)
+    # As 2 s = x - x z, the result is x, and a small correction.
+    series = b.series(z, [1 / (2 * k + 1) for k in range(b.type.n_log, 0, -1)])
+    factor = b.call("fmuladd", b.negative(z), series, b.add(series, b.number(-1.0)))
+    return b.add(x, b.call("fmuladd", b.multiply(x, z), factor, rest))
 
 
 def _asinh(b: Body, x: str) -> str:
     size, one = b.call("fabs", x), b.number(1.0)
     square = b.multiply(size, size)
     root = b.call("sqrt", b.add(square, one))
-    rest = b.add(size, b.divide(square, b.add(root, one)))
-    return b.call("copysign", _log_of_double(b, size, rest), x)
+    y = _log_of_double(b, size, size, b.divide(square, b.add(root, one)))
+    small = _small_asinh(b, size, root, b.number(0.0))
+    is_small = b.compare("olt", size, b.number(_SMALL))
+    return b.call("copysign", b.select(is_small, small, y), x)
 
 
 def _acosh(b: Body, x: str) -> str:
+    """Return log(x + (x^2 - 1)^(1/2)), or 2 arsinh(y), y = ((x - 1) / 2)^(1/2), near 1."""
     t = b.subtract(x, b.number(1.0))
     # The size keeps the root of x < -1 invalid.
     size = b.call("fabs", b.add(t, b.number(2.0)))
     root = b.call("sqrt", b.multiply(t, size))
-    return _log_of_double(b, x, b.add(t, root))
+    half = b.multiply(t, b.number(0.5))
+    y = b.call("sqrt", half)
+    error = b.divide(b.call("fma", b.negative(y), y, half), b.add(y, y))
+    error = b.select(b.compare("oeq", y, b.number(0.0)), y, error)
+    near = _small_asinh(b, y, b.call("sqrt", b.add(half, b.number(1.0))), error)
+    is_near = b.compare("olt", half, b.number(_SMALL**2))
+    return b.select(is_near, b.add(near, near), _log_of_double(b, x, root, t))
 
 
 def _atanh(b: Body, x: str) -> str:
+    """Return log((1 + x) / (1 - x)) / 2, or its series."""
     size, one = b.call("fabs", x), b.number(1.0)
+    z = b.multiply(x, x)
+    terms = [1 / (2 * k + 1) for k in range(b.type.n_log, 0, -1)]
+    small = b.call("fmuladd", b.multiply(size, z), b.series(z, terms), size)
     ratio = b.divide(b.multiply(size, b.number(2.0)), b.subtract(one, size))
-    return b.call("copysign", b.multiply(_log1p(b, ratio), b.number(0.5)), x)
+    y = b.multiply(_log_of_sum(b, ratio, b.number(0.0)), b.number(0.5))
+    y = b.select(b.compare("olt", size, b.number(0.25)), small, y)
+    return b.call("copysign", y, x)
 
 
 def _precise_log(b: Body, x: str) -> _Sum:

@@ -130,6 +130,20 @@ def test_large_angles_are_as_accurate_as_small_ones(name, dtype):
     assert_close(found, expected, 3, np.zeros_like(x))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", ["sinh", "asinh", "acosh", "atanh"])
+def test_hyperbolic_functions_are_accurate(name, dtype):
+    wide = np.float64 if dtype == "float32" else np.longdouble
+    if np.finfo(wide).nmant <= np.finfo(dtype).nmant:
+        pytest.skip("NumPy has no wider dtype here")
+    x = np.concatenate([np.linspace(1e-3, 4.0, 40_000), np.geomspace(1e-8, 80.0, 40_000)])
+    x = {"acosh": 1.0 + x, "atanh": x / (1.0 + x)}.get(name, x).astype(dtype)[None, :]
+    expected = getattr(np, name)(x.astype(wide))
+    found = run(lambda x, *, xp: getattr(xp, name)(x), x)
+    apart = np.abs(found - expected) / np.spacing(expected.astype(dtype))
+    assert apart.max() < (1.75 if name == "atanh" else 1.55)
+
+
 def test_powers_by_half_and_minus_one_are_exact():
     x = np.exp(np.random.default_rng(3).standard_normal(1000))
     for exponent in (0.5, -1, -1.0, 2):
