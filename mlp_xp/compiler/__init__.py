@@ -2,8 +2,8 @@
 
 A formula is a function of arrays that uses only the Array API. The arrays of `array`, with the
 functions of `namespace`, record it as a `graph` of `primitives`. `gradient` differentiates the
-graph, `formula` computes both with any library, `print_cpu` prints loops for the CPU (functions in
-`elementary`) and `llvm` optimizes them. `explain` shows the result of each of these stages.
+graph, `formula` computes both with any library, `print_cpu` prints loops for the CPU (from
+`cpu_expressions`) and `llvm` optimizes them. `explain` shows the result of each of these stages.
 """
 
 from mlp_xp.compiler.explanation import Explanation, explain

@@ -1,9 +1,8 @@
-"""The CPU expressions of primitives: mathematical functions as polynomials, without branches."""
+"""Mathematical functions in instructions for the CPU: polynomials, without branches."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 from mlp_xp.compiler.instructions import Body
 
@@ -42,14 +41,14 @@ def _exp_terms(b: Body) -> list[float]:
     return [1 / math.factorial(k) for k in range(b.type.n_exp - 1, -1, -1)]
 
 
-def _exp(b: Body, x: str, rest: str | None = None) -> str:
+def exp(b: Body, x: str, rest: str | None = None) -> str:
     """Return e^x, or e^(x + rest)."""
     _, n, r = _reduce(b, x)
     r = r if rest is None else b.add(r, rest)
     return _scale(b, b.series(r, _exp_terms(b)), n)
 
 
-def _expm1(b: Body, x: str, *, is_negative: bool = False) -> str:
+def expm1(b: Body, x: str, *, is_negative: bool = False) -> str:
     """Return e^x - 1 = 2^n (e^r - 1) + (2^n - 1), or 2^n e^r - 1 if n is large."""
     number, n, r = _reduce(b, x)
     *terms, _ = _exp_terms(b)
@@ -64,9 +63,10 @@ def _expm1(b: Body, x: str, *, is_negative: bool = False) -> str:
     return b.call("copysign", y, x)
 
 
-def _tanh(b: Body, x: str) -> str:
+def tanh(b: Body, x: str) -> str:
+    """Return -(e^-2|x| - 1) / (e^-2|x| + 1), with the sign of x."""
     size = b.call("fabs", x)
-    e = _expm1(b, b.multiply(size, b.number(-2.0)), is_negative=True)
+    e = expm1(b, b.multiply(size, b.number(-2.0)), is_negative=True)
     y = b.divide(b.negative(e), b.add(e, b.number(2.0)))
     return b.call("copysign", y, x)
 
@@ -102,7 +102,7 @@ def _split(b: Body, x: str) -> tuple[str, str]:
     return count, b.add(m, b.number(-1.0))
 
 
-def _log(b: Body, x: str, base: float = math.e, rest: str | None = None) -> str:
+def log(b: Body, x: str, base: float = math.e, rest: str | None = None) -> str:
     """Return log(2^n (1 + f)) = n log(2) + 2 artanh(s) / ln(base), with s = f / (2 + f).
 
     ``rest`` is a small number to add to a natural logarithm, which then is more accurate, too.
@@ -132,32 +132,34 @@ def _log(b: Body, x: str, base: float = math.e, rest: str | None = None) -> str:
     return b.select(b.compare("ult", x, b.number(0.0)), b.number(math.nan), y)
 
 
-def _log1p(b: Body, x: str) -> str:
+def log1p(b: Body, x: str) -> str:
     """Return log(u) for u = 1 + x, corrected for the rounding error of u."""
     one = b.number(1.0)
     u = b.add(x, one)
     error = b.subtract(x, b.subtract(u, one))
-    y = _log(b, u)
+    y = log(b, u)
     is_finite = b.compare("olt", u, b.number(math.inf))
     is_ordinary = b.both(is_finite, b.compare("ogt", u, b.number(0.0)))
     y = b.select(is_ordinary, b.add(y, b.divide(error, u)), y)
     return b.call("copysign", y, x)
 
 
-def _logaddexp(b: Body, x: str, y: str) -> str:
+def logaddexp(b: Body, x: str, y: str) -> str:
+    """Return the larger number plus log(1 + e^-|x - y|)."""
     apart = b.negative(b.call("fabs", b.subtract(x, y)))
-    z = b.add(b.extreme("ogt", x, y), _log1p(b, _exp(b, apart)))
+    z = b.add(b.extreme("ogt", x, y), log1p(b, exp(b, apart)))
     # Infinities of the same sign have no difference.
     return b.select(b.compare("oeq", x, y), b.add(x, b.number(math.log(2))), z)
 
 
-def _sign(b: Body, x: str) -> str:
+def sign(b: Body, x: str) -> str:
+    """Return -1, 0 or 1, or NaN."""
     zero = b.number(0.0)
     below = b.select(b.compare("olt", x, zero), b.number(-1.0), b.add(x, zero))  # Not -0.0.
     return b.select(b.compare("ogt", x, zero), b.number(1.0), below)
 
 
-def _sine(b: Body, x: str, name: str = "sin") -> str:
+def sine(b: Body, x: str, name: str = "sin") -> str:
     """Return the sine or cosine of x = n pi / 2 + r, from the Taylor series of both at r.
 
     Multiples of pi / 2 are subtracted in three parts (Cody and Waite, 1980), which is accurate up
@@ -194,7 +196,7 @@ def _half_exp(b: Body, x: str) -> str:
     return _scale(b, b.series(r, _exp_terms(b)), b.integer("sub", n, 1))
 
 
-def _sinh(b: Body, x: str) -> str:
+def sinh(b: Body, x: str) -> str:
     """Return e^|x| / 2 - e^-|x| / 2, or the Taylor series of small x."""
     size, z = b.call("fabs", x), b.multiply(x, x)
     e = _half_exp(b, size)
@@ -205,12 +207,13 @@ def _sinh(b: Body, x: str) -> str:
     return b.call("copysign", y, x)
 
 
-def _cosh(b: Body, x: str) -> str:
+def cosh(b: Body, x: str) -> str:
+    """Return e^|x| / 2 + e^-|x| / 2."""
     e = _half_exp(b, b.call("fabs", x))
     return b.add(e, b.divide(b.number(0.25), e))
 
 
-def _atan(b: Body, x: str) -> str:
+def atan(b: Body, x: str) -> str:
     """Return the angle, from the series at the nearest multiple of pi / 8, or 1 / x's angle."""
     size, one = b.call("fabs", x), b.number(1.0)
     is_large = b.compare("ogt", size, one)
@@ -229,16 +232,18 @@ def _atan(b: Body, x: str) -> str:
     return b.call("copysign", y, x)
 
 
-def _asin(b: Body, x: str) -> str:
+def asin(b: Body, x: str) -> str:
+    """Return atan(x / (1 - x^2)^(1/2))."""
     one = b.number(1.0)
     root = b.call("sqrt", b.multiply(b.subtract(one, x), b.add(one, x)))
-    return _atan(b, b.divide(x, root))
+    return atan(b, b.divide(x, root))
 
 
-def _acos(b: Body, x: str) -> str:
+def acos(b: Body, x: str) -> str:
+    """Return 2 atan(((1 - x) / (1 + x))^(1/2))."""
     one = b.number(1.0)
     root = b.call("sqrt", b.divide(b.subtract(one, x), b.add(one, x)))
-    return b.multiply(b.number(2.0), _atan(b, root))
+    return b.multiply(b.number(2.0), atan(b, root))
 
 
 def _log_of_sum(b: Body, x: str, rest: str) -> str:
@@ -246,7 +251,7 @@ def _log_of_sum(b: Body, x: str, rest: str) -> str:
     one = b.number(1.0)
     u = b.add(x, one)
     error = b.add(b.subtract(x, b.subtract(u, one)), rest)
-    return _log(b, u, rest=b.divide(error, u))
+    return log(b, u, rest=b.divide(error, u))
 
 
 def _log_of_double(b: Body, x: str, large: str, small: str) -> str:
@@ -272,7 +277,8 @@ def _small_asinh(b: Body, x: str, root: str, rest: str) -> str:
     return b.add(x, b.call("fmuladd", b.multiply(x, z), factor, rest))
 
 
-def _asinh(b: Body, x: str) -> str:
+def asinh(b: Body, x: str) -> str:
+    """Return log(|x| + (x^2 + 1)^(1/2)), with the sign of x."""
     size, one = b.call("fabs", x), b.number(1.0)
     square = b.multiply(size, size)
     root = b.call("sqrt", b.add(square, one))
@@ -282,7 +288,7 @@ def _asinh(b: Body, x: str) -> str:
     return b.call("copysign", b.select(is_small, small, y), x)
 
 
-def _acosh(b: Body, x: str) -> str:
+def acosh(b: Body, x: str) -> str:
     """Return log(x + (x^2 - 1)^(1/2)), or 2 arsinh(y), y = ((x - 1) / 2)^(1/2), near 1."""
     t = b.subtract(x, b.number(1.0))
     # The size keeps the root of x < -1 invalid.
@@ -297,7 +303,7 @@ def _acosh(b: Body, x: str) -> str:
     return b.select(is_near, b.add(near, near), _log_of_double(b, x, root, t))
 
 
-def _atanh(b: Body, x: str) -> str:
+def atanh(b: Body, x: str) -> str:
     """Return log((1 + x) / (1 - x)) / 2, or its series."""
     size, one = b.call("fabs", x), b.number(1.0)
     z = b.multiply(x, x)
@@ -310,7 +316,7 @@ def _atanh(b: Body, x: str) -> str:
 
 
 def _precise_log(b: Body, x: str) -> _Sum:
-    """Return the logarithm of x > 0, as `_log` computes it, in twice the precision."""
+    """Return the logarithm of x > 0, as `log` computes it, in twice the precision."""
     n, f = _split(b, x)
     two = b.number(2.0)
     inverse = b.divide(b.number(1.0), b.add(f, two))
@@ -327,7 +333,7 @@ def _precise_log(b: Body, x: str) -> _Sum:
     return _add(b, y, (third[0], b.add(third[1], others)))
 
 
-def _power(b: Body, x: str, y: str) -> str:
+def power(b: Body, x: str, y: str) -> str:
     """Return e^(y log |x|), with the sign of x if y is odd; with the special values of C's pow."""
     size, zero = b.call("fabs", x), b.number(0.0)
     infinity = b.number(math.inf)
@@ -342,7 +348,7 @@ def _power(b: Body, x: str, y: str) -> str:
     low = b.select(is_small, low, zero)
     for factor in (y, log_x):  # Here 0 times infinity is 0.
         high = b.select(b.compare("oeq", factor, zero), zero, high)
-    z = _exp(b, high, low)
+    z = exp(b, high, low)
     half = b.multiply(y, b.number(0.5))
     is_whole, is_even = (b.compare("oeq", b.call("floor", v), v) for v in (y, half))
     # Half of a subnormal number is 0, which is even.
@@ -351,84 +357,3 @@ def _power(b: Body, x: str, y: str) -> str:
     is_valid = b.new(f"or i1 {is_whole}, {b.compare('uge', x, zero)}")
     is_valid = b.new(f"or i1 {is_valid}, {b.compare('oeq', size, infinity)}")
     return b.select(is_valid, z, b.number(math.nan))
-
-
-# The CPU expression of each primitive with floating-point operands.
-EXPRESSIONS: dict[str, Callable[..., str]] = {
-    "negative": Body.negative,
-    "abs": lambda b, x: b.call("fabs", x),
-    "exp": _exp,
-    "expm1": _expm1,
-    "log": _log,
-    "log1p": _log1p,
-    "log2": lambda b, x: _log(b, x, 2.0),
-    "log10": lambda b, x: _log(b, x, 10.0),
-    "logaddexp": _logaddexp,
-    "sqrt": lambda b, x: b.call("sqrt", x),
-    "sin": _sine,
-    "cos": lambda b, x: _sine(b, x, "cos"),
-    "tan": lambda b, x: b.divide(_sine(b, x), _sine(b, x, "cos")),
-    "sinh": _sinh,
-    "cosh": _cosh,
-    "tanh": _tanh,
-    "asin": _asin,
-    "acos": _acos,
-    "atan": _atan,
-    "asinh": _asinh,
-    "acosh": _acosh,
-    "atanh": _atanh,
-    "pow": _power,
-    "reciprocal": lambda b, x: b.divide(b.number(1.0), x),
-    "sign": _sign,
-    "floor": lambda b, x: b.call("floor", x),
-    "ceil": lambda b, x: b.call("ceil", x),
-    "trunc": lambda b, x: b.call("trunc", x),
-    "round": lambda b, x: b.call("roundeven", x),
-    "copysign": lambda b, x, y: b.call("copysign", x, y),
-    "add": Body.add,
-    "subtract": Body.subtract,
-    "multiply": Body.multiply,
-    "divide": Body.divide,
-    "maximum": lambda b, x, y: b.extreme("ogt", x, y),
-    "minimum": lambda b, x, y: b.extreme("olt", x, y),
-    "isnan": lambda b, x: b.compare("uno", x, x),
-    "isinf": lambda b, x: b.compare("oeq", b.call("fabs", x), b.number(math.inf)),
-    "isfinite": lambda b, x: b.compare("olt", b.call("fabs", x), b.number(math.inf)),
-    "less": lambda b, x, y: b.compare("olt", x, y),
-    "less_equal": lambda b, x, y: b.compare("ole", x, y),
-    "greater": lambda b, x, y: b.compare("ogt", x, y),
-    "greater_equal": lambda b, x, y: b.compare("oge", x, y),
-    "equal": lambda b, x, y: b.compare("oeq", x, y),
-    "not_equal": lambda b, x, y: b.compare("une", x, y),
-}
-# The expressions of logical functions, whose operands are truth values.
-LOGICAL: dict[str, Callable[..., str]] = {
-    "logical_not": lambda b, x: b.new(f"xor i1 {x}, true"),
-    "logical_and": lambda b, x, y: b.new(f"and i1 {x}, {y}"),
-    "logical_or": lambda b, x, y: b.new(f"or i1 {x}, {y}"),
-    "logical_xor": lambda b, x, y: b.new(f"xor i1 {x}, {y}"),
-    "equal": lambda b, x, y: b.new(f"icmp eq i1 {x}, {y}"),
-    "not_equal": lambda b, x, y: b.new(f"icmp ne i1 {x}, {y}"),
-}
-# The expressions of primitives with operands of 32-bit integers; products wrap around.
-_INTEGERS = {
-    **{"add": "add", "subtract": "sub", "multiply": "mul", "bitwise_and": "and"},
-    **{"bitwise_or": "or", "bitwise_xor": "xor"},
-    **{"bitwise_left_shift": "shl", "bitwise_right_shift": "ashr"},
-}
-_COMPARISONS = {
-    **{"less": "slt", "less_equal": "sle", "greater": "sgt", "greater_equal": "sge"},
-    **{"equal": "eq", "not_equal": "ne"},
-}
-INTEGER: dict[str, Callable[..., str]] = {
-    name: lambda b, x, y, how=how: b.integer(how, x, y) for name, how in _INTEGERS.items()
-} | {
-    name: lambda b, x, y, how=how: b.new(f"icmp {how} {b.type.name} {x}, {y}")
-    for name, how in _COMPARISONS.items()
-}
-INTEGER |= {
-    "negative": lambda b, x: b.integer("sub", 0, x),
-    "maximum": lambda b, x, y: b.select(INTEGER["greater"](b, x, y), x, y),
-    "minimum": lambda b, x, y: b.select(INTEGER["less"](b, x, y), x, y),
-    "abs": lambda b, x: INTEGER["maximum"](b, x, INTEGER["negative"](b, x)),
-}

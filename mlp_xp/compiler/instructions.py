@@ -72,6 +72,8 @@ class Body:
 
     def number(self, value: float) -> str:
         """Return a constant of the current type."""
+        if isinstance(value, bool):
+            return str(value).lower()
         if self.type.name == self.type.integer:
             return str(int(value))
         if self.type.name == "float":
@@ -117,6 +119,8 @@ class Body:
 
     def convert(self, dtype: str, x: str) -> str:
         """Convert a number of another dtype; convert to integers by truncation."""
+        if dtype == "bool":
+            return self.select(x, self.number(1.0), self.number(0.0))
         given, kind = TYPES[dtype].name, self.type.name
         if kind.startswith("i") and not given.startswith("i"):
             name = f"@llvm.fptosi.sat.{kind}.{'f32' if given == 'float' else 'f64'}"

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from mlp_xp.compiler.elementary import EXPRESSIONS, INTEGER, LOGICAL
+from mlp_xp.compiler.cpu_expressions import find_expression, type_of
 from mlp_xp.compiler.graph import Node, in_order
-from mlp_xp.compiler.instructions import TYPES, Body, Type
+from mlp_xp.compiler.instructions import Body
 from mlp_xp.compiler.kernel import (
     BLOCK,
     COLUMN,
@@ -65,7 +65,7 @@ def print_kernel(kernel: Kernel) -> Loop:
         values[node] = _load(body, node, _element(body, node, i, kernel.layouts[i]))
     for node in in_order(kernel.wanted, kernel.inputs):
         if node not in values:
-            values[node] = _print(body, node, [values[x] for x in node.operands])
+            values[node] = find_expression(node)(body, *(values[x] for x in node.operands))
     n_inputs = len(kernel.inputs)
     for i, (node, place) in enumerate(zip(kernel.results, kernel.overwritten, strict=True)):
         array = n_inputs + i if place < 0 else place
@@ -77,14 +77,8 @@ def print_kernel(kernel: Kernel) -> Loop:
     return Loop(name, text.replace("NAME", name))
 
 
-def _type_of(dtype: str) -> Type:
-    if dtype not in TYPES:
-        raise UnprintableError(f"there are no loops for {dtype}")
-    return TYPES[dtype]
-
-
 def _stored_as(node: Node) -> str:
-    return "i8" if node.dtype == "bool" else _type_of(node.dtype).name
+    return "i8" if node.dtype == "bool" else type_of(node.dtype).name
 
 
 def _element(body: Body, node: Node, i: int, layout: str) -> str:
@@ -119,7 +113,7 @@ class _Total(NamedTuple):
 
 
 def _accumulate(body: Body, node: Node, value: str) -> _Total:
-    body.type = _type_of(node.dtype)
+    body.type = type_of(node.dtype)
     kind = body.type.name
     if kind == body.type.integer:
         return _Total(kind, "0", f"add {kind} %sum, {value}", is_sum=True)
@@ -130,48 +124,12 @@ def _accumulate(body: Body, node: Node, value: str) -> _Total:
     return _Total(kind, body.number(start), f"bitcast {kind} {found} to {kind}", is_sum=False)
 
 
-def _print(body: Body, node: Node, operands: Sequence[str]) -> str:
-    is_conversion = node.operation in ("number", "where", "astype")
-    dtype = node.dtype if is_conversion else node.operands[0].dtype
-    body.type = TYPES.get(dtype, body.type)
-    return _expression(node)(body, *operands)
-
-
 def check_printable(kernel: Kernel) -> None:
     """Raise UnprintableError if a loop is too long, or lacks a dtype or a primitive."""
     if kernel.n_operations > MOST_OPERATIONS:
         raise UnprintableError("the loop is too long")
     for node in in_order(kernel.wanted, kernel.inputs):
-        _expression(node)
-
-
-def _expression(node: Node) -> Callable[..., str]:
-    """Return the function that prints a node, given the body and its operands."""
-    name, dtype = node.operation, node.dtype
-    kind = dtype if dtype == "bool" else _type_of(dtype)
-    if name == "input":
-        return lambda body: ""
-    if name == "number":
-        (value,) = node.settings
-        return lambda body: str(value).lower() if dtype == "bool" else body.number(value)
-    of_operands = node.dtype if name == "where" else node.operands[0].dtype
-    if of_operands == "bool":
-        if name in LOGICAL:
-            return LOGICAL[name]
-        if name == "astype" and kind != "bool":
-            return lambda body, x: body.select(x, body.number(1.0), body.number(0.0))
-    elif name == "where":
-        if [x.dtype for x in node.operands] == ["bool", dtype, dtype]:
-            return Body.select
-    elif name in _EXTREMES or (name == "astype" and of_operands == dtype):
-        return lambda body, x: x
-    elif name == "astype" and dtype != "bool":
-        return lambda body, x: body.convert(of_operands, x)
-    else:
-        expressions = INTEGER if of_operands.startswith("int") else EXPRESSIONS
-        if name in expressions and {x.dtype for x in node.operands} == {of_operands}:
-            return expressions[name]
-    raise UnprintableError(f"{name} has no CPU expression for {of_operands}")
+        find_expression(node)
 
 
 def _hints(is_sum: bool, is_narrow: bool) -> list[str]:

@@ -66,6 +66,7 @@ ONE_CALL = {
     "int64 to int32": lambda x, y, i, b: XP.astype(XP.astype(i, XP.int64) * 3 - 1, XP.int32),
     "integers": lambda x, y, i, b: XP.maximum(-i, XP.abs(i) - 1) ^ ~XP.minimum(i, 0),
     "equal truth values": lambda x, y, i, b: (b == (y > 0.0)) | (b != (y > 0.0)),
+    "where of truth values": lambda x, y, i, b: XP.where(b, y > 0.0, x < -1.0),
     "take": lambda x, y, i, b: XP.take(x, i[:, 0], axis=0),
     "take columns": lambda x, y, i, b: XP.take(x, i[:9, 0], axis=1),
     "take by int64": lambda x, y, i, b: XP.take(x, XP.astype(i[1], XP.int64), axis=-1),

@@ -35,7 +35,7 @@ from mlp_xp.backends._numpy.runtime.tasks import (
 from mlp_xp.backends._numpy.runtime.tuning import LEAST_NUMBERS, rows_of_block
 from mlp_xp.backends._numpy.tracing.operations import copy_in_order
 from mlp_xp.backends._numpy.tracing.traced import Traced, value_of
-from mlp_xp.compiler.elementary import EXPRESSIONS, LOGICAL
+from mlp_xp.compiler.cpu_expressions import EXPRESSIONS, LOGICAL
 
 # NumPy multiplies larger stacks of matrices, whose table of calls would be large.
 _MOST_PRODUCTS = 1024
@@ -380,7 +380,7 @@ def _copy_runs(out: Traced, source: Traced) -> bool:
 LOWERED: dict[Any, Any] = {
     **{
         getattr(np, name): partial(_compute, name)
-        for name in (*EXPRESSIONS, *LOGICAL, "where")
+        for name in (*EXPRESSIONS, *LOGICAL)
         if name not in ("abs", "round", "astype")
     },
     np.absolute: partial(_compute, "abs"),
