@@ -35,6 +35,10 @@ EXPRESSIONS: dict[str, Callable[..., str]] = {
     "acosh": elementary.acosh,
     "atanh": elementary.atanh,
     "pow": elementary.power,
+    "atan2": elementary.atan2,
+    "hypot": elementary.hypot,
+    "remainder": elementary.remainder,
+    "floor_divide": elementary.floor_divide,
     "reciprocal": lambda b, x: b.divide(b.number(1.0), x),
     "sign": elementary.sign,
     "floor": lambda b, x: b.call("floor", x),
@@ -114,7 +118,7 @@ def find_expression(node: Node) -> Callable[..., str]:
     found: Callable[..., str] | None
     if not given:  # A number; inputs are loaded.
         found = lambda b: b.number(*node.settings)  # noqa: E731
-    elif name in ("max", "min") or (name == "astype" and given == [dtype]):
+    elif name in ("max", "min", "prod") or (name == "astype" and given == [dtype]):
         found = lambda b, x: x  # noqa: E731
     elif name == "astype" and dtype != "bool":
         found = lambda b, x: b.convert(given[0], x)  # noqa: E731

@@ -232,6 +232,58 @@ def atan(b: Body, x: str) -> str:
     return b.call("copysign", y, x)
 
 
+def atan2(b: Body, y: str, x: str) -> str:
+    """Return the angle of (x, y), with the special values of C's atan2."""
+    size_y, size_x = b.call("fabs", y), b.call("fabs", x)
+    is_same = b.compare("oeq", size_y, size_x)  # Also if both are infinite.
+    t = b.select(is_same, b.number(1.0), b.divide(size_y, size_x))
+    t = b.select(b.both(is_same, b.compare("oeq", size_y, b.number(0.0))), size_y, t)
+    angle = atan(b, t)
+    is_left = b.compare("olt", b.call("copysign", b.number(1.0), x), b.number(0.0))
+    angle = b.select(is_left, b.subtract(b.number(math.pi), angle), angle)
+    return b.call("copysign", angle, y)
+
+
+def hypot(b: Body, x: str, y: str) -> str:
+    """Return (x^2 + y^2)^(1/2); infinity beats NaN."""
+    x, y = b.call("fabs", x), b.call("fabs", y)
+    large, small = b.extreme("ogt", x, y), b.extreme("olt", x, y)
+    ratio, zero, infinity = b.divide(small, large), b.number(0.0), b.number(math.inf)
+    z = b.multiply(large, b.call("sqrt", b.call("fmuladd", ratio, ratio, b.number(1.0))))
+    z = b.select(b.compare("oeq", large, zero), zero, z)
+    for size in (x, y):
+        z = b.select(b.compare("oeq", size, infinity), infinity, z)
+    return z
+
+
+def _truncated(b: Body, x: str, y: str) -> tuple[str, str]:
+    """Return the remainder of x / y with the sign of x, and whether the sign of y is another."""
+    rest, zero = b.arithmetic("frem", x, y), b.number(0.0)
+    is_other = b.new(f"xor i1 {b.compare('olt', rest, zero)}, {b.compare('olt', y, zero)}")
+    return rest, b.both(is_other, b.compare("one", rest, zero))
+
+
+def remainder(b: Body, x: str, y: str) -> str:
+    """Return the remainder of x / y with the sign of y."""
+    rest, is_other = _truncated(b, x, y)
+    z = b.add(rest, b.select(is_other, y, b.number(0.0)))
+    is_zero = b.compare("oeq", z, b.number(0.0))
+    return b.select(is_zero, b.call("copysign", z, y), z)
+
+
+def floor_divide(b: Body, x: str, y: str) -> str:
+    """Return x / y, rounded down, as NumPy computes it from the remainder."""
+    rest, is_other = _truncated(b, x, y)
+    ratio, zero, one = b.divide(x, y), b.number(0.0), b.number(1.0)
+    z = b.divide(b.subtract(x, rest), y)
+    z = b.subtract(z, b.select(is_other, one, zero))
+    whole = b.call("floor", z)
+    is_below = b.compare("ogt", b.subtract(z, whole), b.number(0.5))
+    whole = b.add(whole, b.select(is_below, one, zero))
+    whole = b.select(b.compare("oeq", z, zero), b.call("copysign", zero, ratio), whole)
+    return b.select(b.compare("oeq", y, zero), ratio, whole)
+
+
 def asin(b: Body, x: str) -> str:
     """Return atan(x / (1 - x^2)^(1/2))."""
     one = b.number(1.0)

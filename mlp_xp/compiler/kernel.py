@@ -45,8 +45,8 @@ class Kernel(NamedTuple):
     overwritten : tuple of int
         Of each result: the position of the input over which it is written, or -1.
     total : Node or None
-        What is summed over all elements, or over each row if ``sums_rows`` is true; or the "max" or
-        "min" of what is accumulated.
+        What is summed over all elements, or over each row if ``sums_rows`` is true; or the "prod",
+        "max" or "min" of what is accumulated.
     is_narrow : bool
         Whether rows have fewer than 2 `LANES` numbers, and are computed in masked vectors.
     """

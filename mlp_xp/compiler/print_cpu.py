@@ -117,6 +117,8 @@ def _accumulate(body: Body, node: Node, value: str) -> _Total:
     kind = body.type.name
     if kind == body.type.integer:
         return _Total(kind, "0", f"add {kind} %sum, {value}", is_sum=True)
+    if node.operation == "prod":
+        return _Total(kind, body.number(1.0), f"fmul reassoc {kind} %sum, {value}", is_sum=True)
     if node.operation not in _EXTREMES:
         return _Total(kind, "0.0", f"fadd reassoc {kind} %sum, {value}", is_sum=True)
     how, start = _EXTREMES[node.operation]

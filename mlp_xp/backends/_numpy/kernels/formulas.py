@@ -158,7 +158,7 @@ def elementwise_kernel(
 
 @lru_cache(maxsize=256)
 def reduction_loop(name: str, x: Layout, width: int = 0) -> Sized:
-    """Return the loop for the sum, "max" or "min" of all numbers, or of each ``width`` numbers."""
+    """Return the loop for the "sum", "prod", "max" or "min" of all or each ``width`` numbers."""
     _, (node,) = trace_formula(lambda x, *, xp: x, x, names=["x"])
     total = node if name == "sum" else Node(name, (node,), (), x.shape, x.dtype)
     return _sum_loop([node], total, width)

@@ -143,7 +143,7 @@ def _as_factor(x: Any) -> tuple[Any, bool]:
 
 
 def _reduce(name: str, x: Traced, axis: Any, dtype: Any, out: Traced) -> bool:
-    """Record the sum, the largest or the smallest number along axes.
+    """Record the sum, the product, the largest or the smallest number along axes.
 
     What is reduced are the rows, or the columns if the last axis is kept in a sum.
     """
@@ -399,6 +399,7 @@ LOWERED: dict[Any, Any] = {
     np.matmul: _multiply,
     np.vecdot: _dot,
     np.add.reduce: partial(_reduce, "sum"),
+    np.multiply.reduce: partial(_reduce, "prod"),
     np.maximum.reduce: partial(_reduce, "max"),
     np.minimum.reduce: partial(_reduce, "min"),
     np.logical_or.reduce: partial(_are_true, np.max),

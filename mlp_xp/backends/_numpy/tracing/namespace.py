@@ -14,8 +14,8 @@ from mlp_xp.backends._numpy.tracing.traced import Traced
 # The functions of arrays in a trace that the compiler makes of its primitives: NumPy's would need
 # values, or a call from Python in each step.
 _COMPOSED = {
-    *("broadcast_arrays", "clip", "count_nonzero", "diff", "repeat", "roll", "std", "tensordot"),
-    *("tile", "unstack", "var", "vector_norm"),
+    *("broadcast_arrays", "clip", "count_nonzero", "diff", "mean", "repeat", "roll", "std"),
+    *("tensordot", "tile", "unstack", "var", "vector_norm"),
 }
 
 

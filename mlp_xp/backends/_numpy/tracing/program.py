@@ -317,10 +317,6 @@ class Program:
             return self._reduce(REDUCTIONS[function], args, {"axis": None, **kept}, None)
         if function is np.round and len(args) == 1 and not options:
             return np.rint(args[0])
-        if function is np.mean and self.has_tasks and isinstance(args[0], Traced):
-            # As NumPy computes it, but in machine code.
-            total = self.function(np.sum, args, options)
-            return total / float(args[0].size / max(total.size, 1))
         if isinstance(options.get("out"), np.ndarray):  # As in `array_api_compat.numpy.clip`.
             raise UntraceableError(f"{function} writes to an array that is not traced.")
         if function in SHAPED_BY_VALUES or (function is np.where and len(args) == 1):
