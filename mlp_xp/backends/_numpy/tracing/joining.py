@@ -167,7 +167,7 @@ class _Joined:
     def calls(self, later: Sequence[Span], *, is_last: bool) -> list[Task]:
         """Return the kernel call without results that nothing reads, if anything is left.
 
-        Return a call for each loop if one would have too many arrays.
+        If it would have too many arrays, return the calls of both halves.
         """
 
         def is_read(array: Any) -> bool:
@@ -184,7 +184,10 @@ class _Joined:
         same = {node: input_node(i, node.dtype) for i, (_, _, node) in enumerate(used.values())}
         nodes = replaced(wanted, same)
         if len(used) + len(wanted) > MOST_ARRAYS:
-            return self.tasks
+            half = len(self.tasks) // 2
+            second = _as_one(self.tasks[half:]).calls(later, is_last=is_last)
+            later = [*later, *(span for task in second for span in _spans(task))]
+            return [*_as_one(self.tasks[:half]).calls(later, is_last=is_last), *second]
         positions = list(used)
         kernel = Kernel(
             tuple(same.values()),
@@ -199,6 +202,13 @@ class _Joined:
         given = [array for array, *_ in used.values()]
         fields = formula_loop(kernel, self.grid or (1, self.size), given, arrays, self.size)
         return [Task(fields, self.is_shared)]
+
+
+def _as_one(tasks: Sequence[Task]) -> _Joined:
+    first, *others = map(_Joined, tasks)
+    for other in others:
+        first.take(other)
+    return first
 
 
 def is_free(array: Any, *, is_last: bool = False) -> bool:
