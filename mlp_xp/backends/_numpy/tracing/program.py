@@ -18,7 +18,7 @@ import numpy as np
 from mlp_xp._utils.tree import leaves
 from mlp_xp.backends._numpy.runtime.memory import empty, in_one_piece
 from mlp_xp.backends._numpy.runtime.thread_pool import has_pool, link
-from mlp_xp.backends._numpy.tracing.arguments import form, is_small, reference
+from mlp_xp.backends._numpy.tracing.arguments import Arguments
 from mlp_xp.backends._numpy.tracing.operations import (
     REDUCTIONS,
     SHAPED_BY_VALUES,
@@ -66,9 +66,7 @@ class Program:
         self._moving: list[tuple[str, Finder]] = []
         self._picks: list[tuple[Traced, np.ndarray]] = []
         self._kept: list[tuple[np.ndarray, np.ndarray]] = []  # Pairs of (target, source).
-        self._forms: list[tuple[Any, ...]] = []
-        self._last: list[Callable[[], Any]] = []
-        self._places: list[np.ndarray | None] = []
+        self._arguments = Arguments([])
         self._n_steps: float = math.inf  # The number of steps in the arguments.
         self._code: Callable[[Callable[..., None], int, int], None]
         self._steps: np.ndarray | None = None  # None unless a step is a single table of calls.
@@ -77,20 +75,15 @@ class Program:
 
     def take(self, arguments: Sequence[Any]) -> list[Any]:
         """Return the arguments of the first call as traced arrays."""
-        self._forms = list(map(form, arguments))
-        self._last = list(map(reference, arguments))
+        self._arguments = Arguments(arguments)
         traced: list[Any] = []
-        for i, argument in enumerate(arguments):
-            if not isinstance(argument, np.ndarray):
-                self._places.append(None)
-                traced.append(argument)
-            elif is_small(argument):
-                place = np.array(argument, order="C")
-                self._places.append(place)
+        for i, (argument, place) in enumerate(zip(arguments, self._arguments.places, strict=True)):
+            if place is not None:
                 traced.append(Traced(self, place))
-            else:
-                self._places.append(None)
+            elif isinstance(argument, np.ndarray):
                 traced.append(Traced(self, argument, find_view=operator.itemgetter(i)))
+            else:
+                traced.append(argument)
         return traced
 
     def pick(self, given: Traced) -> Traced:
@@ -118,27 +111,13 @@ class Program:
 
     def accepts(self, arguments: Sequence[Any]) -> bool:
         """Set the arguments if their number, shapes and dtypes match; return whether they match."""
-        if len(arguments) != len(self._forms):
+        has_moved = self._arguments.replace(arguments)
+        if has_moved is None:
             return False
-        has_moved = False
-        given = zip(arguments, self._last, self._forms, self._places, strict=True)
-        for argument, last, known, place in given:
-            # Small arrays are always copied, since their contents may have changed. If `last()`
-            # returns None, the array was freed.
-            if place is None and argument is not None and last() is argument:
-                continue
-            if form(argument) != known:
-                return False
-            if place is not None:
-                place[...] = argument
-            elif argument is not None:
-                has_moved = True
         for name, find_view in self._moving:
             self._names[name] = find_view(arguments)
-        if has_moved:
-            self._last = list(map(reference, arguments))
-            for record, field, find_view in self._tables.patches:
-                record[field] = find_view(arguments).ctypes.data
+        for record, field, find_view in self._tables.patches if has_moved else ():
+            record[field] = find_view(arguments).ctypes.data
         return True
 
     # --- recording -----------------------------------------------------------------------------
