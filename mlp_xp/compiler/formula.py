@@ -90,12 +90,9 @@ def evaluate(order: Sequence[Node], values: dict[Node, Any], *, xp: Namespace) -
         elif node.operation == "constant":
             values[node] = xp.asarray(node.value, device=device(like))
         else:
-            operands = [values[x] for x in node.operands]
+            given = [*(values[x] for x in node.operands), *node.settings]
             compute = PRIMITIVES[node.operation].compute
-            if compute is None:
-                values[node] = getattr(xp, node.operation)(*operands)
-            else:
-                values[node] = compute(xp, *operands, *node.settings)
+            values[node] = compute(xp, *given) if compute else getattr(xp, node.operation)(*given)
 
 
 # The graphs, and what is made of them, of functions and objects.

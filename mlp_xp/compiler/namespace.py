@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial, partialmethod
 from types import SimpleNamespace
 from typing import Any
 
@@ -154,48 +155,28 @@ class Namespace:
         number = self._constant(np.asarray(value), self.default if dtype is None else dtype)
         return self.broadcast_to(number, shape)
 
-    def zeros(self, shape: Any, *, dtype: Any = None, device: Any = None) -> TracedArray:
-        return self.full(shape, 0, dtype=dtype)
+    def _filled(
+        self, value: float, shape: Any, *, dtype: Any = None, device: Any = None
+    ) -> TracedArray:
+        return self.full(shape, value, dtype=dtype)
 
-    def ones(self, shape: Any, *, dtype: Any = None, device: Any = None) -> TracedArray:
-        return self.full(shape, 1, dtype=dtype)
-
-    empty = zeros
+    zeros = empty = partialmethod(_filled, 0)
+    ones = partialmethod(_filled, 1)
 
     def full_like(
         self, x: TracedArray, value: Any, *, dtype: Any = None, device: Any = None
     ) -> TracedArray:
         return self.full(x.shape, value, dtype=x.dtype if dtype is None else dtype)
 
-    def zeros_like(self, x: TracedArray, *, dtype: Any = None, device: Any = None) -> TracedArray:
-        return self.full_like(x, 0, dtype=dtype)
+    zeros_like = empty_like = partialmethod(full_like, value=0)
+    ones_like = partialmethod(full_like, value=1)
 
-    def ones_like(self, x: TracedArray, *, dtype: Any = None, device: Any = None) -> TracedArray:
-        return self.full_like(x, 1, dtype=dtype)
-
-    empty_like = zeros_like
-
-    def arange(
-        self, start: Any, stop: Any = None, step: Any = 1, *, dtype: Any = None, device: Any = None
+    def _computed(
+        self, name: str, *args: Any, dtype: Any = None, device: Any = None, **options: Any
     ) -> TracedArray:
-        first, end = (0, start) if stop is None else (start, stop)
-        return self._constant(np.arange(first, end, step), dtype)
+        return self._constant(getattr(np, name)(*args, **options), dtype)
 
-    def linspace(
-        self, start: float, stop: float, num: int, *, dtype: Any = None, device: Any = None
-    ) -> TracedArray:
-        return self._constant(np.linspace(start, stop, num), dtype)
-
-    def eye(
-        self,
-        n_rows: int,
-        n_columns: Any = None,
-        *,
-        k: int = 0,
-        dtype: Any = None,
-        device: Any = None,
-    ) -> TracedArray:
-        return self._constant(np.eye(n_rows, n_columns, k), dtype)
+    arange, linspace, eye = map(partial(partialmethod, _computed), ("arange", "linspace", "eye"))
 
     # --- shapes ----------------------------------------------------------------------------------
 
@@ -281,12 +262,23 @@ class Namespace:
 
     # --- sums and products -----------------------------------------------------------------------
 
-    def _reduce(self, name: str, x: TracedArray, axis: Any, keepdims: bool, dtype: Any) -> Any:
+    def _reduce(
+        self,
+        name: str,
+        x: TracedArray,
+        *,
+        axis: Any = None,
+        keepdims: bool = False,
+        dtype: str | None = None,
+    ) -> TracedArray:
         axes = _axes(axis, x.ndim)
         shape = tuple(n for i, n in enumerate(x.shape) if i not in axes)
         result = apply(name, x, axes, shape=shape, dtype=dtype or x.dtype) if axes else x
         kept = tuple(1 if i in axes else n for i, n in enumerate(x.shape))
         return self.reshape(result, kept) if keepdims else result
+
+    max, min, prod = map(partial(partialmethod, _reduce), ("max", "min", "prod"))
+    any, all = map(partial(partialmethod, _reduce, dtype="bool"), ("any", "all"))
 
     def sum(
         self, x: TracedArray, *, axis: Any = None, dtype: Any = None, keepdims: bool = False
@@ -294,22 +286,7 @@ class Namespace:
         x = x if dtype is None else self.astype(x, dtype)
         if x.dtype == "bool":
             x = self.astype(x, "int64")
-        return self._reduce("sum", x, axis, keepdims, None)
-
-    def prod(self, x: TracedArray, *, axis: Any = None, keepdims: bool = False) -> TracedArray:
-        return self._reduce("prod", x, axis, keepdims, None)
-
-    def max(self, x: TracedArray, *, axis: Any = None, keepdims: bool = False) -> TracedArray:
-        return self._reduce("max", x, axis, keepdims, None)
-
-    def min(self, x: TracedArray, *, axis: Any = None, keepdims: bool = False) -> TracedArray:
-        return self._reduce("min", x, axis, keepdims, None)
-
-    def any(self, x: TracedArray, *, axis: Any = None, keepdims: bool = False) -> TracedArray:
-        return self._reduce("any", x, axis, keepdims, "bool")
-
-    def all(self, x: TracedArray, *, axis: Any = None, keepdims: bool = False) -> TracedArray:
-        return self._reduce("all", x, axis, keepdims, "bool")
+        return self._reduce("sum", x, axis=axis, keepdims=keepdims)
 
     def mean(self, x: TracedArray, *, axis: Any = None, keepdims: bool = False) -> TracedArray:
         n = math.prod(x.shape[i] for i in _axes(axis, x.ndim))
@@ -382,16 +359,12 @@ class Namespace:
         shape.insert(at, nodes[1].shape[at])
         return TracedArray(Node("take_along_axis", nodes, (at,), tuple(shape), x.dtype))
 
-    def argmax(self, x: TracedArray, *, axis: int = -1) -> TracedArray:
-        return self._position("argmax", x, axis)
-
-    def argmin(self, x: TracedArray, *, axis: int = -1) -> TracedArray:
-        return self._position("argmin", x, axis)
-
-    def _position(self, name: str, x: TracedArray, axis: int) -> TracedArray:
+    def _position(self, name: str, x: TracedArray, *, axis: int = -1) -> TracedArray:
         at = _axis(axis, x.ndim)
         shape = (*x.shape[:at], *x.shape[at + 1 :])
         return apply(name, x, at, shape=shape, dtype="int64")
+
+    argmax, argmin = map(partial(partialmethod, _position), ("argmax", "argmin"))
 
     def argsort(self, x: TracedArray, *, axis: int = -1, descending: bool = False) -> TracedArray:
         at = _axis(axis, x.ndim)

@@ -29,7 +29,7 @@ class Primitive(NamedTuple):
         dtype if it must be floating-point, ``"bool"``, or ``"settings"`` if the settings define it.
     compute : callable or None
         ``compute(xp, *operands, *settings)`` returns the result; None for the Array API function
-        with the primitive's name, called with the operands.
+        with the primitive's name, called with them.
     """
 
     derivative: Any
@@ -99,8 +99,9 @@ def _extreme_along(xp: Any, dy: Any, y: Any, x: Any, axes: tuple[int, ...]) -> t
     return (is_extreme * (_restore(xp, dy, x, axes) / n_extremes),)
 
 
-def _reduce(name: str) -> Callable[..., Any]:
-    return lambda xp, x, axes: getattr(xp, name)(x, axis=axes)
+def _along(name: str) -> Callable[..., Any]:
+    """Return the function of operands, and of an axis or axes as the only setting."""
+    return lambda xp, *given: getattr(xp, name)(*given[:-1], axis=given[-1])
 
 
 def _matmul(xp: Any, dy: Any, y: Any, a: Any, b: Any) -> tuple[Any, Any]:
@@ -245,12 +246,12 @@ _SEVERAL = {
 ELEMENTWISE = UNARY | _SEVERAL
 # The reductions, whose setting is a tuple of axes.
 REDUCTIONS = {
-    "sum": Primitive(_sum, "settings", _reduce("sum")),
-    "max": Primitive(_extreme_along, "settings", _reduce("max")),
-    "min": Primitive(_extreme_along, "settings", _reduce("min")),
-    "prod": Primitive(None, "settings", _reduce("prod")),
-    "any": Primitive(ZERO, "settings", _reduce("any")),
-    "all": Primitive(ZERO, "settings", _reduce("all")),
+    "sum": Primitive(_sum, "settings", _along("sum")),
+    "max": Primitive(_extreme_along, "settings", _along("max")),
+    "min": Primitive(_extreme_along, "settings", _along("min")),
+    "prod": Primitive(None, "settings", _along("prod")),
+    "any": Primitive(ZERO, "settings", _along("any")),
+    "all": Primitive(ZERO, "settings", _along("all")),
 }
 PRIMITIVES = (
     ELEMENTWISE
@@ -262,41 +263,21 @@ PRIMITIVES = (
             lambda xp, x, dtype: xp.astype(x, getattr(xp, dtype), copy=False),
         ),
         "matmul": Primitive(_matmul, "same", _operator("matmul")),
-        "reshape": Primitive(
-            lambda xp, dy, y, x, shape: (xp.reshape(dy, x.shape),),
-            "settings",
-            lambda xp, x, shape: xp.reshape(x, shape),
-        ),
-        "permute_dims": Primitive(
-            _permute, "settings", lambda xp, x, axes: xp.permute_dims(x, axes)
-        ),
-        "broadcast_to": Primitive(
-            lambda xp, dy, y, x, shape: (dy,),
-            "settings",
-            lambda xp, x, shape: xp.broadcast_to(x, shape),
-        ),
+        "reshape": Primitive(lambda xp, dy, y, x, shape: (xp.reshape(dy, x.shape),), "settings"),
+        "permute_dims": Primitive(_permute, "settings"),
+        "broadcast_to": Primitive(lambda xp, dy, y, x, shape: (dy,), "settings"),
         "index": Primitive(_index, "settings", _compute_index),
         "concat": Primitive(
             _concat, "same", lambda xp, *given: xp.concat(list(given[:-1]), axis=given[-1])
         ),
         "flip": Primitive(
-            lambda xp, dy, y, x, axis: (xp.flip(dy, axis=axis),),
-            "settings",
-            lambda xp, x, axis: xp.flip(x, axis=axis),
+            lambda xp, dy, y, x, axis: (xp.flip(dy, axis=axis),), "settings", _along("flip")
         ),
-        "take": Primitive(
-            _take, "settings", lambda xp, x, positions, axis: xp.take(x, positions, axis=axis)
-        ),
-        "take_along_axis": Primitive(
-            _take_along,
-            "settings",
-            lambda xp, x, positions, axis: xp.take_along_axis(x, positions, axis=axis),
-        ),
-        "cumulative_sum": Primitive(
-            _cumulative, "settings", lambda xp, x, axis: xp.cumulative_sum(x, axis=axis)
-        ),
-        "argmax": Primitive(ZERO, "settings", lambda xp, x, axis: xp.argmax(x, axis=axis)),
-        "argmin": Primitive(ZERO, "settings", lambda xp, x, axis: xp.argmin(x, axis=axis)),
+        "take": Primitive(_take, "settings", _along("take")),
+        "take_along_axis": Primitive(_take_along, "settings", _along("take_along_axis")),
+        "cumulative_sum": Primitive(_cumulative, "settings", _along("cumulative_sum")),
+        "argmax": Primitive(ZERO, "settings", _along("argmax")),
+        "argmin": Primitive(ZERO, "settings", _along("argmin")),
         "argsort": Primitive(
             ZERO,
             "settings",
