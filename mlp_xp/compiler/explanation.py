@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mlp_xp._utils.array_types import Array, Namespace
+from mlp_xp._utils.array_types import Array
 from mlp_xp._utils.optional import check_installed
-from mlp_xp.compiler.array import FLOATS, TracedArray, as_node, dtype_name
-from mlp_xp.compiler.formula import check_formula, forget, graph_of, trace_formula
+from mlp_xp.compiler.array import FLOATS, TracedArray, dtype_name
+from mlp_xp.compiler.formula import check_formula, forget, graph_of, trace_both
 from mlp_xp.compiler.graph import Layout, Node, in_order
 from mlp_xp.compiler.kernel import COLUMN, FULL, ROW, SCALAR, UnprintableError, make_kernel
 from mlp_xp.compiler.primitives import ELEMENTWISE, REDUCTIONS
@@ -157,14 +157,7 @@ def _trace(
         (gradient,) = graph.gradients
         assert gradient is not None  # Otherwise, `check_formula` raises an error.
         return list(graph.inputs), graph.cotangent, graph.result, gradient
-
-    def with_gradient(*arrays: Any, xp: Namespace) -> Any:
-        value, pullback = formula(*arrays, xp=xp)
-        dvalue = TracedArray(Node("input", (), ("dvalue",), value.shape, value.dtype))
-        return dvalue, value, pullback(dvalue)
-
-    results, inputs = trace_formula(with_gradient, *layouts, names=names)
-    return inputs, *map(as_node, results)  # type: ignore[return-value]
+    return trace_both(formula, *layouts, names=names)  # type: ignore[return-value]
 
 
 def _operations(results: Sequence[Node], known: Sequence[Node]) -> list[Node]:

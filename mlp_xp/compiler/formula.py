@@ -15,7 +15,7 @@ from numpy.lib import mixins
 from mlp_xp._utils.array_types import Array, Namespace, Tree
 from mlp_xp._utils.tree import leaves, map_leaves, rebuild
 from mlp_xp.compiler import namespace
-from mlp_xp.compiler.array import TracedArray, dtype_name, is_float
+from mlp_xp.compiler.array import TracedArray, as_node, dtype_name, is_float
 from mlp_xp.compiler.gradient import gradient
 from mlp_xp.compiler.graph import FormulaError, Node, in_order
 from mlp_xp.compiler.primitives import PRIMITIVES
@@ -147,6 +147,19 @@ def trace_formula(
     ]
     default = next((x.dtype for x in inputs if is_float(x.dtype)), "float32")
     return function(*traced, xp=namespace.Namespace(default)), inputs
+
+
+def trace_both(
+    function: Callable[..., Any], *arguments: Tree, names: Sequence[str]
+) -> tuple[list[Node], Node, Node, Node | None]:
+    """Return a formula's inputs, the gradient dy, the value, and what its pullback returns for dy.
+
+    The last is None if the formula returns no pullback.
+    """
+    value, inputs = trace_formula(function, *arguments, names=names)
+    y, pullback = value if isinstance(value, tuple) else (value, None)
+    dy = Node("input", (), ("dy",), y.shape, y.dtype)
+    return inputs, dy, y.node, None if pullback is None else as_node(pullback(TracedArray(dy)))
 
 
 def graph_of(
@@ -313,7 +326,7 @@ def check_formula(
             f"result from {names[0]}."
         )
     try:
-        first, second = (_results(function, arguments, names) for _ in range(2))
+        first, second = (trace_both(function, *arguments, names=names)[2:] for _ in range(2))
     except Exception:  # A pullback need not be traceable.
         return False
     if first != second:
@@ -322,18 +335,6 @@ def check_formula(
             "own settings; compute the same formula each time."
         )
     return graph is not None
-
-
-def _results(
-    function: Callable[..., Any], arguments: Sequence[Array], names: Sequence[str]
-) -> list[Node]:
-    """Return the nodes of a formula's value, and of what its pullback returns if it has one."""
-    value, _ = trace_formula(function, *arguments, names=names)
-    if not isinstance(value, tuple):
-        return [value.node]
-    y, pullback = value
-    dy = TracedArray(Node("input", (), ("dy",), y.shape, y.dtype))
-    return [y.node, pullback(dy).node]
 
 
 def _layouts(arguments: Sequence[Tree]) -> tuple[Any, ...]:

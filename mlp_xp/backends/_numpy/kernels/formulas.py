@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 from mlp_xp._utils.array_types import Namespace
@@ -16,7 +16,7 @@ from mlp_xp.backends._numpy.kernels.writing import run
 from mlp_xp.backends._numpy.runtime.tuning import LEAST_NUMBERS
 from mlp_xp.compiler import FormulaError, Layout, in_order, remember
 from mlp_xp.compiler.array import operation, power
-from mlp_xp.compiler.formula import trace_formula
+from mlp_xp.compiler.formula import trace_both, trace_formula
 from mlp_xp.compiler.graph import Node
 from mlp_xp.compiler.instructions import TYPES
 from mlp_xp.compiler.kernel import Kernel, UnprintableError, make_kernel
@@ -78,19 +78,14 @@ def activation_loops(function: Any, shape: tuple[int, ...], dtype: str) -> Activ
 
 
 def _activation_loops(function: Any, shape: tuple[int, ...], dtype: str) -> ActivationLoops | None:
-    def formula(x: Any, dy: Any, *, xp: Namespace) -> tuple[Any, Any]:
-        y, pullback = activate(function, x, xp=xp)
-        return y, pullback(dy)
-
-    x = Layout(shape, dtype)
     try:
-        (y, dx), inputs = trace_formula(formula, x, x, names=["x", "dy"])
-        if y.shape != shape or dx.shape != shape or y.node == inputs[0]:
+        formula = partial(activate, function)
+        (x,), dy, y, dx = trace_both(formula, Layout(shape, dtype), names=["x"])
+        if dx is None or y.shape != shape or dx.shape != shape or y == x:
             return None
-        forward = _sized(inputs[:1], [y.node])
-        reads_output = inputs[0] not in in_order([dx.node], [y.node])
-        given = [y.node if reads_output else inputs[0], inputs[1]]
-        return ActivationLoops(forward, _sized(given, [dx.node]), reads_output)
+        reads_output = x not in in_order([dx], [y])
+        backward = _sized([y if reads_output else x, dy], [dx])
+        return ActivationLoops(_sized([x], [y]), backward, reads_output)
     except Exception as error:
         if not _may_lack_loop(error, is_own=callable(function)):
             raise
