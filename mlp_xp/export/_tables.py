@@ -12,22 +12,16 @@ import spox.opset.ai.onnx.ml.v3 as operators
 from mlp_xp.estimators.tables.columns import TableColumns
 from mlp_xp.estimators.tables.kinds import CategoryColumn, EmptyColumn, NumberColumn
 from mlp_xp.estimators.tables.scaling import Affine
+from mlp_xp.export._normal_scores import (
+    EDGE,
+    MIDDLE_BOTTOM,
+    MIDDLE_TOP,
+    TAIL_BOTTOM,
+    TAIL_TOP,
+    round_jumps,
+)
 
 _WHOLE = "X"
-_EDGE = 1e-7  # scikit-learn's BOUNDS_THRESHOLD.
-# Coefficients of _normal_quantile, highest power first.
-_MIDDLE_TOP = [2509.0809287301226727, 33430.575583588128105, 67265.770927008700853]
-_MIDDLE_TOP += [45921.953931549871457, 13731.693765509461125, 1971.5909503065514427]
-_MIDDLE_TOP += [133.14166789178437745, 3.387132872796366608]
-_MIDDLE_BOTTOM = [5226.495278852854561, 28729.085735721942674, 39307.89580009271061]
-_MIDDLE_BOTTOM += [21213.794301586595867, 5394.1960214247511077, 687.1870074920579083]
-_MIDDLE_BOTTOM += [42.313330701600911252, 1.0]
-_TAIL_TOP = [7.7454501427834140764e-4, 0.0227238449892691845833, 0.24178072517745061177]
-_TAIL_TOP += [1.27045825245236838258, 3.64784832476320460504, 5.7694972214606914055]
-_TAIL_TOP += [4.6303378461565452959, 1.42343711074968357734]
-_TAIL_BOTTOM = [1.05075007164441684324e-9, 5.475938084995344946e-4, 0.0151986665636164571966]
-_TAIL_BOTTOM += [0.14810397642748007459, 0.68976733498510000455, 1.6763848301838038494]
-_TAIL_BOTTOM += [2.05319162663775882187, 1.0]
 
 
 def graph_inputs(columns: TableColumns, precision: str) -> dict[str, Any]:
@@ -90,22 +84,13 @@ def _numbers(columns: TableColumns, inputs: dict[str, Any], dtype: Any) -> list[
         if scaling.is_clipped:
             x = x / ndonnx.sqrt(1.0 + (x / Affine.bound) ** 2)
     elif scaling is not None:
-        quantiles = _round_jumps(scaling.quantiles, dtype.unwrap_numpy())
+        quantiles = round_jumps(scaling.quantiles, dtype.unwrap_numpy())
         x = ndonnx.astype(_normal_scores(quantiles, ndonnx.astype(x, ndonnx.float64)), dtype)
     filled = ndonnx.where(is_gap, put(medians), x)
     if not columns.indicators:
         return [filled]
     shown = ndonnx.take(is_gap, ndonnx.asarray(np.asarray(columns.indicators)), axis=1)
     return [filled, ndonnx.astype(shown, dtype)]
-
-
-def _round_jumps(quantiles: np.ndarray, dtype: Any) -> np.ndarray:
-    """Round repeated and extreme quantiles to ``dtype``, so that equal inputs still match them."""
-    is_equal = np.diff(quantiles, axis=0) == 0.0
-    sides = (np.pad(is_equal, (pad, (0, 0)), constant_values=True) for pad in ((1, 0), (0, 1)))
-    is_jump = np.logical_or(*sides)
-    rounded = np.where(is_jump, quantiles.astype(dtype), quantiles)
-    return np.maximum.accumulate(rounded, axis=0)
 
 
 def _normal_scores(quantiles: np.ndarray, x: Any) -> Any:
@@ -122,9 +107,9 @@ def _normal_scores(quantiles: np.ndarray, x: Any) -> Any:
         )
         columns.append(level + slope * (value - start))
     level = ndonnx.concat(columns, axis=1)
-    level = ndonnx.where(x + _EDGE > ndonnx.asarray(quantiles[-1]), 1.0, level)
-    level = ndonnx.where(x - _EDGE < ndonnx.asarray(quantiles[0]), 0.0, level)
-    return _normal_quantile(ndonnx.clip(level, _EDGE, 1.0 - _EDGE))
+    level = ndonnx.where(x + EDGE > ndonnx.asarray(quantiles[-1]), 1.0, level)
+    level = ndonnx.where(x - EDGE < ndonnx.asarray(quantiles[0]), 0.0, level)
+    return _normal_quantile(ndonnx.clip(level, EDGE, 1.0 - EDGE))
 
 
 def _lines(edges: np.ndarray) -> np.ndarray:
@@ -144,15 +129,12 @@ def _lines(edges: np.ndarray) -> np.ndarray:
 
 
 def _normal_quantile(p: Any) -> Any:
-    """Return quantiles of the normal distribution in float64 precision, for p of at least 1e-11.
-
-    Wichura, "Algorithm AS 241: the percentage points of the normal distribution" (1988), PPND16.
-    """
+    """Return quantiles of the normal distribution in float64 precision, for p of at least 1e-11."""
     center = p - 0.5
     r = 0.180625 - center * center
-    middle = center * _polynomial(_MIDDLE_TOP, r) / _polynomial(_MIDDLE_BOTTOM, r)
+    middle = center * _polynomial(MIDDLE_TOP, r) / _polynomial(MIDDLE_BOTTOM, r)
     r = ndonnx.sqrt(-ndonnx.log(ndonnx.minimum(p, 1.0 - p))) - 1.6
-    tail = _polynomial(_TAIL_TOP, r) / _polynomial(_TAIL_BOTTOM, r)
+    tail = _polynomial(TAIL_TOP, r) / _polynomial(TAIL_BOTTOM, r)
     tail = ndonnx.where(center < 0.0, -tail, tail)
     return ndonnx.where(ndonnx.abs(center) <= 0.425, middle, tail)
 
