@@ -133,6 +133,14 @@ def c_literal(value: Any, dtype: str) -> str:
     return f"(-{text})" if math.copysign(1.0, number) < 0.0 else text
 
 
+def c_literals(array: np.ndarray, dtype: str) -> list[str]:
+    """Return the elements of an array, as `c_literal` does, but fast; for initial values only."""
+    if not is_float(dtype) or not np.all(np.isfinite(array)):
+        return [c_literal(number, dtype) for number in array.reshape(-1).tolist()]
+    suffix = "f" if dtype == "float32" else ""
+    return [f"{number}{suffix}" for number in array.reshape(-1).astype(dtype)]
+
+
 def _integer_literal(value: int, dtype: str) -> str:
     bits = _bits(dtype)
     suffix = ("u" if dtype.startswith("u") and bits >= 32 else "") + ("LL" if bits == 64 else "")
