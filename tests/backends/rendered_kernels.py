@@ -5,6 +5,7 @@
 prints registers, spills and shared memory of each kernel on an H100. It needs CuPy with NVRTC.
 """
 
+import contextlib
 import importlib
 import itertools
 import pkgutil
@@ -14,22 +15,31 @@ from collections import defaultdict
 from collections.abc import Iterator
 from io import StringIO
 from typing import Any, NamedTuple
+from unittest import mock
 
 import numpy as np
+
+from mlp_xp.compiler import Layout
+from mlp_xp.nn import losses
+from mlp_xp.optimizers import SGD, Adam, AdamW, BetaLasso, Lion, RMSprop
 
 # What the letters of an ElementwiseKernel stand for: numbers, indices, and data of any dtype.
 FLOATS, INTEGERS = ("float32", "float64"), ("int32", "int64")
 DTYPES = {"T": FLOATS, "F": FLOATS, "I": INTEGERS}
 DTYPES |= {"X": ("bool", "uint8", *INTEGERS, "float16", *FLOATS)}
+EACH_TARGET = [losses.BinaryCrossEntropy(0.1), losses.BinaryFocal(), losses.SquaredError()]
+EACH_TARGET += [losses.AbsoluteError(), losses.Huber(), losses.Quantile(0.3), losses.Poisson()]
+RULES = (Adam(), AdamW(), Lion(), RMSprop(), RMSprop(momentum=0.9), BetaLasso())
 NDARRAY, INDEXER, SCALAR = 1, 2, 3
 
 
 class Unit(NamedTuple):
-    """A source with its options, and the names of the kernels in it."""
+    """A source with its options, the names of the kernels in it, and of those with doubles."""
 
     code: str
     options: tuple[str, ...]
     names: tuple[str, ...]
+    of_doubles: frozenset[str]
 
 
 def all_units() -> list[Unit]:
@@ -45,6 +55,7 @@ def all_units() -> list[Unit]:
 
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         importlib.import_module(module.name)
+    print_formulas()
     codes: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
     for kernel in every_kernel():
         if isinstance(kernel, cupy.ElementwiseKernel):
@@ -59,9 +70,70 @@ def all_units() -> list[Unit]:
             of_options[name] = apart(code, kernel.name, number)
     headers = "".join(f"#include <{header}>\n" for header in core._cupy_header_list)
     return [
-        Unit(headers + "".join(found.values()), options, tuple(found))
+        Unit(
+            headers + "".join(found.values()),
+            options,
+            tuple(found),
+            frozenset(name for name, code in found.items() if "double" in code),
+        )
         for options, found in codes.items()
     ]
+
+
+class Made(Exception):  # noqa: N818 - no error
+    """Raised instead of a launch."""
+
+
+def print_formulas() -> None:
+    """Let the compiler print the kernels of all formulas, without launching any."""
+    from mlp_xp.backends._cupy.kernels import fusion, layers, losses, update
+    from mlp_xp.nn.layers import ACTIVATIONS, Norm
+    from mlp_xp.nn.losses import Gaussian, Quantile, SoftmaxCrossEntropy, SoftmaxFocal
+
+    def make(owner: Any, key: Any, arguments: Any, compile_function: Any) -> None:
+        compile_function()
+        raise Made
+
+    def show(function: Any, *arguments: Any, **options: Any) -> None:
+        with contextlib.suppress(Made):
+            function(*arguments, **options)
+            raise AssertionError(function)
+
+    for dtype in map(np.dtype, FLOATS):
+        with mock.patch.object(layers, "fused", make), mock.patch.object(losses, "fused", make):
+            for width in (8, 100, 2000):  # These differ in how many threads share a row.
+                x, vector, of_rows = (Layout(s, dtype.name) for s in ((20, width), (width,), (20,)))
+                norm = Norm(vector, vector)
+                show(layers.layer_norm, norm, x, xp=None)
+                for weights in (None, of_rows):
+                    show(layers.batch_norm, norm, x, weights, xp=None)
+                    for loss in [SoftmaxCrossEntropy(0.1), SoftmaxFocal(), *EACH_TARGET]:
+                        show(losses.loss, loss, x, x, weights, xp=None)
+                    for loss in (Gaussian(), Quantile((0.3, 0.7))):
+                        outputs = Layout((20, 2 * width), dtype.name)
+                        show(losses.loss, loss, outputs, x, weights, xp=None)
+                    for integer in ("uint8", "int32", "int64"):
+                        labels = Layout((20,), integer)
+                        show(losses.loss, SoftmaxCrossEntropy(), x, labels, weights, xp=None)
+                        show(losses.mean_accuracy, SoftmaxFocal(), x, labels, weights, xp=None)
+                    show(losses.mean_accuracy, EACH_TARGET[0], x, x, weights, xp=None)
+            for name in ACTIVATIONS:
+                show(layers.activate, name, x, xp=None)
+            show(layers.dropout, x, Layout((), "int32"), 0.5, xp=None)
+            number = Layout((), dtype.name)
+            show(losses.accumulate, number, number, number, number)
+        fusion._total(1000, dtype.name)
+        update._average_loop(dtype.name).kernel((0,) * 64)
+        for loop in update._clip_loops(dtype.name, 1.0):
+            loop.kernel((0, 0))
+    for dtypes in (("float32",) * 2, ("float64",) * 2, ("float64", "float32")):
+        for rule in (SGD(0.0), SGD(), SGD(nesterov=True), *RULES):
+            given = *dtypes, *(dtypes[:1] * len(rule.state_type._fields))
+            for l2 in (False, True):
+                found = [update._trace_rule(rule, k, given, 2, l2) for k in ("matrix", "vector")]
+                formulas = tuple(rule.formula for rule in found)
+                update._update_loop(given, formulas).kernel((0, 1))
+    update._update_loop(given, formulas).kernel((0, 1) * 32)
 
 
 def apart(code: str, title: str, number: int) -> str:

@@ -18,12 +18,10 @@ from mlp_xp.backends._cuda.captured import CapturedLoop
 from mlp_xp.backends._cupy import namespace
 from mlp_xp.backends._cupy.captured import CupyGraphs
 from mlp_xp.backends._cupy.cublaslt import is_usable
-from mlp_xp.backends._cupy.kernels.accumulate import accumulate
-from mlp_xp.backends._cupy.kernels.activations import activate, dropout
 from mlp_xp.backends._cupy.kernels.embedding import run_layer
 from mlp_xp.backends._cupy.kernels.gather import gather
-from mlp_xp.backends._cupy.kernels.losses import loss, mean_accuracy
-from mlp_xp.backends._cupy.kernels.normalization import batch_norm, layer_norm
+from mlp_xp.backends._cupy.kernels.layers import activate, batch_norm, dropout, layer_norm
+from mlp_xp.backends._cupy.kernels.losses import accumulate, loss, mean_accuracy
 from mlp_xp.backends._cupy.kernels.update import averaged, clip, update_tree
 from mlp_xp.backends._cupy.probing import no_gpu, prove
 from mlp_xp.backends._cupy.products import dense_in

@@ -12,9 +12,9 @@ def sigmoid(x: Array, *, xp: Namespace) -> Array:
     """Return the logistic function without overflow, ``1 / (1 + exp(-x))``.
 
     Where ``exp(-x)`` would overflow, the input is clipped, and the result is near the smallest
-    normal number.
+    normal number. It is never below, since GPUs may flush such numbers to 0.
     """
-    limit = 1.0 - math.log(float(xp.finfo(x.dtype).max))
+    limit = math.log(float(xp.finfo(x.dtype).smallest_normal)) * (1.0 - 2.0**-20)
     y = xp.maximum(x, limit)
     y *= -1.0
     y = xp.exp(y)

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from mlp_xp.backends._cupy.kernels.rendering import THREADS, blocks_for
+from mlp_xp.backends._cupy.kernels.rendering import blocks_for
+from mlp_xp.compiler.print_cuda import THREADS
 
 # Array elements per block; small blocks keep a large GPU busy even with a small network.
 _PIECE = 2048
@@ -18,7 +19,7 @@ MOST_ARRAYS = 64
 def multi_tensor(
     scalars: str,
     fields: dict[str, str],
-    marks: tuple[bool, ...],
+    marks: tuple[int, ...],
     prologue: str,
     loop: str,
     epilogue: str,
@@ -26,7 +27,7 @@ def multi_tensor(
     """Return the C code of a kernel that loops over all arrays of some trees, for `raw_kernel`.
 
     ``scalars`` are the first parameters. ``fields`` maps each tree's name (e.g. parameters,
-    gradients) to a C pointer type. ``marks`` has a flag for each leaf, which the code reads as
+    gradients) to a C pointer type. ``marks`` has a number for each leaf, which the code reads as
     ``mark``. The code of ``prologue`` runs before a block's loop, ``loop`` for each element ``i``
     of an array with ``n`` elements, and ``epilogue`` after the loop.
     """
@@ -38,7 +39,7 @@ def multi_tensor(
         chosen = " ".join(f"{name} = {name}{k};" for name in fields)
         choices.append(
             f"  if (n == 0) {{ const long long blocks = (n{k} + {_PIECE} - 1) / {_PIECE}; "
-            f"if (block < blocks) {{ n = n{k}; mark = {int(mark)}; {chosen} }} "
+            f"if (block < blocks) {{ n = n{k}; mark = {mark}; {chosen} }} "
             "else block -= blocks; }"
         )
     pointers = " ".join(f"{kind} {name} = 0;" for name, kind in fields.items())
@@ -46,7 +47,7 @@ def multi_tensor(
         (
             f"({', '.join(parameters)}) {{",
             "  long long block = blockIdx.x, n = 0;",
-            f"  bool mark = false; {pointers}",
+            f"  int mark = 0; {pointers}",
             *choices,
             prologue,
             f"  long long stop = (block + 1) * {_PIECE};",

@@ -9,84 +9,16 @@ from typing import Any
 import cupy
 import numpy as np
 
+from mlp_xp.compiler.c_expressions import C_TYPES
+from mlp_xp.compiler.print_cuda import PREAMBLE, THREADS, functions
+
 Factory = Callable[..., Any]
 
 _FACTORIES: list[tuple[Factory, tuple[tuple[Any, ...], ...]]] = []
+_GENERATED: list[Any] = []
 
 # NumPy's type codes for the supported dtypes. Looking up dtypes by name would take microseconds.
 FLOATS = ("<f4", "<f8")
-# The number of threads per block; the sums below require a power of two.
-THREADS = 256
-_C_NAMES = {
-    "<f4": "float",
-    "<f8": "double",
-    "|u1": "unsigned char",
-    "<i4": "int",
-    "<i8": "long long",
-}
-
-SIGMOID = """
-__device__ T sigmoid(T x) {
-  // exp(-x) does not overflow, and no result is subnormal: CuPy compiles with -ftz=true.
-  const T limit = sizeof(T) == 4 ? -87.3365 : -708.782712893384;
-  return T(1) / (T(1) + exp(-(x < limit ? limit : x)));
-}
-"""
-
-# Sums and maxima over groups of WIDTH threads that are STRIDE apart. All threads of a block must
-# call these functions. The order of summation is fixed, so results are reproducible. Comparisons
-# propagate NaN.
-_FUNCTIONS = """
-// A product that is rounded by itself: no sum takes it into a fused multiply-add.
-__device__ float product(float x, float y) { return __fmul_rn(x, y); }
-__device__ double product(double x, double y) { return __dmul_rn(x, y); }
-
-__device__ T clip(T x, T low, T high) { return x < low ? low : x > high ? high : x; }
-__device__ T sign_of(T x) { return x > T(0) ? T(1) : x < T(0) ? T(-1) : x; }
-__device__ T softplus(T x) { return log1p(exp(x < T(0) ? x : -x)) + (x < T(0) ? T(0) : x); }
-
-template <int WIDTH, int STRIDE>
-__device__ T sum_of(T value, T* shared) {
-  if (WIDTH == 1) return value;
-  const int thread = threadIdx.x, position = thread / STRIDE % WIDTH;
-  shared[thread] = value;
-  __syncthreads();
-  for (int step = WIDTH / 2; step > 0; step /= 2) {
-    if (position < step) shared[thread] += shared[thread + step * STRIDE];
-    __syncthreads();
-  }
-  const T sum = shared[thread - position * STRIDE];
-  __syncthreads();
-  return sum;
-}
-
-template <int WIDTH>
-__device__ T largest_of(T value, T* shared) {
-  if (WIDTH == 1) return value;
-  const int thread = threadIdx.x, position = thread % WIDTH;
-  shared[thread] = value;
-  __syncthreads();
-  for (int step = WIDTH / 2; step > 0; step /= 2) {
-    if (position < step && shared[thread + step] > shared[thread])
-      shared[thread] = shared[thread + step];
-    __syncthreads();
-  }
-  const T largest = shared[thread - position];
-  __syncthreads();
-  return largest;
-}
-"""
-
-# The weight of a row divided by the sum of weights, as in `mlp_xp.nn.layers.shares`.
-SHARES = """
-  T all = 0;
-  if (WEIGHTED) {
-    for (long long i = threadIdx.x; i < rows; i += THREADS) all += weights[i];
-    all = sum_of<THREADS, 1>(all, shared);
-    all = all < smallest ? smallest : all;
-  }
-#define SHARE(row) (WEIGHTED ? weights[row] / all : even)
-"""
 
 
 def kernel(*variants: tuple[Any, ...]) -> Callable[[Factory], Factory]:
@@ -103,8 +35,14 @@ def kernel(*variants: tuple[Any, ...]) -> Callable[[Factory], Factory]:
     return register
 
 
+def record(generated: Any) -> Any:
+    """Remember a kernel that the compiler printed, for `every_kernel`."""
+    _GENERATED.append(generated)
+    return generated
+
+
 def every_kernel() -> Iterator[Any]:
-    """Yield each registered kernel in each of its variants.
+    """Yield each registered kernel in each of its variants, and those that were printed so far.
 
     In the source of an `ElementwiseKernel`, dtypes are letters that CuPy replaces; the source of a
     `RawKernel` is complete.
@@ -112,18 +50,30 @@ def every_kernel() -> Iterator[Any]:
     for factory, variants in _FACTORIES:
         for variant in variants:
             yield factory(*variant)
+    yield from _GENERATED
 
 
-def raw_kernel(name: str, body: str, types: dict[str, str], **constants: int) -> Any:
+@cache
+def _raw_kernel(code: str, name: str, options: tuple[str, ...]) -> Any:
+    return record(cupy.RawKernel(code, name, options))
+
+
+def raw_kernel(
+    name: str, body: str, types: dict[str, str], options: tuple[str, ...] = (), /, **constants: int
+) -> Any:
     """Return a raw kernel; ``body`` is its parameter list in parentheses and its code in braces.
 
     ``types`` maps the letters used for dtypes in the code to NumPy's type codes; T is the dtype of
     sums. ``constants`` and THREADS are defined as macros.
     """
     lines = [f"#define {key} {value}" for key, value in ({"THREADS": THREADS} | constants).items()]
-    lines += [f"typedef {_C_NAMES[dtype]} {letter};" for letter, dtype in types.items()]
-    code = "\n".join((*lines, SIGMOID, _FUNCTIONS, f'extern "C" __global__ void {name}{body}'))
-    return cupy.RawKernel(code, name)
+    lines += [
+        f"typedef {C_TYPES[np.dtype(dtype).name]} {letter};" for letter, dtype in types.items()
+    ]
+    code = "\n".join(
+        (*lines, PREAMBLE, functions(["sum"]), f'extern "C" __global__ void {name}{body}')
+    )
+    return _raw_kernel(code, name, options)
 
 
 def is_plain(dtype: Any, *arrays: Any) -> bool:
@@ -137,45 +87,3 @@ def is_plain(dtype: Any, *arrays: Any) -> bool:
 def blocks_for(n: int, size: int) -> int:
     """Return the number of blocks of this size that ``n`` items need."""
     return -(-n // size)
-
-
-@kernel(*((dtype, scaled) for dtype in FLOATS for scaled in (0, 1)))
-def _total_kernel(dtype: str, scaled: int) -> Any:
-    return raw_kernel(
-        "mlp_xp_total",
-        """(const T* parts, const T* factor, T constant, T* out, long long n) {
-  __shared__ T shared[THREADS];
-  T sum = 0;
-  for (long long i = threadIdx.x; i < n; i += THREADS) sum += parts[i];
-  sum = sum_of<THREADS, 1>(sum, shared);
-  if (threadIdx.x == 0) out[0] = SCALED ? constant * factor[0] * sum : sum;
-}""",
-        {"T": dtype},
-        SCALED=scaled,
-    )
-
-
-def total(parts: Any, factor: Any = None, constant: float = 1.0) -> Any:
-    """Return the sum of the partial sums computed by a kernel's blocks, as a 0-d array.
-
-    A single partial sum needs no launch. If the 0-d array ``factor`` is given, the sum is
-    multiplied by the factor and by the constant.
-    """
-    if parts.size == 1 and factor is None:
-        return parts.reshape(())
-    out = cupy.empty((), parts.dtype)
-    compute = _total_kernel(parts.dtype.str, int(factor is not None))
-    number = parts.dtype.type(constant)
-    compute(
-        (1,),
-        (THREADS,),
-        (parts, parts if factor is None else factor, number, out, np.int64(parts.size)),
-    )
-    return out
-
-
-def share_arguments(x: Any, weights: Any) -> tuple[Any, Any, Any]:
-    """Return the kernel arguments that `SHARES` uses: ``weights``, ``even`` and ``smallest``."""
-    number = x.dtype.type
-    smallest = number(np.finfo(x.dtype).smallest_normal)
-    return x if weights is None else weights, number(1.0 / x.shape[0]), smallest

@@ -11,7 +11,8 @@ from typing import Any
 import cupy
 import numpy as np
 
-from mlp_xp.backends._cupy.kernels.rendering import FLOATS, THREADS, blocks_for, kernel, raw_kernel
+from mlp_xp.backends._cupy.kernels.rendering import FLOATS, blocks_for, kernel, raw_kernel
+from mlp_xp.compiler.print_cuda import THREADS
 from mlp_xp.backends.kernels import SparseMatrix, Transposed
 
 # The number of features per thread in the transposed product; a thread processes one column.

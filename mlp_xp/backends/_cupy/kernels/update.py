@@ -1,10 +1,14 @@
-"""Update all parameters in one launch, update their moving average, and clip the gradient."""
+"""Update all parameters in one launch, update their moving average, and clip the gradient.
+
+The compiler prints the formulas of `mlp_xp.optimizers` for one element of each array.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from typing import Any, NamedTuple
 
 import cupy
 import numpy as np
@@ -12,162 +16,207 @@ import numpy as np
 from mlp_xp import optimizers
 from mlp_xp._utils.array_types import Array, Namespace, Tree
 from mlp_xp._utils.tree import leaves, rebuild
-from mlp_xp.backends._cupy.kernels.multi_tensor import MOST_ARRAYS, blocks_of, launch, multi_tensor
-from mlp_xp.backends._cupy.kernels.rendering import FLOATS, is_plain, kernel, raw_kernel, total
-from mlp_xp.optimizers import (
-    SGD,
-    Adam,
-    AdamW,
-    Lion,
-    Optimizer,
-    RMSprop,
-    Updated,
-    kinds,
-    rule_of,
-    update_array,
-)
+from mlp_xp.backends._cupy.kernels.fusion import Plan, nodes_of
+from mlp_xp.backends._cupy.kernels.multi_tensor import blocks_of, launch, multi_tensor
+from mlp_xp.backends._cupy.kernels.rendering import is_plain, raw_kernel
+from mlp_xp.compiler import FormulaError, Node, in_order
+from mlp_xp.compiler import namespace as traced
+from mlp_xp.compiler.array import TracedArray
+from mlp_xp.compiler.kernel import UnprintableError, replaced
+from mlp_xp.compiler.print_cuda import OPTIONS, Parameters, print_element
+from mlp_xp.compiler.schedule import is_leaf, is_map
+from mlp_xp.optimizers import Optimizer, Updated, kinds, rule_of, update_array
 
-# For each update rule, the C names of its state, and C code that updates a parameter p with the
-# gradient `slope`. c0, c1, ... are constants; `rate` and `shrink` are from
-# `Optimizer.coefficients`.
-_RULES: dict[str, tuple[tuple[str, ...], str]] = {
-    "sgd": ((), "p -= rate[0] * slope;"),
-    "momentum": (
-        ("v",),
-        "const T velocity = c0 * v[i] - rate[0] * slope; v[i] = velocity; p += velocity;",
-    ),
-    "nesterov": (
-        ("v",),
-        """const T move = rate[0] * slope, velocity = c0 * v[i] - move;
-        v[i] = velocity;
-        p += c0 * velocity - move;""",
-    ),
-    "adam": (
-        ("m", "v"),
-        """const T mean = c0 * m[i] + c1 * slope, variance = c2 * v[i] + c3 * (slope * slope);
-        m[i] = mean;
-        v[i] = variance;
-        p -= rate[0] * (mean / (sqrt(variance) + c4));""",
-    ),
-    "lion": (
-        ("m",),
-        """const T mean = m[i], mixed = c0 * mean + c1 * slope;
-        p -= rate[0] * (mixed > T(0) ? T(1) : mixed < T(0) ? T(-1) : mixed);
-        m[i] = c2 * mean + c3 * slope;""",
-    ),
-    "rmsprop": (
-        ("v",),
-        """const T variance = c0 * v[i] + c1 * (slope * slope);
-        v[i] = variance;
-        p -= rate[0] * (slope / (sqrt(variance) + c2));""",
-    ),
-    "rmsprop_momentum": (
-        ("v", "b"),
-        """const T variance = c0 * v[i] + c1 * (slope * slope);
-        const T velocity = c3 * b[i] + slope / (sqrt(variance) + c2);
-        v[i] = variance;
-        b[i] = velocity;
-        p -= rate[0] * velocity;""",
-    ),
-}
-_N_CONSTANTS = 5
-
-# As in the default kernel, a low-precision gradient is rounded after the penalty is added.
-_EACH = """
-    T p = params[i], slope = g[i];
-    if (PENALTY && mark) {{
-      sum += p * p;
-      slope = G(slope + l2[0] * p);
-    }}
-    if (DECAY && mark) p *= shrink[0];
-    {move}
-    params[i] = p;"""
+# The shape of a traced array. The code for one element depends on no shape.
+_SHAPE = (2, 3)
 _LEAVE_SUM = """
   __shared__ T shared[THREADS];
-  sum = sum_of<THREADS, 1>(sum, shared);
+  sum = reduce<Sum, THREADS, 1>(sum, shared);
   if (threadIdx.x == 0) parts[blockIdx.x] = sum;"""
-_END = f"  if (PENALTY) {{{_LEAVE_SUM}\n  }}"
-# Every block adds up all partial sums of the squared norm. The comparison propagates NaN.
-_LENGTH = """
+# Every block adds up all partial sums.
+_ADD_PARTS = """
   __shared__ T shared[THREADS];
   T sum = 0;
   for (long long i = threadIdx.x; i < n_parts; i += THREADS) sum += parts[i];
-  const T length = sqrt(sum_of<THREADS, 1>(sum, shared));
-  const T factor = largest / (length < largest ? largest : length);"""
-
-_UPDATE_VARIANTS = (
-    *((rule, dtype, dtype, (True, False), 1, 1) for rule in _RULES for dtype in FLOATS),
-    *((rule, FLOATS[1], FLOATS[0], (True,), 1, 0) for rule in _RULES),
-    ("adam", FLOATS[0], FLOATS[0], (True, False) * (MOST_ARRAYS // 2), 0, 0),
-)
+  const T all = reduce<Sum, THREADS, 1>(sum, shared);"""
 
 
-@kernel(*_UPDATE_VARIANTS)
-def _update_kernel(
-    rule: str, dtype: str, gradient: str, marks: tuple[bool, ...], penalty: int, decay: int
-) -> Any:
-    """Return the update kernel; ``marks`` select the matrices, which have penalty and decay."""
-    states, move = _RULES[rule]
-    constants = ", ".join(f"T c{k}" for k in range(_N_CONSTANTS))
-    scalars = f"const T* rate, const T* shrink, const T* l2, T* parts, {constants}"
-    fields = {"params": "T*", "g": "const G*"} | dict.fromkeys(states, "T*")
-    body = multi_tensor(scalars, fields, marks, "  T sum = 0;", _EACH.format(move=move), _END)
-    types = {"T": dtype, "G": gradient}
-    return raw_kernel(f"mlp_xp_{rule}", body, types, PENALTY=penalty, DECAY=decay)
+class _Formula(NamedTuple):
+    """What is computed for one element of each array.
+
+    Attributes
+    ----------
+    results : tuple of Node
+    written : tuple of int
+        The position of the array over which each result is written.
+    summand : Node or None
+        What is summed over all elements.
+    scalars : tuple of Node
+        The inputs that are single numbers.
+    total : Node or None
+        A node that is the sum of the summands of an earlier launch.
+    norm : Node or None
+        A single number that the first block stores.
+    """
+
+    results: tuple[Node, ...]
+    written: tuple[int, ...]
+    summand: Node | None = None
+    scalars: tuple[Node, ...] = ()
+    total: Node | None = None
+    norm: Node | None = None
 
 
-# The arguments of `multi_tensor` for each kernel: scalars, fields, prologue, loop, epilogue.
-_WALKS: dict[str, tuple[str, dict[str, str], str, str, str]] = {
-    "average": (
-        "const T* rate",
-        {"average": "T*", "p": "const T*"},
-        "",
-        "    average[i] += rate[0] * (p[i] - average[i]);",
-        "",
-    ),
-    "norm": ("T* parts", {"g": "const T*"}, "  T sum = 0;", "    sum += g[i] * g[i];", _LEAVE_SUM),
-    "clip": (
-        "const T* parts, long long n_parts, T largest, T* norm",
-        {"g": "T*"},
-        _LENGTH,
-        "    g[i] *= factor;",
-        "  if (blockIdx.x == 0 && threadIdx.x == 0) norm[0] = length;",
-    ),
-}
+def _array(position: int, dtype: str) -> Node:
+    return Node("input", (), (position,), _SHAPE, dtype)
 
 
-@kernel(*((name, dtype, 2) for name in _WALKS for dtype in FLOATS))
-def _walk_kernel(name: str, dtype: str, n_arrays: int) -> Any:
-    scalars, fields, *statements = _WALKS[name]
-    body = multi_tensor(scalars, fields, (False,) * n_arrays, *statements)
-    return raw_kernel(f"mlp_xp_{name}", body, {"T": dtype})
+def _scalar(name: str, dtype: str) -> Node:
+    return Node("input", (), (name,), (), dtype)
 
 
-def _walk(
-    name: str, members: list[tuple[Any, ...]], scalars_of: Callable[[slice], tuple[Any, ...]]
-) -> None:
-    dtype = members[0][0].dtype.str
-    launch(lambda some: _walk_kernel(name, dtype, len(members[some])), scalars_of, members)
+def _loads(known: dict[Node, str]) -> Callable[[Node, str], str | None]:
+    return lambda node, hint: known.get(node)
 
 
-def _settings(optimizer: Optimizer) -> tuple[str, tuple[float, ...]] | None:
-    """Return the kernel name and the constants of a rule, or None if it has no kernel."""
-    # A subclass may override the update, so its rule has no kernel.
-    if type(optimizer) not in (SGD, Adam, AdamW, Lion, RMSprop):
+class _Loop:
+    """The launches that compute formulas for the leaves of some trees.
+
+    ``dtypes`` are the dtypes of the trees' arrays. A leaf has one of the formulas.
+    """
+
+    def __init__(self, name: str, dtypes: Sequence[str], formulas: Sequence[_Formula]) -> None:
+        self._name, self._dtypes = name, dtypes
+        self._parameters, self.has_sum, self.has_total = Parameters(), False, False
+        choices = []
+        for formula in formulas:
+            known = {_array(k, dtype): f"x{k}" for k, dtype in enumerate(dtypes)}
+            for node in formula.scalars:
+                known[node] = f"{self._parameters.add('array', node)}[0]"
+            if formula.total is not None:
+                known[formula.total], self.has_total = "all", True
+            wanted = [*formula.results, *([] if formula.summand is None else [formula.summand])]
+            lines, names = print_element(wanted, _loads(known), self._parameters)
+            lines += [f"f{k}[i] = {x};" for k, x in zip(formula.written, names, strict=False)]
+            if formula.summand is not None:
+                self.has_sum = True
+                lines.append(f"sum += {names[-1]};")
+            choices.append(" ".join(lines))
+        self._end = ""
+        if formulas[0].norm is not None:
+            lines, (norm,) = print_element([formulas[0].norm], _loads(known), self._parameters)
+            stored = f"{' '.join(lines)} norm[0] = {norm};"
+            self._end = f"  if (blockIdx.x == 0 && threadIdx.x == 0) {{ {stored} }}"
+        loads = " ".join(f"const F{k} x{k} = f{k}[i];" for k in range(len(dtypes)))
+        cases = "\n".join(
+            f"    {'else ' if k else ''}if (mark == {k}) {{ {choice} }}"
+            for k, choice in enumerate(choices)
+        )
+        self._loop = f"    {loads}\n{cases}" if len(choices) > 1 else f"    {loads} {choices[0]}"
+
+    def kernel(self, marks: tuple[int, ...]) -> Any:
+        """Return the kernel for leaves with these formulas."""
+        scalars = list(self._parameters.declared)
+        if self.has_sum:
+            scalars.append("T* parts")
+        if self.has_total:
+            scalars += ["const T* parts", "long long n_parts", "T* norm"]
+        fields = {f"f{k}": f"F{k}*" for k in range(len(self._dtypes))}
+        prologue = _ADD_PARTS if self.has_total else "  T sum = 0;" if self.has_sum else ""
+        epilogue = _LEAVE_SUM if self.has_sum else self._end
+        body = multi_tensor(", ".join(scalars), fields, marks, prologue, self._loop, epilogue)
+        types = {"T": self._dtypes[0]} | {f"F{k}": d for k, d in enumerate(self._dtypes)}
+        return raw_kernel(self._name, body, types, OPTIONS)
+
+    def run(
+        self,
+        members: list[tuple[Any, ...]],
+        marks: Sequence[int],
+        values: dict[Node, Any],
+        sums: Callable[[slice], tuple[Any, ...]],
+    ) -> None:
+        """Launch the loop over the arrays of the leaves."""
+        numbers = [
+            np.dtype(p.dtype).type(p.value) if p.node is None else values[p.node]
+            for p in self._parameters.names
+        ]
+        launch(
+            lambda some: self.kernel(tuple(marks[some])),
+            lambda blocks: (*numbers, *sums(blocks)),
+            members,
+        )
+
+
+def _split_sum(nodes: Sequence[Node]) -> Node | None:
+    """Return the only sum among what nodes are computed from; None if there is none.
+
+    Raise UnprintableError if the rest is not elementwise.
+    """
+    sums = [node for node in in_order(nodes) if node.operation == "sum"]
+    for node in in_order(nodes):
+        is_flat = math.prod(node.shape) in (1, math.prod(_SHAPE))
+        if not (is_leaf(node) or node in sums or (is_map(node) and is_flat)):
+            raise UnprintableError(node.operation)
+    if len(sums) > 1:
+        raise UnprintableError("there are several sums")
+    return sums[0] if sums else None
+
+
+# --- update --------------------------------------------------------------------------------------
+
+
+class _Rule(NamedTuple):
+    """A rule for one kind of parameter: its formula, and its penalty as a node."""
+
+    formula: _Formula
+    penalty: Node | None
+
+
+@cache
+def _trace_rule(
+    rule: Optimizer, kind: Any, dtypes: tuple[str, ...], n_coefs: int, has_penalty: bool
+) -> _Rule | None:
+    """Return the formula of a rule, or None if it is not elementwise.
+
+    The arrays are the parameter, the gradient, and the rule's state.
+    """
+    dtype = dtypes[0]
+    arrays = [TracedArray(_array(k, d)) for k, d in enumerate(dtypes)]
+    coefs = [_scalar(f"coefficient {k} of {rule!r}", dtype) for k in range(n_coefs)]
+    l2 = _scalar("l2", dtype) if has_penalty else None
+    n_states = len(rule.state_type._fields)
+    p, g, *states = arrays
+    given = tuple(map(TracedArray, coefs)), None if l2 is None else TracedArray(l2)
+    xp: Any = traced.Namespace(dtype)
+    try:
+        new, kept, penalty = update_array(rule, kind, p, g, tuple(states[:n_states]), *given, xp=xp)
+        results, of_penalty = nodes_of((new, kept)), nodes_of(penalty)
+        total = _split_sum([*results, *of_penalty])
+        if total is not None and any(total in in_order([node]) for node in results):
+            return None
+    except (FormulaError, UnprintableError, AttributeError):
         return None
-    match optimizer:
-        case SGD(momentum=0.0):
-            return "sgd", ()
-        case SGD(momentum, nesterov):
-            return "nesterov" if nesterov else "momentum", (momentum,)
-        case Adam(beta_1, beta_2, epsilon):
-            return "adam", (beta_1, 1.0 - beta_1, beta_2, 1.0 - beta_2, epsilon)
-        case Lion(beta_1, beta_2):
-            return "lion", (beta_1, 1.0 - beta_1, beta_2, 1.0 - beta_2)
-        case RMSprop(rho, epsilon, momentum):
-            name = "rmsprop_momentum" if momentum else "rmsprop"
-            return name, (rho, 1.0 - rho, epsilon, momentum)
-    return None
+    written = (0, *range(2, 2 + len(results) - 1))
+    scalars = tuple(coefs) + (() if l2 is None else (l2,))
+    summand = None if total is None else total.operands[0]
+    formula = _Formula(tuple(results), written, summand, scalars)
+    return _Rule(formula, of_penalty[0] if of_penalty else None)
+
+
+@cache
+def _update_loop(dtypes: tuple[str, ...], formulas: tuple[_Formula, ...]) -> _Loop:
+    return _Loop("mlp_xp_update", dtypes, formulas)
+
+
+@cache
+def _penalty_plan(penalty: Node, n_parts: int, device: int) -> Plan:
+    """Return what computes the penalty, the sum's only use, from the sums of blocks."""
+    total = _split_sum([penalty])
+    assert total is not None
+    parts = Node("input", (), ("parts",), (n_parts,), total.dtype)
+    new = Node("sum", (parts,), ((0,),), (), total.dtype)
+    others = [node for node in in_order([penalty], [total]) if node.operation == "input"]
+    return Plan("mlp_xp_penalty", replaced([penalty], {total: new}), [parts, *others])
 
 
 def update_tree(
@@ -183,35 +232,43 @@ def update_tree(
 ) -> Updated:
     """Compute `mlp_xp.optimizers.update_tree` in one launch, or two with an L2 penalty.
 
-    Arrays whose rule has no kernel, such as the hidden matrices in Muon, are updated one by one.
+    Arrays whose rule is not elementwise, such as the hidden matrices in Muon, are updated one by
+    one.
     """
     members = list(zip(leaves(params), leaves(grads), *map(leaves, opt_state), strict=True))
-    of_kinds = kinds(params, n_leading)
-    rules = [rule_of(optimizer, kind, coefs) for kind in of_kinds]
-    # In a stack of models, settings are arrays, which the kernels do not support.
-    is_known = [not n_leading and _settings(rule) is not None for rule, _ in rules]
     scalars = coefs if l2 is None else (*coefs, l2)
-    if not any(is_known) or not _accepts(members, scalars):
+    if n_leading or not _accepts(members, scalars):
         return optimizers.update_tree(
             optimizer, params, grads, opt_state, coefs, l2, n_leading=n_leading, xp=xp
         )
-    updated = [(p, states) for p, _, *states in members]
+    updated: list[Any] = [(p, states) for p, _, *states in members]
     penalty: Any = 0.0
-    groups: dict[tuple[Optimizer, int], list[int]] = {}
-    for i, (kind, (rule, own)) in enumerate(zip(of_kinds, rules, strict=True)):
-        if is_known[i]:
-            groups.setdefault((rule, id(own[0])), []).append(i)
-            continue
-        p, g, *states = members[i]
-        new, kept, more = update_array(optimizer, kind, p, g, tuple(states), coefs, l2, xp=xp)
-        updated[i] = new, kept
-        penalty = penalty if more is None else penalty + more
-    for group in groups.values():
-        some = [members[i] for i in group]
-        marks = tuple(of_kinds[i] != "vector" for i in group)
-        parts = _update(*rules[group[0]], some, marks, l2 if any(marks) else None)
-        if parts is not None:
-            more = total(parts, l2, 0.5)
+    groups: dict[int, list[tuple[int, _Rule, dict[Node, Any]]]] = {}
+    dtypes = tuple(array.dtype.name for array in members[0])
+    for i, kind in enumerate(kinds(params)):
+        rule, own = rule_of(optimizer, kind, coefs)
+        n_arrays = 2 + len(rule.state_type._fields)
+        found = _trace_rule(rule, kind, dtypes[:n_arrays], len(own), l2 is not None)
+        if found is None:
+            p, g, *states = members[i]
+            new, kept, more = update_array(optimizer, kind, p, g, tuple(states), coefs, l2, xp=xp)
+            updated[i] = new, kept
+            penalty = penalty if more is None else penalty + more
+        else:
+            values = dict(zip(found.formula.scalars, [*own, l2], strict=False))
+            groups.setdefault(n_arrays, []).append((i, found, values))
+    for n_arrays, group in groups.items():
+        some = [members[i][:n_arrays] for i, _, _ in group]
+        formulas = tuple(dict.fromkeys(rule.formula for _, rule, _ in group))
+        loop = _update_loop(dtypes[:n_arrays], formulas)
+        marks = [formulas.index(rule.formula) for _, rule, _ in group]
+        given = {node: x for _, _, values in group for node, x in values.items()}
+        parts = cupy.empty(blocks_of(some), dtypes[0]) if loop.has_sum else None
+        loop.run(some, marks, given, partial(_slice, parts))
+        of_penalty = next((rule.penalty for _, rule, _ in group if rule.penalty is not None), None)
+        if parts is not None and of_penalty is not None:
+            device = cupy.cuda.runtime.getDevice()
+            (more,) = _penalty_plan(of_penalty, parts.size, device)([parts, l2])
             penalty = more if isinstance(penalty, float) else penalty + more
     by_field = zip(*(kept for _, kept in updated), strict=True)
     return Updated(
@@ -221,34 +278,8 @@ def update_tree(
     )
 
 
-def _update(
-    rule: Optimizer,
-    coefs: tuple[Any, ...],
-    members: list[tuple[Any, ...]],
-    marks: tuple[bool, ...],
-    l2: Any,
-) -> Any:
-    """Update arrays that share one rule; return each block's sum of squares for the penalty."""
-    settings = _settings(rule)
-    assert settings is not None
-    name, constants = settings
-    n_states = len(_RULES[name][0])
-    dtype, gradient = (array.dtype for array in members[0][:2])
-    has_decay = bool(getattr(rule, "weight_decay", 0.0))
-    padded = (*constants, *[0.0] * (_N_CONSTANTS - len(constants)))
-    numbers = tuple(map(dtype.type, padded))
-    parts = cupy.empty(blocks_of(members), dtype)
-    rate, shrink = coefs[0], coefs[1 if has_decay else 0]
-
-    def kernel_of(some: slice) -> Any:
-        flags = int(l2 is not None), int(has_decay)
-        return _update_kernel(name, dtype.str, gradient.str, marks[some], *flags)
-
-    def scalars_of(blocks: slice) -> tuple[Any, ...]:
-        return rate, shrink, rate if l2 is None else l2, parts[blocks], *numbers
-
-    launch(kernel_of, scalars_of, [arrays[: 2 + n_states] for arrays in members])
-    return None if l2 is None else parts
+def _slice(parts: Any, blocks: slice) -> tuple[Any, ...]:
+    return () if parts is None else (parts[blocks],)
 
 
 def _accepts(members: list[tuple[Any, ...]], scalars: tuple[Any, ...]) -> bool:
@@ -262,6 +293,18 @@ def _accepts(members: list[tuple[Any, ...]], scalars: tuple[Any, ...]) -> bool:
     )
 
 
+# --- average and clipping ------------------------------------------------------------------------
+
+
+@cache
+def _average_loop(dtype: str) -> _Loop:
+    a, p, rate = _array(0, dtype), _array(1, dtype), _scalar("rate", dtype)
+    given = (TracedArray(a),), (TracedArray(p),), TracedArray(rate)
+    xp: Any = traced.Namespace(dtype)
+    (new,) = nodes_of(optimizers.averaged(*given, xp=xp))
+    return _Loop("mlp_xp_average", (dtype, dtype), [_Formula((new,), (0,), None, (rate,))])
+
+
 def averaged(average: Tree, params: Tree, rate: Array, *, xp: Namespace) -> Tree:
     """Compute `mlp_xp.optimizers.averaged` in one launch, also for stacks of models."""
     members = list(zip(leaves(average), leaves(params), strict=True))
@@ -270,8 +313,22 @@ def averaged(average: Tree, params: Tree, rate: Array, *, xp: Namespace) -> Tree
     )
     if not is_known:
         return optimizers.averaged(average, params, rate, xp=xp)
-    _walk("average", members, lambda blocks: (rate,))
+    dtype = members[0][0].dtype.name
+    values = {_scalar("rate", dtype): rate}
+    _average_loop(dtype).run(members, [0] * len(members), values, lambda blocks: ())
     return average
+
+
+@cache
+def _clip_loops(dtype: str, max_norm: float) -> tuple[_Loop, _Loop]:
+    """Return the loops for the norm, and for the scaling."""
+    xp: Any = traced.Namespace(dtype)
+    scaled, norm = nodes_of(optimizers.clip((TracedArray(_array(0, dtype)),), max_norm, xp=xp))
+    total = _split_sum([scaled])
+    assert total is not None
+    add = _Formula((), (), total.operands[0])
+    scale = _Formula((scaled,), (0,), total=total, norm=norm)
+    return _Loop("mlp_xp_norm", (dtype,), [add]), _Loop("mlp_xp_clip", (dtype,), [scale])
 
 
 def clip(grads: Tree, max_norm: float, *, n_leading: int = 0, xp: Namespace) -> tuple[Tree, Array]:
@@ -282,7 +339,8 @@ def clip(grads: Tree, max_norm: float, *, n_leading: int = 0, xp: Namespace) -> 
         return optimizers.clip(grads, max_norm, n_leading=n_leading, xp=xp)
     dtype = members[0][0].dtype
     parts, norm = cupy.empty(max(blocks_of(members), 1), dtype), cupy.empty((), dtype)
-    _walk("norm", members, lambda blocks: (parts[blocks],))
-    numbers = parts, np.int64(parts.size), dtype.type(max_norm), norm
-    _walk("clip", members, lambda blocks: numbers)
+    marks, given = [0] * len(members), (parts, np.int64(parts.size), norm)
+    add, scale = _clip_loops(dtype.name, max_norm)
+    add.run(members, marks, {}, lambda blocks: (parts[blocks],))
+    scale.run(members, marks, {}, lambda blocks: given)
     return grads, norm

@@ -16,6 +16,7 @@ extern "C" char __start_shared[] __attribute__((weak)), __stop_shared[] __attrib
 static char __start_shared[1], *__stop_shared = __start_shared;
 #endif
 #define __forceinline__ inline
+#define __launch_bounds__(...)
 #define __restrict__ __restrict
 
 struct uint3 { unsigned x, y, z; };

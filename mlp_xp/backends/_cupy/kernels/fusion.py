@@ -1,0 +1,376 @@
+"""Compile functions of arrays: trace them once, then compute them in few launches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+import cupy
+import numpy as np
+
+from mlp_xp._utils.array_types import Tree
+from mlp_xp._utils.tree import leaves, map_leaves
+from mlp_xp.backends._cupy import namespace
+from mlp_xp.backends._cupy.kernels.rendering import FLOATS, blocks_for, record
+from mlp_xp.compiler import Node, in_order, remember
+from mlp_xp.compiler.array import TracedArray, dtype_name
+from mlp_xp.compiler.formula import evaluate
+from mlp_xp.compiler.kernel import COLUMN, FULL, ROW, SCALAR
+from mlp_xp.compiler.namespace import Namespace
+from mlp_xp.compiler.print_cuda import (
+    COLUMNS,
+    OPTIONS,
+    PREAMBLE,
+    THREADS,
+    Parameter,
+    is_elementwise,
+    print_elementwise,
+    print_launch,
+)
+from mlp_xp.compiler.schedule import Launch, computed_nodes, is_map, is_printed, schedule
+
+# In a launch that sums over the grid: lines per group of threads, and the most blocks.
+_LINES_AT_ONCE, _MOST_BLOCKS = 4, 256
+Run = Callable[[dict[Node, Any]], None]
+
+
+class Place(NamedTuple):
+    """The columns of a joined array that a node's array is."""
+
+    whole: Node
+    columns: slice
+
+
+@cache
+def _raw_kernel(text: str, name: str) -> Any:
+    return record(cupy.RawKernel(text, name, OPTIONS))
+
+
+@cache
+def _elementwise_kernel(inputs: str, outputs: str, text: str, name: str) -> Any:
+    settings = {"preamble": PREAMBLE, "options": OPTIONS}
+    return record(cupy.ElementwiseKernel(inputs, outputs, text, name, **settings))
+
+
+class Plan:
+    """The launches that compute some nodes from others.
+
+    Call it with the arrays of the inputs; it returns the arrays of the results.
+    """
+
+    def __init__(self, name: str, results: Sequence[Node], inputs: Sequence[Node]) -> None:
+        self.inputs = list(inputs)
+        # A result that has the elements of another node in another shape needs no launch.
+        self._bases = [_base(node, inputs) for node in results]
+        self._shapes = [node.shape for node in results]
+        steps = schedule(self._bases, inputs)
+        # Results that are joined are written to parts of the joined array.
+        parts = dict[Node, Place]()
+        for node in steps:
+            if isinstance(node, Node) and node.operation == "concat":
+                parts |= _places(node, self._bases, parts)
+        self._constants = [
+            node
+            for node in in_order(self._bases, inputs)
+            if node.operation == "constant" and node not in inputs and not is_printed(node)
+        ]
+        self._copies: dict[Node, Any] | None = None  # The constants on the device.
+        self._steps = [
+            _launch(step, name, parts) if isinstance(step, Launch) else _by_library(step)
+            for step in steps
+        ]
+
+    def __call__(self, arrays: Sequence[Any]) -> list[Any]:
+        if self._copies is None:
+            self._copies = {node: cupy.asarray(node.value) for node in self._constants}
+        values = dict(zip(self.inputs, arrays, strict=True)) | self._copies
+        for step in self._steps:
+            step(values)
+        return [
+            values[node] if values[node].shape == shape else values[node].reshape(shape)
+            for node, shape in zip(self._bases, self._shapes, strict=True)
+        ]
+
+
+def _base(node: Node, inputs: Sequence[Node]) -> Node:
+    while node not in inputs and node.operation in ("reshape", "index"):
+        if node.operands[0].shape and np.prod(node.shape) != np.prod(node.operands[0].shape):
+            break
+        node = node.operands[0]
+    return node
+
+
+def _places(node: Node, results: Sequence[Node], known: Collection[Node]) -> dict[Node, Place]:
+    """Return where the operands of a ``concat`` belong, or nothing if they are needed alone."""
+    start, places = 0, dict[Node, Place]()
+    is_columns = len(node.shape) == 2 and node.settings == (1,)
+    for x in node.operands:
+        if not is_columns or x in places or x in known or x in results or not is_map(x):
+            return {}
+        places[x] = Place(node, slice(start, start + x.shape[1]))
+        start += x.shape[1]
+    return places
+
+
+def _by_library(node: Node) -> Run:
+    numbers = [x for x in node.operands if x.operation in ("number", "constant")]
+
+    def run(values: dict[Node, Any]) -> None:
+        if node not in values:
+            evaluate([*numbers, node], values, xp=namespace)
+
+    return run
+
+
+def _launch(launch: Launch, name: str, places: Mapping[Node, Place]) -> Run:
+    run = _run_elementwise if is_elementwise(launch) else _run_raw
+    return run(launch, name, places)
+
+
+def _make(node: Node, values: dict[Node, Any], places: Mapping[Node, Place]) -> Any:
+    """Return a new array for a node, which may be a part of another array."""
+    if node in places:
+        whole, columns = places[node]
+        if whole not in values:
+            values[whole] = cupy.empty(whole.shape, whole.dtype)
+        values[node] = values[whole][:, columns]
+    else:
+        values[node] = cupy.empty(node.shape, node.dtype)
+    return values[node]
+
+
+def _run_elementwise(launch: Launch, name: str, places: Mapping[Node, Place]) -> Run:
+    text, parameters, layouts = print_elementwise(launch)
+    shape = launch.targets[0].shape
+    declared: dict[bool, list[str]] = {True: [], False: []}
+    for p, own_name in parameters.items():
+        dtype = p.dtype if p.node is None else p.node.dtype
+        is_input = p.kind != "result"
+        kind = "int64" if p.kind == "columns" else dtype
+        declared[is_input].append(f"{kind} {own_name}")
+    compute = _elementwise_kernel(", ".join(declared[True]), ", ".join(declared[False]), text, name)
+    shapes = {FULL: shape, ROW: (*shape[:-1], 1), COLUMN: shape[-1:], SCALAR: ()}
+    results = [p.node for p in parameters if p.kind == "result" and p.node is not None]
+
+    def argument(p: Parameter, values: dict[Node, Any]) -> Any:
+        if p.node is None:
+            return np.int64(launch.columns) if p.kind == "columns" else _number(p)
+        wanted = shapes[layouts[p.node]]
+        array = values[p.node]
+        return array if array.shape == wanted else array.reshape(wanted)
+
+    def run(values: dict[Node, Any]) -> None:
+        arrays = [argument(p, values) for p in parameters if p.kind != "result"]
+        compute(*arrays, *(_make(node, values, places) for node in results))
+
+    return run
+
+
+def _number(p: Parameter) -> Any:
+    return np.dtype(p.dtype).type(p.value)
+
+
+def _run_raw(launch: Launch, name: str, places: Mapping[Node, Place]) -> Run:
+    shape = launch.rows, launch.columns
+    views = {x for x in launch.known if x.operation == "index" and x.shape == shape}
+    printed = print_launch(launch, name, views | places.keys())
+    compute = _raw_kernel(printed.text, name)
+    lines, per_block = launch.rows, THREADS // printed.lanes
+    if launch.along == COLUMN:
+        lines, per_block = launch.columns, COLUMNS
+    n_blocks = blocks_for(lines, per_block)
+    if any(p.kind == "parts" for p in printed.parameters):
+        n_blocks = min(blocks_for(n_blocks, _LINES_AT_ONCE), _MOST_BLOCKS)
+
+    def run(values: dict[Node, Any]) -> None:
+        arguments, parts, arrays = [], [], dict[Node, Any]()
+        for p in printed.parameters:
+            node = p.node
+            if p.kind in ("rows", "columns"):
+                arguments.append(np.int64(getattr(launch, p.kind)))
+            elif p.kind == "number":
+                arguments.append(_number(p))
+            elif p.kind == "array":
+                assert node is not None
+                arrays[node] = _in_lines(values[node], is_strided=node in views)
+                arguments.append(arrays[node])
+            elif p.kind == "stride":
+                assert node is not None
+                x = arrays.get(node)
+                x = values[node] if x is None else x
+                arguments.append(np.int64(x.strides[0] // x.itemsize))
+            elif p.kind == "result":
+                assert node is not None
+                arguments.append(_make(node, values, places))
+            else:
+                assert node is not None
+                values[node] = cupy.empty(n_blocks, node.dtype)
+                arguments.append(values[node])
+                parts.append(node)
+        compute((n_blocks,), (THREADS,), tuple(arguments))
+        for node in parts:
+            values[node] = _add_up(values[node])
+
+    return run
+
+
+@cache
+def _total(n_parts: int, dtype: str) -> Plan:
+    parts = Node("input", (), ("parts",), (n_parts,), dtype)
+    return Plan("mlp_xp_total", [Node("sum", (parts,), ((0,),), (), dtype)], [parts])
+
+
+def _add_up(parts: Any) -> Any:
+    """Return the sum of the partial sums of blocks of threads, as a 0-d array."""
+    if parts.size == 1:  # This needs no launch.
+        return parts.reshape(())
+    (found,) = _total(parts.size, parts.dtype.name)([parts])
+    return found
+
+
+def _in_lines(array: Any, *, is_strided: bool) -> Any:
+    """Return an array without gaps, or for views of matrices, without gaps in each row."""
+    if array.flags.c_contiguous:
+        return array
+    if is_strided and array.strides[1] == array.itemsize:
+        return array
+    return cupy.ascontiguousarray(array)
+
+
+class _LoopNamespace(Namespace):
+    """The namespace of traced arrays, with functions as the loops of a launch compute them."""
+
+    def argmax(self, x: TracedArray, *, axis: int = -1) -> Any:
+        """Return the first position of NaN or of the maximum, by two reductions."""
+        last = x if axis in (-1, x.ndim - 1) else self.moveaxis(x, axis, -1)
+        positions = self.arange(last.shape[-1], dtype="int64")
+        is_first = (last == self.max(last, axis=-1, keepdims=True)) | (last != last)
+        beyond = self._constant(np.asarray(np.iinfo(np.int64).max))
+        return self.min(self.where(is_first, positions, beyond), axis=-1)
+
+
+def trace(function: Callable[..., Any], arguments: Tree) -> tuple[Any, list[Node]]:
+    """Call ``function(*arguments, xp=...)`` with traced arrays; return the result and inputs."""
+    inputs: list[Node] = []
+
+    def convert(array: Any) -> TracedArray | None:
+        if array is None:
+            return None
+        shape, dtype = tuple(array.shape), dtype_name(array.dtype)
+        inputs.append(Node("input", (), (len(inputs),), shape, dtype))
+        return TracedArray(inputs[-1])
+
+    traced = map_leaves(convert, arguments)
+    default = next((node.dtype for node in inputs if node.dtype.startswith("float")), "float32")
+    return function(*traced, xp=_LoopNamespace(default)), inputs
+
+
+class Fused:
+    """A function of arrays, compiled for some shapes and dtypes."""
+
+    def __init__(self, name: str, function: Callable[..., Any], arguments: Tree) -> None:
+        out, inputs = trace(function, arguments)
+        self._out, self._plan = out, Plan(name, nodes_of(out), inputs)
+
+    def __call__(self, *arguments: Any) -> Any:
+        return _rebuild(self._out, self._plan(_arrays(arguments)))
+
+
+class Differentiable:
+    """A function that also returns a pullback, compiled for some shapes and dtypes.
+
+    ``function`` returns (y, pullback) or (y, pullback, more). ``variants`` are the keyword
+    arguments with which the pullback is called.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        arguments: Tree,
+        variants: Sequence[dict[str, Any]],
+    ) -> None:
+        (y, self._pull, *more), inputs = trace(function, arguments)
+        self._name, self._out = name, (y, tuple(more))
+        results = nodes_of(self._out)
+        # The pullback recomputes what is elementwise.
+        known = [*inputs, *results]
+        backward = [x for options in variants for x in nodes_of(self._gradient(y.dtype, options))]
+        needed = set(in_order(backward, known))
+        saved = [x for x in computed_nodes(in_order(results, inputs)) if x in needed]
+        self._forward = Plan(name, [*results, *saved], inputs)
+        self._n_results = len(results)
+        self._saved = list(dict.fromkeys([*known, *saved]))
+        self._known = [*inputs, *results, *saved]
+        self._backward: dict[Any, tuple[Tree, Plan]] = {}
+
+    def _gradient(self, dtype: str, options: dict[str, Any]) -> Tree:
+        """Return the traced pullback of a gradient with a dtype."""
+        return self._pull(TracedArray(self._cotangent(dtype)), **options)
+
+    def _cotangent(self, dtype: str) -> Node:
+        return Node("input", (), ("dy",), self._out[0].shape, dtype)
+
+    def _pullback(self, dtype: str, options: dict[str, Any]) -> tuple[Tree, Plan]:
+        key = dtype, *sorted(options.items())
+        if key not in self._backward:
+            grads = self._gradient(dtype, options)
+            known = [*self._saved, self._cotangent(dtype)]
+            self._backward[key] = grads, Plan(f"{self._name}_gradient", nodes_of(grads), known)
+        return self._backward[key]
+
+    def __call__(self, *arguments: Any) -> tuple[Any, Callable[..., Any], list[Any]]:
+        """Return y, its pullback, and what else the function returns."""
+        inputs = _arrays(arguments)
+        found = self._forward(inputs)
+        values = dict(zip(self._known, [*inputs, *found], strict=True))
+        saved = [values[node] for node in self._saved]
+        y, more = _rebuild(self._out, found[: self._n_results])
+
+        def pullback(dy: Any, **options: Any) -> Any:
+            grads, plan = self._pullback(dy.dtype.name, options)
+            return _rebuild(grads, plan([*saved, dy]))
+
+        return y, pullback, more
+
+
+def _arrays(tree: Tree) -> list[Any]:
+    return [x for x in leaves(tree) if x is not None]
+
+
+def nodes_of(tree: Tree) -> list[Node]:
+    """Return the nodes of a tree of traced arrays; None has none."""
+    return [x.node for x in _arrays(tree)]
+
+
+def _rebuild(tree: Tree, arrays: Sequence[Any]) -> Tree:
+    remaining = iter(arrays)
+    return map_leaves(lambda x: None if x is None else next(remaining), tree)
+
+
+_BUILT_IN = type("BuiltIn", (), {})()
+
+
+def fused(owner: Any, key: Any, arguments: Tree, make: Callable[[], Any]) -> Any:
+    """Return a compiled function, or None if it cannot be compiled for these arguments.
+
+    It is kept as long as its owner, e.g. a formula or a loss, for each key and the arguments'
+    layouts.
+    """
+    arrays = _arrays(arguments)
+    if not arrays or arrays[0].dtype.str not in FLOATS:
+        return None
+    for array in arrays:
+        if not isinstance(array, cupy.ndarray) or array.size == 0:
+            return None
+    layouts = tuple(x if x is None else (x.shape, x.dtype.str) for x in leaves(arguments))
+    device = cupy.cuda.runtime.getDevice()
+
+    def made() -> Any:
+        try:
+            return make()
+        except Exception:  # Errors of a formula will recur when it runs without being compiled.
+            return None
+
+    return remember(_BUILT_IN if owner is None else owner, (key, layouts, device), made)
