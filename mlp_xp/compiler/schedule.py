@@ -110,8 +110,12 @@ def schedule(results: Sequence[Node], inputs: Collection[Node]) -> list[Launch |
     kept = {*computed, *given, *results} - known
     pending = [node for node in order if node in kept]
     launches: list[Launch | Node] = []
+
+    def is_ready(node: Node) -> bool:
+        return is_by_library(node) and known.issuperset(node.operands)
+
     while pending:
-        first = pending[0]
+        first = next(filter(is_ready, pending), pending[0])
         options = [] if is_by_library(first) else _options(pending, known)
         group, targets = max(options, key=lambda option: len(option[1]), default=(None, []))
         if group is None or not targets:

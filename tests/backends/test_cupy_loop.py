@@ -176,7 +176,7 @@ def test_another_thread_may_compute_on_the_default_stream(soon, monkeypatch, cap
         if cupy.cuda.get_current_stream().is_capturing():
             with ThreadPoolExecutor(1) as pool:
                 sums.append(pool.submit(cupy.add, other, other, out=other).result())
-        return x, lambda dy: dy
+        return cupy.ascontiguousarray(x), lambda dy: dy  # This cannot be traced.
 
     problem = Problem(network=network_of(9, activation=accompanied))
     problem.check(backend, monkeypatch)
@@ -340,7 +340,7 @@ def test_an_interrupt_ends_the_capture(soon, monkeypatch):
         if cupy.cuda.get_current_stream().is_capturing():
             was_on.append(gc.isenabled())
             raise KeyboardInterrupt
-        return x, lambda dy: dy
+        return cupy.ascontiguousarray(x), lambda dy: dy  # This cannot be traced.
 
     problem = Problem(network=network_of(9, activation=interrupted))
     trainer = problem.trainer(backend)

@@ -1,5 +1,6 @@
 """Steps on CuPy's stand-in: how often they launch something, and that they wait for nothing."""
 
+import math
 import re
 
 import pytest
@@ -47,6 +48,30 @@ def test_the_table_of_launches_is_that_of_the_code_and_each_step_has_fewer_than_
     assert written() == table(backend)
     for row in re.findall(r"\| (\d+) \| (\d+) \|", written()):
         assert int(row[1]) < int(row[0]), row
+
+
+def softsign(x, *, xp):
+    """Return an activation whose gradient is derived."""
+    return x / (1.0 + xp.abs(x))
+
+
+def log_cosh(z, t, *, xp):
+    """Return a loss whose gradient is derived."""
+    distance = xp.abs(z - t)
+    return xp.sum(distance + xp.log1p(xp.exp(-2.0 * distance)) - math.log(2.0), axis=-1)
+
+
+def test_own_formulas_take_no_more_launches_than_built_in_ones(backend):
+    own = {"activation": softsign, "loss": losses.Custom(log_cosh)}
+    built_in = {"activation": "gelu", "loss": losses.SquaredError()}
+    assert launches_of(backend, **own) <= launches_of(backend, **built_in)
+
+
+def test_every_setting_takes_at_most_24_launches(backend):
+    for activation in ACTIVATIONS:
+        assert launches_of(backend, activation=activation) <= 24, activation
+    for loss in LOSSES:
+        assert launches_of(backend, loss=loss) <= 24, loss
 
 
 @pytest.mark.parametrize("layers", LAYERS)

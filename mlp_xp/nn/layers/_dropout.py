@@ -83,7 +83,7 @@ def _hash_positions(x: Array, key: Array, rows: Array | None = None, *, xp: Name
     else:
         columns = xp.arange(width, dtype=xp.int32, device=device(x))
         bits = xp.reshape(rows[:, None] * width + columns, (-1,))
-    bits *= SPREAD
+    bits = bits * SPREAD  # Not in place, since it may be a view.
     if key.ndim > 0:
         bits = bits ^ key[..., None]
     else:

@@ -16,6 +16,7 @@ from mlp_xp.backends._cupy.kernels.rendering import FLOATS, blocks_for, record
 from mlp_xp.compiler import Node, in_order, remember
 from mlp_xp.compiler.array import TracedArray, dtype_name
 from mlp_xp.compiler.formula import evaluate
+from mlp_xp.compiler.joined import split_joined
 from mlp_xp.compiler.kernel import COLUMN, FULL, ROW, SCALAR
 from mlp_xp.compiler.namespace import Namespace
 from mlp_xp.compiler.print_cuda import (
@@ -62,7 +63,8 @@ class Plan:
     def __init__(self, name: str, results: Sequence[Node], inputs: Sequence[Node]) -> None:
         self.inputs = list(inputs)
         # A result that has the elements of another node in another shape needs no launch.
-        self._bases = [_base(node, inputs) for node in results]
+        simple = split_joined(results, inputs)
+        self._bases = [_base(node, inputs) for node in simple]
         self._shapes = [node.shape for node in results]
         steps = schedule(self._bases, inputs)
         # Results that are joined are written to parts of the joined array.
@@ -70,10 +72,13 @@ class Plan:
         for node in steps:
             if isinstance(node, Node) and node.operation == "concat":
                 parts |= _places(node, self._bases, parts)
+        by_library = {x for step in steps if isinstance(step, Node) for x in step.operands}
         self._constants = [
             node
             for node in in_order(self._bases, inputs)
-            if node.operation == "constant" and node not in inputs and not is_printed(node)
+            if node.operation == "constant"
+            and node not in inputs
+            and (node in by_library or not is_printed(node))
         ]
         self._copies: dict[Node, Any] | None = None  # The constants on the device.
         self._steps = [
@@ -114,7 +119,7 @@ def _places(node: Node, results: Sequence[Node], known: Collection[Node]) -> dic
 
 
 def _by_library(node: Node) -> Run:
-    numbers = [x for x in node.operands if x.operation in ("number", "constant")]
+    numbers = [x for x in node.operands if x.operation == "number"]
 
     def run(values: dict[Node, Any]) -> None:
         if node not in values:

@@ -12,8 +12,8 @@ import cupy
 import numpy as np
 
 from mlp_xp.backends._cupy.kernels.rendering import FLOATS, blocks_for, kernel, raw_kernel
-from mlp_xp.compiler.print_cuda import THREADS
 from mlp_xp.backends.kernels import SparseMatrix, Transposed
+from mlp_xp.compiler.print_cuda import THREADS
 
 # The number of features per thread in the transposed product; a thread processes one column.
 _PER_THREAD = 16

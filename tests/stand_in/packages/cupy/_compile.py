@@ -64,14 +64,15 @@ def compile_kernel(code: str, name: str, options: tuple[str, ...] = ()) -> Kerne
     flags = [option for option in options if option.startswith(("-D", "-I", "--define"))]
     includes = "".join(f'#include "{header}"\n' for header in HEADERS)
     source = f"{includes}#line 1\n{code}\nLAUNCHER({name})\n"
+    # By default, as in NVRTC, a product and a sum are one operation, rounded once.
+    flags.append(f"-ffp-contract={'off' if '--fmad=false' in options else 'fast'}")
     if "__syncthreads" in code:
         flags.append("-DWITH_FIBERS")
     if not re.search(r"\bdouble\b", code):
         flags.append("-DFLUSH_TO_ZERO")
     command = [
         *_compiler(),
-        # As NVRTC does by default: a product and a sum are one operation, rounded once.
-        *("-x", "c++", "-std=c++17", "-O2", "-w", "-march=native", "-ffp-contract=fast"),
+        *("-x", "c++", "-std=c++17", "-O2", "-w", "-march=native"),
         *("-fPIC", "-shared", *(SANITIZERS if IS_SANITIZED else ())),
         # No library of C++ is linked: zig would have to build one.
         *("-fno-exceptions", "-fno-threadsafe-statics", "-U_FORTIFY_SOURCE"),

@@ -37,10 +37,6 @@ extern "C" {
 void *memcpy(void *, const void *, size_t) noexcept;
 void *memset(void *, int, size_t) noexcept;
 }
-// What no compiler looks into is not contracted.
-#define PRODUCT(name, T)                                                                        \
-    __attribute__((noinline)) static T name(T x, T y) { return x * y; }
-PRODUCT(__fmul_rn, float) PRODUCT(__dmul_rn, double)
 #define UNARY(name)                                                                             \
     extern "C" double name(double) noexcept;                                                    \
     extern "C" float name##f(float) noexcept;                                                   \
