@@ -354,14 +354,20 @@ def _rebuild(tree: Tree, arrays: Sequence[Any]) -> Tree:
     return map_leaves(lambda x: None if x is None else next(remaining), tree)
 
 
-_BUILT_IN = type("BuiltIn", (), {})()
+class _BuiltIn:
+    """What keeps the compiled forms of a built-in function."""
+
+
+@cache
+def _built_in(key: Any) -> _BuiltIn:
+    return _BuiltIn()
 
 
 def fused(owner: Any, key: Any, arguments: Tree, make: Callable[[], Any]) -> Any:
     """Return a compiled function, or None if it cannot be compiled for these arguments.
 
     It is kept as long as its owner, e.g. a formula or a loss, for each key and the arguments'
-    layouts.
+    layouts. The owner None stands for the built-in function that the key names.
     """
     arrays = _arrays(arguments)
     if not arrays or arrays[0].dtype.str not in FLOATS:
@@ -378,4 +384,4 @@ def fused(owner: Any, key: Any, arguments: Tree, make: Callable[[], Any]) -> Any
         except Exception:  # Errors of a formula will recur when it runs without being compiled.
             return None
 
-    return remember(_BUILT_IN if owner is None else owner, (key, layouts, device), made)
+    return remember(_built_in(key) if owner is None else owner, (key, layouts, device), made)
