@@ -150,11 +150,13 @@ def print_element(
     load: Callable[[Node, str], str | None],
     parameters: Parameters,
     grid: Grid | None = None,
+    *,
+    prefix: str = "v",
 ) -> tuple[list[str], list[str]]:
     """Return the lines that compute some nodes for one element, and the names of their values.
 
     ``load(node, hint)`` returns the expression of a node that is known, or None. The grid, if
-    given, has the hints.
+    given, has the hints. New names begin with the prefix.
     """
     lines = list[str]()
     names: dict[tuple[Node, str], str] = {}
@@ -165,7 +167,7 @@ def print_element(
             if found is None:
                 hint_for = (lambda *_: "") if grid is None else grid.hint_for
                 text = expression(node, lambda x: value(x, hint_for(x, node, hint)), parameters)
-                found = f"v{len(lines)}"
+                found = f"{prefix}{len(lines)}"
                 lines.append(f"const {C_TYPES[node.dtype]} {found} = {text};")
             names[node, hint] = found
         return names[node, hint]
@@ -355,7 +357,8 @@ class _Printer:
             at = index if math.prod(node.shape) > 1 else "0"
             return f"{self.parameters.add('array', node)}[{at}]"
 
-        lines, (value,) = print_element([x], load, self.parameters)
+        # Within the loop, the block's own names, which begin with v, must not be hidden.
+        lines, (value,) = print_element([x], load, self.parameters, prefix="element_")
         accumulated = self._accumulate(node, name, value)
         body = " ".join([*lines, accumulated])
         how = f"{node.operation.title()}, THREADS, 1"

@@ -241,6 +241,18 @@ def test_losses_of_numbers(backend, loss, size, dtype, place, rng):
             same(backend, run, *arrays, terms=terms)
 
 
+@numpy_and_cupy
+@pytest.mark.parametrize("loss", ELEMENTWISE, ids=repr)
+def test_losses_of_one_number(backend, loss, rng):
+    """Columns of one number are vectors, which are summed in another way than matrices."""
+    logits = rng.standard_normal((20, loss.outputs_per_target))
+    targets, weights = rng.integers(0, 2, (20, 1)).astype(float), rng.integers(0, 3, 20)
+    with backend.scope():
+        run = mean_loss(backend, loss)
+        for given in (None, backend.put(weights.astype(float))):
+            same(backend, run, backend.put(logits), backend.put(targets), given, terms=80)
+
+
 @cupy_alone
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_averages_and_sums(backend, dtype, rng):
