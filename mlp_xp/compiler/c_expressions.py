@@ -8,7 +8,7 @@ must be defined.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,11 @@ _FUNCTIONS = (
 _BY_OPERATOR = {
     **{"less": "<", "less_equal": "<=", "greater": ">", "greater_equal": ">="},
     **{"equal": "==", "not_equal": "!=", "logical_and": "&&", "logical_or": "||"},
+}
+# The primitive that adds an element to a reduction's result.
+_STEPS = {
+    **{"sum": "add", "prod": "multiply", "max": "maximum", "min": "minimum"},
+    **{"any": "logical_or", "all": "logical_and"},
 }
 # In these tables, a, b and c are the operands, T is the operands' type, U its unsigned type, and f
 # the suffix of functions for this type.
@@ -219,3 +224,39 @@ def _conversion(given: str, dtype: str, x: str) -> str:
     low, high = (c_literal(int(bound), dtype) for bound in (bounds.min, bounds.max))
     below, beyond = (c_literal(float(n), given) for n in (bounds.min, int(bounds.max) + 1))
     return f"({x} != {x} ? 0 : {x} < {below} ? {low} : {x} >= {beyond} ? {high} : ({kind}){x})"
+
+
+def print_node(
+    node: Node,
+    name_of: Callable[[Node], str],
+    number: Callable[[Any, str], str] = c_literal,
+) -> str:
+    """Return the C expression of an elementwise node, given names of its operands' values.
+
+    ``number(value, dtype)`` returns the text of a Python number among the operands.
+    """
+    operands = [
+        number(x.settings[0], operands_dtype(node)) if x.operation == "number" else name_of(x)
+        for x in node.operands
+    ]
+    return c_expression(node, operands)
+
+
+def reduction_step(operation: str, total: str, x: str, *, dtype: str, of: str) -> str:
+    """Return the C expression that adds an element to a reduction's result.
+
+    ``dtype`` is the result's dtype, and ``of`` is the element's dtype.
+    """
+    pair = Node("input", (), (0,), (), dtype), Node("input", (), (1,), (), of)
+    return c_expression(Node(_STEPS[operation], pair, (), (), dtype), [total, x])
+
+
+def reduction_start(operation: str, dtype: str) -> str:
+    """Return a reduction's result for no elements, or a number below or above all, as C."""
+    if operation not in ("max", "min"):
+        return c_literal(operation in ("prod", "all"), dtype)
+    sign = -1 if operation == "max" else 1
+    if is_float(dtype):
+        return c_literal(sign * math.inf, dtype)
+    bounds = np.iinfo(dtype)
+    return c_literal(bounds.min if sign < 0 else bounds.max, dtype)

@@ -129,7 +129,7 @@ def _index(view: View, node: Node) -> View:
     return view._replace(shape=node.shape, strides=tuple(strides), offset=offset)
 
 
-# Primitives that move no element: the view of the result, given that of the operand.
+# For primitives that move no element: the result's view, given the operand's view and the node.
 VIEWS: dict[str, Callable[[View, Node], View]] = {
     "reshape": _reshape,
     "permute_dims": _permute,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 from mlp_xp.compiler import elementary
 from mlp_xp.compiler.graph import Node
@@ -105,6 +106,10 @@ def type_of(dtype: str) -> Type:
     return TYPES[dtype]
 
 
+def _unchanged(body: Body, x: str) -> str:
+    return x
+
+
 def find_expression(node: Node) -> Callable[..., str]:
     """Return the function that prints a node, given the body and its operands.
 
@@ -117,11 +122,11 @@ def find_expression(node: Node) -> Callable[..., str]:
         type_of(known)
     found: Callable[..., str] | None
     if not given:  # A number; inputs are loaded.
-        found = lambda b: b.number(*node.settings)  # noqa: E731
+        found = partial(Body.number, value=node.settings[0])
     elif name in ("max", "min", "prod") or (name == "astype" and given == [dtype]):
-        found = lambda b, x: x  # noqa: E731
+        found = _unchanged
     elif name == "astype" and dtype != "bool":
-        found = lambda b, x: b.convert(given[0], x)  # noqa: E731
+        found = partial(Body.convert, dtype=given[0])
     else:
         is_integer = computed_in.startswith("int")
         table = LOGICAL if computed_in == "bool" else INTEGER if is_integer else EXPRESSIONS

@@ -157,7 +157,9 @@ def _trace(
         (gradient,) = graph.gradients
         assert gradient is not None  # Otherwise, `check_formula` raises an error.
         return list(graph.inputs), graph.cotangent, graph.result, gradient
-    return trace_both(formula, *layouts, names=names)  # type: ignore[return-value]
+    inputs, dy, value, own_gradient = trace_both(formula, *layouts, names=names)
+    assert own_gradient is not None  # Otherwise, there would be a graph.
+    return inputs, dy, value, own_gradient
 
 
 def _operations(results: Sequence[Node], known: Sequence[Node]) -> list[Node]:

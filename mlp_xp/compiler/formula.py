@@ -128,15 +128,22 @@ def forget(owner: Any) -> None:
 
 
 def trace_formula(
-    function: Callable[..., Any], *arguments: Tree, names: Sequence[str]
+    function: Callable[..., Any],
+    *arguments: Tree,
+    names: Sequence[str],
+    make_namespace: Callable[[str], Namespace] = namespace.Namespace,
 ) -> tuple[Any, list[Node]]:
     """Call a function with traced arrays; return its result and the inputs' nodes.
 
-    ``arguments`` are trees of objects with a shape and a dtype.
+    ``arguments`` are trees of objects with a shape and a dtype, or None. The function must not
+    write to arguments, unless their names are empty. ``make_namespace`` returns the namespace for a
+    dtype of new arrays.
     """
     inputs: list[Node] = []
 
-    def convert(array: Any, name: str) -> TracedArray:
+    def convert(array: Any, name: str) -> TracedArray | None:
+        if array is None:
+            return None
         shape, dtype = tuple(array.shape), dtype_name(array.dtype)
         inputs.append(Node("input", (), (len(inputs),), shape, dtype))
         return TracedArray(inputs[-1], origin=name)
@@ -146,7 +153,7 @@ def trace_formula(
         for name, tree in zip(names, arguments, strict=True)
     ]
     default = next((x.dtype for x in inputs if is_float(x.dtype)), "float32")
-    return function(*traced, xp=namespace.Namespace(default)), inputs
+    return function(*traced, xp=make_namespace(default)), inputs
 
 
 def trace_both(

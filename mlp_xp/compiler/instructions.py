@@ -117,7 +117,7 @@ class Body:
         """Return the number that has these bits."""
         return self.new(f"bitcast {self.type.integer} {x} to {self.type.name}")
 
-    def convert(self, dtype: str, x: str) -> str:
+    def convert(self, x: str, dtype: str) -> str:
         """Convert a number of another dtype; convert to integers by truncation."""
         if dtype == "bool":
             return self.select(x, self.number(1.0), self.number(0.0))

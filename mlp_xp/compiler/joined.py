@@ -1,7 +1,7 @@
 """Simplify graphs in which columns are joined and taken apart: compute the parts one by one.
 
 A loop covers one grid, so an array that joins others would end it. Elementwise functions, sums and
-slices of a joined array are those of its parts.
+slices of a joined array can be computed from its parts.
 """
 
 from __future__ import annotations

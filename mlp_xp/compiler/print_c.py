@@ -13,25 +13,22 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mlp_xp.compiler.array import is_float
 from mlp_xp.compiler.c_expressions import (
-    c_expression,
     c_literal,
     c_literals,
     c_type,
-    operands_dtype,
+    print_node,
+    reduction_start,
+    reduction_step,
 )
 from mlp_xp.compiler.c_loops import VIEWS, Buffer, Loops, View, new_view, place_buffers, row_major
 from mlp_xp.compiler.c_statements import STATEMENTS
 from mlp_xp.compiler.graph import Node, in_order
-from mlp_xp.compiler.kernel import UnprintableError, input_node
+from mlp_xp.compiler.kernel import UnprintableError
 from mlp_xp.compiler.primitives import ELEMENTWISE, REDUCTIONS
 
 _FUSED = {*ELEMENTWISE, "astype"}
 _LINE = 96
-# The primitive that adds an element to a reduction's result.
-_UPDATES = {"sum": "add", "prod": "multiply", "max": "maximum", "min": "minimum"}
-_UPDATES |= {"any": "logical_or", "all": "logical_and"}
 
 
 class Function(NamedTuple):
@@ -265,18 +262,11 @@ class _Printer:
             if x.operation == "constant" and x not in views:
                 names[x] = c_literal(np.asarray(x.value).reshape(-1)[0], x.dtype)
                 continue
-            text = views[x].at(*loops) if x in views else self._expression(x, names)
+            text = views[x].at(*loops) if x in views else print_node(x, names.__getitem__)
             names[x] = f"v{self._n_values}"
             self._n_values += 1
             lines.append(f"const {c_type(x.dtype)} {names[x]} = {text};")
         return lines, names[node]
-
-    def _expression(self, node: Node, names: Mapping[Node, str]) -> str:
-        operands = [
-            c_literal(x.settings[0], operands_dtype(node)) if x.operation == "number" else names[x]
-            for x in node.operands
-        ]
-        return c_expression(node, operands)
 
     def _reduce(self, node: Node) -> None:
         (x,), (axes,) = node.operands, node.settings
@@ -290,11 +280,10 @@ class _Printer:
         outer = Loops("i", x.shape, kept, [spread, *views.values()])
         inner = Loops("k", x.shape, axes, views.values())
         lines, value = self._element(x, views, outer, inner)
-        pair = (input_node(0, node.dtype), input_node(1, x.dtype))
-        update = Node(_UPDATES[node.operation], pair, (), (), node.dtype)
+        step = reduction_step(node.operation, "total", value, dtype=node.dtype, of=x.dtype)
         self._lines += outer.around([
-            f"{c_type(node.dtype)} total = {_start(node)};",
-            *inner.around([*lines, f"total = {c_expression(update, ['total', value])};"]),
+            f"{c_type(node.dtype)} total = {reduction_start(node.operation, node.dtype)};",
+            *inner.around([*lines, f"total = {step};"]),
             f"{spread.at(outer)} = total;",
         ])  # fmt: skip
 
@@ -312,17 +301,6 @@ def _is_array(node: Node) -> bool:
 
 def _size(node: Node) -> int:
     return int(np.prod(node.shape, dtype=np.int64))
-
-
-def _start(node: Node) -> str:
-    """Return the result of a reduction of no elements, or a number below or above all."""
-    if node.operation in ("max", "min"):
-        sign = -1.0 if node.operation == "max" else 1.0
-        if is_float(node.dtype):
-            return c_literal(sign * np.inf, node.dtype)
-        bounds = np.iinfo(node.dtype)
-        return c_literal(bounds.min if sign < 0 else bounds.max, node.dtype)
-    return c_literal(node.operation in ("prod", "all"), node.dtype)
 
 
 def wrap(items: Sequence[str], width: int = _LINE) -> list[str]:

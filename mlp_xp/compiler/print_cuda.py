@@ -8,15 +8,20 @@ sizes share the compiled kernels. Products and sums must not be contracted: comp
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from mlp_xp.compiler.c_expressions import C_TYPES, c_expression, c_literal, operands_dtype
+from mlp_xp.compiler.c_expressions import C_TYPES, reduction_start, reduction_step
+from mlp_xp.compiler.cuda_elements import (
+    Parameter,
+    Parameters,
+    constant,
+    expression,
+    print_element,
+)
 from mlp_xp.compiler.graph import Node
 from mlp_xp.compiler.kernel import FULL, ROW, SCALAR
-from mlp_xp.compiler.schedule import Grid, Launch, is_map, is_positions
+from mlp_xp.compiler.schedule import Launch, is_map, is_positions
 
 # Results agree with NumPy's only if each operation is rounded by itself.
 OPTIONS = ("--fmad=false",)
@@ -28,14 +33,6 @@ _BLOCKS, _BLOCKS_OF_DOUBLES = 4, 3
 # In a loop along columns, the columns of a block: the smallest memory read, 32 bytes, contains 8
 # float32 numbers.
 COLUMNS = 8
-# The operators by which threads combine what they reduced, and the start values.
-_COMBINE = {
-    "sum": ("x + y", "0"),
-    "max": ("x != x || x > y ? x : y", "LOWEST"),
-    "min": ("x != x || x < y ? x : y", "HIGHEST"),
-    "any": ("x || y", "0"),
-    "all": ("x && y", "1"),
-}
 PREAMBLE = """#define INFINITY __uint_as_float(0x7f800000u)
 #define NAN __uint_as_float(0x7fc00000u)
 """
@@ -63,129 +60,28 @@ template <class How, int N, int APART, class T> __device__ T reduce(T value, T* 
 
 def functions(reductions: Sequence[str]) -> str:
     """Return functions that reduce values over groups of threads, e.g. ``reduce<Sum, ...>``."""
-    structures = [_REDUCE.format(Name=how.title(), combine=_COMBINE[how][0]) for how in reductions]
+    # The template serves all types, so any dtype will do here.
+    of = {"dtype": "float32", "of": "float32"}
+    structures = [
+        _REDUCE.format(Name=how.title(), combine=reduction_step(how, "x", "y", **of))
+        for how in reductions
+    ]
     return "".join([*structures, _GROUPS if reductions else ""])
 
 
-class Parameter(NamedTuple):
-    """A parameter of a kernel.
-
-    ``kind`` is "array", "result" or "parts" (sums of blocks), each with a node; "number", with a
-    value and a dtype; "stride" of the rows of an array; or "rows" or "columns".
-    """
-
-    kind: str
-    node: Node | None = None
-    value: Any = None
-    dtype: str = ""
-
-
 class Printed(NamedTuple):
-    """A kernel: its parameters and its code in braces, the operation's text for elementwise ones.
-
-    ``lanes`` is the number of threads that share a line.
-    """
+    """The text of a kernel and its parameters; ``lanes`` threads share a line."""
 
     text: str
     parameters: tuple[Parameter, ...]
     lanes: int
 
 
-class Parameters:
-    """The parameters of a kernel, each with a declaration and a name."""
-
-    def __init__(self) -> None:
-        self.names: dict[Parameter, str] = {}
-        self.declared: list[str] = []
-
-    def add(self, kind: str, node: Node | None = None, value: Any = None, dtype: str = "") -> str:
-        """Return the name of a parameter, which is added if it is new."""
-        parameter = Parameter(kind, node, value, dtype)
-        if parameter in self.names:
-            return self.names[parameter]
-        name = kind if kind in ("rows", "columns") else f"{kind}_{len(self.names)}"
-        if kind == "array":
-            assert node is not None
-            declared = f"const {C_TYPES[node.dtype]}* {name}"
-        elif kind in ("result", "parts"):
-            assert node is not None
-            declared = f"{C_TYPES[node.dtype]}* {name}"
-        elif kind == "number":
-            declared = f"{C_TYPES[dtype]} {name}"
-        else:
-            declared = f"long long {name}"
-        self.names[parameter] = name
-        self.declared.append(declared)
-        return name
-
-    def number(self, value: Any, dtype: str) -> str:
-        """Return a number: a parameter if it is floating-point, else a literal."""
-        if dtype in ("float32", "float64"):
-            return self.add("number", value=float(value), dtype=dtype)
-        return c_literal(value, dtype)
-
-
-def constant(node: Node, parameters: Parameters) -> str | None:
-    """Return a constant with one number on the host; None for other nodes."""
-    if node.operation == "constant" and node.value.size == 1 and isinstance(node.value, np.ndarray):
-        return parameters.number(node.value.reshape(-1)[0], node.dtype)
-    return None
-
-
-def expression(node: Node, name_of: Callable[[Node], str], parameters: Parameters) -> str:
-    """Return the C expression of an elementwise node or a view."""
-    if node.operation in ("reshape", "index", "broadcast_to"):
-        return name_of(node.operands[0])
-    names = [
-        parameters.number(x.settings[0], operands_dtype(node))
-        if x.operation == "number"
-        else name_of(x)
-        for x in node.operands
-    ]
-    return c_expression(node, names)
-
-
-def print_element(
-    wanted: Sequence[Node],
-    load: Callable[[Node, str], str | None],
-    parameters: Parameters,
-    grid: Grid | None = None,
-    *,
-    prefix: str = "v",
-) -> tuple[list[str], list[str]]:
-    """Return the lines that compute some nodes for one element, and the names of their values.
-
-    ``load(node, hint)`` returns the expression of a node that is known, or None. The grid, if
-    given, has the hints. New names begin with the prefix.
-    """
-    lines = list[str]()
-    names: dict[tuple[Node, str], str] = {}
-
-    def value(node: Node, hint: str) -> str:
-        if (node, hint) not in names:
-            found = constant(node, parameters) or load(node, hint)
-            if found is None:
-                hint_for = (lambda *_: "") if grid is None else grid.hint_for
-                text = expression(node, lambda x: value(x, hint_for(x, node, hint)), parameters)
-                found = f"{prefix}{len(lines)}"
-                lines.append(f"const {C_TYPES[node.dtype]} {found} = {text};")
-            names[node, hint] = found
-        return names[node, hint]
-
-    def hint_of(node: Node) -> str:
-        return grid.span(node) if grid is not None and len(node.shape) == 1 else ""
-
-    return lines, [value(node, hint_of(node)) for node in wanted]
-
-
 class _Printer:
     """The lines of a launch's code: of the block, of each line of the grid, and of its elements."""
 
     def __init__(self, launch: Launch, strided: Collection[Node]) -> None:
-        self.launch, self.strided = launch, strided
-        self.grid = Grid(launch.along, launch.rows, launch.columns, launch.known)
-        for node in launch.targets:
-            assert self.grid.add(node, launch.targets)
+        self.launch, self.grid, self.strided = launch, launch.grid, strided
         self.parameters = Parameters()
         self.block: list[str] = []
         self.outer: list[list[str]] = [[]]
@@ -196,7 +92,7 @@ class _Printer:
         self.combined: set[str] = set()
         self._totals: list[tuple[Node, str]] = []
         self.n_names = 0
-        along_row = launch.along == ROW
+        along_row = self.grid.along == ROW
         self.outer_index, self.inner_index = ("row", "column") if along_row else ("column", "row")
         self.inner_bound = self.parameters.add("columns" if along_row else "rows")
         self.outer_bound = self.parameters.add("rows" if along_row else "columns")
@@ -211,10 +107,10 @@ class _Printer:
         """Return how many reductions along the line come before a node."""
         if node in self.phases:
             return self.phases[node]
-        if node in self.launch.known or not node.operands:
+        if node in self.grid.known or not node.operands:
             return 0
-        hints = (self.grid.hint_for(x, node, hint) for x in node.operands)
-        return max(self.phase(x, h) for x, h in zip(node.operands, hints, strict=True))
+        below = self.grid.operands_hint(node, hint)
+        return max(self.phase(x, below) for x in node.operands)
 
     def value(self, node: Node, phase: int, hint: str = "") -> str:
         """Return the name of a node's value in the loop of a phase; print what computes it."""
@@ -233,14 +129,11 @@ class _Printer:
         if node in self.names:
             return self.names[node]
         if key not in self.names:
-            if node in self.launch.known:
+            if node in self.grid.known:
                 text = self._load(node, layout)
             else:
-                text = expression(
-                    node,
-                    lambda x: self.value(x, phase, self.grid.hint_for(x, node, hint)),
-                    self.parameters,
-                )
+                below = self.grid.operands_hint(node, hint)
+                text = expression(node, lambda x: self.value(x, phase, below), self.parameters)
             self.names[key] = self.new()
             lines.append(f"const {C_TYPES[node.dtype]} {self.names[key]} = {text};")
         return self.names[key]
@@ -249,7 +142,7 @@ class _Printer:
         """Return the position of an element of the grid in an array."""
         if node in self.strided:
             return f"row * {self.parameters.add('stride', node)} + column"
-        return "start + column" if self.launch.along == ROW else "row * columns + column"
+        return "start + column" if self.grid.along == ROW else "row * columns + column"
 
     def _load(self, node: Node, layout: str) -> str:
         if is_positions(node):
@@ -305,33 +198,20 @@ class _Printer:
             f"if (is_inside && lane == 0) {result}[{self.outer_index}] = {value};"
         )
 
-    def _start(self, node: Node) -> str:
-        start = _COMBINE[node.operation][1]
-        if not start.isupper():
-            return start
-        sign = -1 if start == "LOWEST" else 1
-        if node.dtype.startswith("float"):
-            return c_literal(sign * float("inf"), node.dtype)
-        bounds = np.iinfo(node.dtype)
-        return c_literal(int(bounds.min if sign < 0 else bounds.max), node.dtype)
-
-    def _combine(self, node: Node, x: str, y: str) -> str:
-        self.combined.add(node.operation)
-        return f"{node.operation.title()}::of({x}, {y})"
-
     def _shared(self, node: Node) -> str:
         kind = C_TYPES[node.dtype]
         return self.shared.setdefault(kind, f"shared{len(self.shared)}")
 
     def _accumulate(self, node: Node, name: str, value: str) -> str:
-        kind = C_TYPES[node.dtype]
-        return f"{name} = {self._combine(node, name, f'({kind}){value}')};"
+        self.combined.add(node.operation)
+        how, kind = node.operation.title(), C_TYPES[node.dtype]
+        return f"{name} = {how}::of({name}, ({kind}){value});"
 
     def _reduce_line(self, node: Node) -> None:
         (x,), kind, name = node.operands, C_TYPES[node.dtype], self.new()
         phase = self.phase(x)
         self._at_least(phase + 1)
-        self.outer[phase].append(f"{kind} {name} = {self._start(node)};")
+        self.outer[phase].append(f"{kind} {name} = {reduction_start(node.operation, node.dtype)};")
         self.inner[phase].append(self._accumulate(node, name, self.value(x, phase)))
         self.phases[node], self.names[node] = phase + 1, name
         how = f"{node.operation.title()}, LANES, STRIDE"
@@ -350,7 +230,7 @@ class _Printer:
         def load(node: Node, hint: str) -> str | None:
             if node in self.names:
                 return self.names[node]
-            if node not in self.launch.known:
+            if node not in self.grid.known:
                 return None
             if is_positions(node):
                 return f"({C_TYPES[node.dtype]}){index}"
@@ -363,7 +243,7 @@ class _Printer:
         body = " ".join([*lines, accumulated])
         how = f"{node.operation.title()}, THREADS, 1"
         self.block += [
-            f"{kind} {name} = {self._start(node)};",
+            f"{kind} {name} = {reduction_start(node.operation, node.dtype)};",
             f"for (long long {index} = threadIdx.x; {index} < {bound}; {index} += THREADS) {{",
             f"  {body}",
             "}",
@@ -400,11 +280,10 @@ class _Printer:
                 f"{value} = reduce<{how}>({value}, {self._shared(total)});",
                 f"if (threadIdx.x == 0) {parts}[blockIdx.x] = {value};",
             ]
-        along_row = self.launch.along == ROW
-        has_lanes = len(self.inner) > 1 or not along_row
-        lanes = lanes_for(self.launch.columns) if along_row and has_lanes else 1
-        if not along_row:
-            lanes = THREADS // COLUMNS
+        along_row = self.grid.along == ROW
+        lanes = THREADS // COLUMNS
+        if along_row:  # Without reductions, a thread computes whole rows.
+            lanes = lanes_for(self.grid.columns) if len(self.inner) > 1 else 1
         # A matrix may have 2^31 rows, but not as many columns.
         index_type = "int" if along_row else "long long"
         loops = [
@@ -466,13 +345,10 @@ def print_elementwise(launch: Launch) -> tuple[str, dict[Parameter, str], dict[N
 
     Also return the parameters with their names, and the layouts of the arrays.
     """
-    grid = Grid(launch.along, launch.rows, launch.columns, launch.known)
-    for node in launch.targets:
-        assert grid.add(node, launch.targets)
-    parameters, layouts = Parameters(), dict[Node, str]()
+    grid, parameters, layouts = launch.grid, Parameters(), dict[Node, str]()
 
     def load(node: Node, hint: str) -> str | None:
-        if node not in launch.known:
+        if node not in grid.known:
             return None
         layout = grid.layout(node, hint)
         if is_positions(node):

@@ -31,24 +31,16 @@ class Launch(NamedTuple):
 
     Attributes
     ----------
-    along : str
-        `ROW` or `COLUMN`: what a group of threads shares.
-    rows, columns : int
-        The grid.
+    grid : Grid
     targets : tuple of Node
-        What the loop computes and stores, in order.
+        What the loop computes, in order.
     needed : frozenset of Node
         The targets that are stored; others are used within the loop only.
-    known : frozenset of Node
-        The nodes that were computed before.
     """
 
-    along: str
-    rows: int
-    columns: int
+    grid: Grid
     targets: tuple[Node, ...]
     needed: frozenset[Node]
-    known: frozenset[Node]
 
 
 def is_view(node: Node) -> bool:
@@ -90,9 +82,14 @@ def is_positions(node: Node) -> bool:
     )
 
 
+def is_one_number(node: Node) -> bool:
+    """Whether a node is a constant with one number, on the host."""
+    return isinstance(node.value, np.ndarray) and node.value.size == 1
+
+
 def is_printed(node: Node) -> bool:
     """Whether a constant is a part of the text of a kernel."""
-    return is_positions(node) or (isinstance(node.value, np.ndarray) and node.value.size == 1)
+    return is_positions(node) or is_one_number(node)
 
 
 def computed_nodes(order: Sequence[Node]) -> list[Node]:
@@ -116,17 +113,15 @@ def schedule(results: Sequence[Node], inputs: Collection[Node]) -> list[Launch |
 
     while pending:
         first = next(filter(is_ready, pending), pending[0])
-        options = [] if is_by_library(first) else _options(pending, known)
-        group, targets = max(options, key=lambda option: len(option[1]), default=(None, []))
-        if group is None or not targets:
+        options = [] if is_by_library(first) else _options(pending, frozenset(known))
+        grid, targets = max(options, key=lambda option: len(option[1]), default=(None, []))
+        if grid is None or not targets:
             targets = [node for node in in_order([first], known) if node not in known]
             launches += targets
         else:
             rest = [node for node in pending if node not in targets]
             used = {x for node in rest for x in sources(node, kept, known)} | given | set(results)
-            needed = frozenset(targets) & used
-            stored = (group.along, group.rows, group.columns, tuple(targets), needed)
-            launches.append(Launch(*stored, frozenset(known)))
+            launches.append(Launch(grid, tuple(targets), frozenset(targets) & used))
         known.update(targets)
         pending = [node for node in pending if node not in known]
     return launches
@@ -182,6 +177,11 @@ class Grid:
 
     Attributes
     ----------
+    along : str
+        `ROW` or `COLUMN`: what a group of threads shares.
+    rows, columns : int
+    known : collection of Node
+        The nodes that were computed before.
     outer, inner : str
         The layouts of vectors with an entry for each line, and for each position along a line.
     local : dict of Node to str
@@ -192,7 +192,6 @@ class Grid:
         self.along, self.rows, self.columns, self.known = along, rows, columns, known
         self.outer, self.inner = (ROW, COLUMN) if along == ROW else (COLUMN, ROW)
         self.local: dict[Node, str] = {}
-        self.totals: set[Node] = set()
         self._layouts: dict[tuple[Node, str], str] = {}
 
     def add(self, node: Node, pending: Collection[Node]) -> bool:
@@ -211,8 +210,7 @@ class Grid:
             kind = self.reduction(node)
         except MisfitError:
             return False
-        if kind == FULL:
-            self.totals.add(node)
+        if kind == FULL:  # Only the next launch can use it.
             return node.operation == "sum"
         self.local[node] = SCALAR if kind == SCALAR else self.outer
         return True
@@ -239,7 +237,7 @@ class Grid:
         return FULL if is_local else SCALAR
 
     def _axis(self, axes: tuple[int, ...], n: int) -> str:
-        """Return whether axes of the grid are those of columns, of rows, or all."""
+        """Return which axis of the grid is reduced: `COLUMN`, `ROW`, or `FULL` for both."""
         if axes == tuple(range(n)):
             return FULL
         if axes == (n - 1,):
@@ -276,9 +274,9 @@ class Grid:
             self._layouts[key] = self._layout(node, hint)
         return self._layouts[key]
 
-    def hint_for(self, operand: Node, node: Node, hint: str) -> str:
-        """Return the hint for an operand of an elementwise node or a view."""
-        if node.operation in ("reshape", "index") and len(node.shape) > 1:
+    def operands_hint(self, node: Node, hint: str) -> str:
+        """Return the hint for the operands of an elementwise node or a view."""
+        if _moves(node) and len(node.shape) > 1:
             return self.span(node)
         return hint if len(node.shape) == 1 else ""
 
@@ -294,7 +292,7 @@ class Grid:
         self.span(node, hint)
         found = set()
         for x in node.operands:
-            layout = self.layout(x, self.hint_for(x, node, hint))
+            layout = self.layout(x, self.operands_hint(node, hint))
             is_vector = len(x.shape) == 1 and layout in (ROW, COLUMN)
             if is_vector and len(node.shape) > 1 and not _moves(node) and layout != COLUMN:
                 raise MisfitError  # Vectors are broadcast along the last axis.

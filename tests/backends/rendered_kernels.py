@@ -85,7 +85,7 @@ class Made(Exception):  # noqa: N818 - no error
 
 
 def print_formulas() -> None:
-    """Let the compiler print the kernels of all formulas, without launching any."""
+    """Print the kernels of all formulas, without launching any."""
     from mlp_xp.backends._cupy.kernels import fusion, layers, losses, update
     from mlp_xp.nn.layers import ACTIVATIONS, Norm
     from mlp_xp.nn.losses import Gaussian, Quantile, SoftmaxCrossEntropy, SoftmaxFocal

@@ -42,21 +42,21 @@ def norm_of(function, *more):
 
 def test_a_loss_and_its_gradient_are_one_launch():
     (launch,) = loss_steps()
-    assert launch.along == ROW
-    assert (launch.rows, launch.columns) == (64, 10)
+    assert launch.grid.along == ROW
+    assert (launch.grid.rows, launch.grid.columns) == (64, 10)
 
 
 @pytest.mark.parametrize("size", [(64, 10), (64, 64), (1, 10), (10, 1)])
 def test_batch_norm_is_one_launch_along_columns(size):
     x, vector = Layout(size, "float32"), Layout(size[1:], "float32")
     (launch,) = steps_of(norm_of(batch_norm, None), vector, vector, x, x)
-    assert launch.along == COLUMN or 1 in size
+    assert launch.grid.along == COLUMN or 1 in size
 
 
 def test_layer_norm_sums_along_rows_and_then_along_columns():
     x, vector = Layout((64, 64), "float32"), Layout((64,), "float32")
     launches = steps_of(norm_of(layer_norm), vector, vector, x, x)
-    assert sorted(launch.along for launch in launches) == [COLUMN, ROW]
+    assert sorted(launch.grid.along for launch in launches) == [COLUMN, ROW]
 
 
 def test_what_loops_cannot_compute_is_left_to_a_library():

@@ -12,10 +12,11 @@ import numpy as np
 from mlp_xp._utils.array_types import Tree
 from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.backends._cupy import namespace
-from mlp_xp.backends._cupy.kernels.rendering import FLOATS, blocks_for, record
+from mlp_xp.backends._cupy.kernels.rendering import FLOATS, blocks_for, compile_text, record
 from mlp_xp.compiler import Node, in_order, remember
-from mlp_xp.compiler.array import TracedArray, dtype_name
-from mlp_xp.compiler.formula import evaluate
+from mlp_xp.compiler.array import TracedArray
+from mlp_xp.compiler.cuda_elements import Parameter
+from mlp_xp.compiler.formula import evaluate, trace_formula
 from mlp_xp.compiler.joined import split_joined
 from mlp_xp.compiler.kernel import COLUMN, FULL, ROW, SCALAR
 from mlp_xp.compiler.namespace import Namespace
@@ -24,7 +25,6 @@ from mlp_xp.compiler.print_cuda import (
     OPTIONS,
     PREAMBLE,
     THREADS,
-    Parameter,
     is_elementwise,
     print_elementwise,
     print_launch,
@@ -41,11 +41,6 @@ class Place(NamedTuple):
 
     whole: Node
     columns: slice
-
-
-@cache
-def _raw_kernel(text: str, name: str) -> Any:
-    return record(cupy.RawKernel(text, name, OPTIONS))
 
 
 @cache
@@ -160,7 +155,7 @@ def _run_elementwise(launch: Launch, name: str, places: Mapping[Node, Place]) ->
 
     def argument(p: Parameter, values: dict[Node, Any]) -> Any:
         if p.node is None:
-            return np.int64(launch.columns) if p.kind == "columns" else _number(p)
+            return np.int64(launch.grid.columns) if p.kind == "columns" else _number(p)
         wanted = shapes[layouts[p.node]]
         array = values[p.node]
         return array if array.shape == wanted else array.reshape(wanted)
@@ -177,13 +172,14 @@ def _number(p: Parameter) -> Any:
 
 
 def _run_raw(launch: Launch, name: str, places: Mapping[Node, Place]) -> Run:
-    shape = launch.rows, launch.columns
-    views = {x for x in launch.known if x.operation == "index" and x.shape == shape}
+    grid = launch.grid
+    shape = grid.rows, grid.columns
+    views = {x for x in grid.known if x.operation == "index" and x.shape == shape}
     printed = print_launch(launch, name, views | places.keys())
-    compute = _raw_kernel(printed.text, name)
-    lines, per_block = launch.rows, THREADS // printed.lanes
-    if launch.along == COLUMN:
-        lines, per_block = launch.columns, COLUMNS
+    compute = compile_text(printed.text, name, OPTIONS)
+    lines, per_block = grid.rows, THREADS // printed.lanes
+    if grid.along == COLUMN:
+        lines, per_block = grid.columns, COLUMNS
     n_blocks = blocks_for(lines, per_block)
     if any(p.kind == "parts" for p in printed.parameters):
         n_blocks = min(blocks_for(n_blocks, _LINES_AT_ONCE), _MOST_BLOCKS)
@@ -192,24 +188,18 @@ def _run_raw(launch: Launch, name: str, places: Mapping[Node, Place]) -> Run:
         arguments, parts, arrays = [], [], dict[Node, Any]()
         for p in printed.parameters:
             node = p.node
-            if p.kind in ("rows", "columns"):
-                arguments.append(np.int64(getattr(launch, p.kind)))
-            elif p.kind == "number":
-                arguments.append(_number(p))
+            if node is None:
+                is_number = p.kind == "number"
+                arguments.append(_number(p) if is_number else np.int64(getattr(grid, p.kind)))
             elif p.kind == "array":
-                assert node is not None
                 arrays[node] = _in_lines(values[node], is_strided=node in views)
                 arguments.append(arrays[node])
             elif p.kind == "stride":
-                assert node is not None
-                x = arrays.get(node)
-                x = values[node] if x is None else x
+                x = arrays[node] if node in arrays else values[node]
                 arguments.append(np.int64(x.strides[0] // x.itemsize))
             elif p.kind == "result":
-                assert node is not None
                 arguments.append(_make(node, values, places))
             else:
-                assert node is not None
                 values[node] = cupy.empty(n_blocks, node.dtype)
                 arguments.append(values[node])
                 parts.append(node)
@@ -257,18 +247,8 @@ class _LoopNamespace(Namespace):
 
 def trace(function: Callable[..., Any], arguments: Tree) -> tuple[Any, list[Node]]:
     """Call ``function(*arguments, xp=...)`` with traced arrays; return the result and inputs."""
-    inputs: list[Node] = []
-
-    def convert(array: Any) -> TracedArray | None:
-        if array is None:
-            return None
-        shape, dtype = tuple(array.shape), dtype_name(array.dtype)
-        inputs.append(Node("input", (), (len(inputs),), shape, dtype))
-        return TracedArray(inputs[-1])
-
-    traced = map_leaves(convert, arguments)
-    default = next((node.dtype for node in inputs if node.dtype.startswith("float")), "float32")
-    return function(*traced, xp=_LoopNamespace(default)), inputs
+    names = [""] * len(arguments)
+    return trace_formula(function, *arguments, names=names, make_namespace=_LoopNamespace)
 
 
 class Fused:
@@ -299,15 +279,14 @@ class Differentiable:
         (y, self._pull, *more), inputs = trace(function, arguments)
         self._name, self._out = name, (y, tuple(more))
         results = nodes_of(self._out)
+        self._n_results = len(results)
         # The pullback recomputes what is elementwise.
         known = [*inputs, *results]
         backward = [x for options in variants for x in nodes_of(self._gradient(y.dtype, options))]
         needed = set(in_order(backward, known))
         saved = [x for x in computed_nodes(in_order(results, inputs)) if x in needed]
         self._forward = Plan(name, [*results, *saved], inputs)
-        self._n_results = len(results)
-        self._saved = list(dict.fromkeys([*known, *saved]))
-        self._known = [*inputs, *results, *saved]
+        self._known = [*known, *saved]  # What the pullback receives, before dy.
         self._backward: dict[Any, tuple[Tree, Plan]] = {}
 
     def _gradient(self, dtype: str, options: dict[str, Any]) -> Tree:
@@ -321,7 +300,7 @@ class Differentiable:
         key = dtype, *sorted(options.items())
         if key not in self._backward:
             grads = self._gradient(dtype, options)
-            known = [*self._saved, self._cotangent(dtype)]
+            known = [*self._known, self._cotangent(dtype)]
             self._backward[key] = grads, Plan(f"{self._name}_gradient", nodes_of(grads), known)
         return self._backward[key]
 
@@ -329,13 +308,11 @@ class Differentiable:
         """Return y, its pullback, and what else the function returns."""
         inputs = _arrays(arguments)
         found = self._forward(inputs)
-        values = dict(zip(self._known, [*inputs, *found], strict=True))
-        saved = [values[node] for node in self._saved]
         y, more = _rebuild(self._out, found[: self._n_results])
 
         def pullback(dy: Any, **options: Any) -> Any:
             grads, plan = self._pullback(dy.dtype.name, options)
-            return _rebuild(grads, plan([*saved, dy]))
+            return _rebuild(grads, plan([*inputs, *found, dy]))
 
         return y, pullback, more
 

@@ -54,7 +54,8 @@ def every_kernel() -> Iterator[Any]:
 
 
 @cache
-def _raw_kernel(code: str, name: str, options: tuple[str, ...]) -> Any:
+def compile_text(code: str, name: str, options: tuple[str, ...]) -> Any:
+    """Return the kernel of a complete source; equal sources are compiled once."""
     return record(cupy.RawKernel(code, name, options))
 
 
@@ -73,7 +74,7 @@ def raw_kernel(
     code = "\n".join(
         (*lines, PREAMBLE, functions(["sum"]), f'extern "C" __global__ void {name}{body}')
     )
-    return _raw_kernel(code, name, options)
+    return compile_text(code, name, options)
 
 
 def is_plain(dtype: Any, *arrays: Any) -> bool:

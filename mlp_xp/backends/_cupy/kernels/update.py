@@ -22,8 +22,9 @@ from mlp_xp.backends._cupy.kernels.rendering import is_plain, raw_kernel
 from mlp_xp.compiler import FormulaError, Node, in_order
 from mlp_xp.compiler import namespace as traced
 from mlp_xp.compiler.array import TracedArray
+from mlp_xp.compiler.cuda_elements import Parameters, print_element
 from mlp_xp.compiler.kernel import UnprintableError, replaced
-from mlp_xp.compiler.print_cuda import OPTIONS, Parameters, print_element
+from mlp_xp.compiler.print_cuda import OPTIONS
 from mlp_xp.compiler.schedule import is_leaf, is_map
 from mlp_xp.optimizers import Optimizer, Updated, kinds, rule_of, update_array
 
