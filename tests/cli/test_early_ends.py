@@ -63,7 +63,7 @@ def test_ctrl_c_in_a_callback_is_silent_and_not_lost():
             del thing
     """
     done = run(found, *TINY, "--epochs", "100000")
-    shown = done.stdout.removesuffix("loading digits\n")
+    shown = re.sub(r"(?<=\n)loading digits\n?\Z", "", done.stdout)  # Ctrl-C may come within a line.
     assert (done.returncode, shown, done.stderr) == (130, "pressed\n", EARLY)
 
 
