@@ -20,7 +20,7 @@ from mlp_xp.estimators.fitted.summary import Summary, summary_of
 from mlp_xp.estimators.settings.config import LBFGS
 from mlp_xp.estimators.settings.parameters import RecipeMixin, validate
 from mlp_xp.estimators.targets import ClassTargets, RealTargets
-from mlp_xp.recipes.parameter_row import Parameter
+from mlp_xp.recipes.parameters import Parameter
 from mlp_xp.training.loop.history import packed, unpacked
 
 

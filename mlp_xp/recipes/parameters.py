@@ -5,6 +5,7 @@ which parameters may differ in a resumed fit and between processes.
 """
 
 import math
+from typing import Any, NamedTuple
 
 from mlp_xp.augmentation import Augmentation
 from mlp_xp.backends import BACKENDS, LOW_PRECISIONS
@@ -14,7 +15,6 @@ from mlp_xp.nn.layers import ACTIVATIONS
 from mlp_xp.nn.losses import CLASSIFICATION_LOSSES, OUTPUTS, REGRESSION_LOSSES
 from mlp_xp.optimizers import OPTIMIZERS, Optimizer
 from mlp_xp.optimizers.schedules import SCHEDULES
-from mlp_xp.recipes.parameter_row import Number, Option, Parameter
 
 # The input scalings that tables support. Each scales every numeric column separately, on the host.
 TABLE_SCALINGS = "standardize", "robust", "quantile"
@@ -29,6 +29,94 @@ GROUPS = NETWORK, LOSS, OPTIMIZATION, ONE_SOLVER, END, DATA, WHERE, OUTPUT = (
     "Where and how to compute",
     "Output",
 )
+
+
+class Number(NamedTuple):
+    """A number within limits, e.g. "float in [0, 1)" in a docstring."""
+
+    kind: type[int] | type[float] = float
+    above: float = -math.inf
+    at_least: float = -math.inf
+    below: float = math.inf
+    at_most: float = math.inf
+
+    def __str__(self) -> str:
+        """Return the limits as a type for numpydoc."""
+        end = f"{self.below})" if self.at_most == math.inf else f"{self.at_most}]"
+        limits = f"in [{self.at_least}, {end}"
+        if end == "inf)":
+            is_least = self.above == -math.inf
+            limits = f"of at least {self.at_least}" if is_least else f"above {self.above}"
+        return f"{self.kind.__name__} {limits}"
+
+
+class Option(NamedTuple):
+    """An option of ``mlp-xp train`` for a field or parameter, by default with the same name.
+
+    ``help`` is by default the parameter's `summary`, and {} in it stands for the names to choose
+    from. ``type`` is a `Number`, names, or a function that parses text; by default it follows from
+    the parameter's values. ``const`` is the value if the option is typed alone. ``shown`` describes
+    the default, which is otherwise the value in the recipe.
+    """
+
+    metavar: str | None = None
+    help: str = ""
+    name: str = ""
+    type: Any = None
+    const: Any = None
+    shown: str = ""
+
+    def flag(self, name: str) -> str:
+        """Return the option as it is typed, given the name of its field or parameter."""
+        return f"--{(self.name or name).replace('_', '-')}"
+
+
+class Parameter(NamedTuple):
+    """A parameter of the estimators.
+
+    ``values`` are scikit-learn's constraints, except that a tuple lists names, and that a string
+    "module:Class" stands for a class that is slow to import. ``type`` is the type in the docstring,
+    where {} stands for the names or the `Number`; if it is "", the docstring lists the values. If
+    ``free_on_resume`` is true, a resumed fit may change the parameter. If ``own_per_rank`` is true,
+    each process of a fit may have its own value.
+    """
+
+    default: Any
+    values: Any
+    group: str
+    type: str = ""
+    option: Option | None = None
+    free_on_resume: bool = False
+    own_per_rank: bool = False
+    text: str = ""
+
+    @property
+    def known(self) -> Any:
+        """The names to choose from, or the limits of a number, otherwise None."""
+        return next((value for value in self.values if isinstance(value, tuple)), None)
+
+    @property
+    def summary(self) -> str:
+        """The first sentence of the text, without capital letter and period."""
+        text = " ".join(self.text.split()).partition(". ")[0].rstrip(".")
+        return text[0].lower() + text[1:]
+
+    def described(self, name: str) -> str:
+        """Return the parameter's entry in a docstring."""
+        kind = self.type.format(_type_text(self.known)) or " or ".join(map(_type_text, self.values))
+        default = f'"{self.default}"' if isinstance(self.default, str) else self.default
+        text = self.text.strip().replace("\n        ", "\n    ")
+        return f"{name} : {kind}, default={default}\n    {text}\n"
+
+
+def _type_text(value: Any) -> str:
+    """Return a constraint as a type for numpydoc."""
+    if isinstance(value, Number) or not isinstance(value, tuple):
+        return "bool" if value == "boolean" else str(value)
+    names = ", ".join(f'"{name}"' for name in value)
+    return f"{{{names}}}" if len(value) > 1 else names
+
+
 # The formatter would separate each row's values from its text.
 # fmt: off
 _SHARED = {
@@ -116,7 +204,10 @@ _SHARED = {
         Whether to shuffle the samples in each epoch."""),
     "random_state": Parameter(
         None, ["random_state"], OPTIMIZATION, "int, RandomState instance or None",
-        option=Option("N", "of weights, order and validation images", "seed"), text="""
+        option=Option(
+            "N", "of weights, order and validation images", "seed",
+            Number(int, at_least=0, below=2**32), shown="0",
+        ), text="""
         An int gives the same initial weights, batches and dropout on every backend."""),
     "alpha": Parameter(0.0001, [Number(at_least=0)], OPTIMIZATION, option=Option("A"), text="""
         Strength of the L2 penalty on the weights; the penalty is divided by the batch size."""),
@@ -146,17 +237,21 @@ _SHARED = {
     "max_fun": Parameter(15000, [Number(int, at_least=1)], ONE_SOLVER, text="""
         For "lbfgs": maximum number of evaluations of the loss."""),
     "early_stopping": Parameter(
-        False, ["boolean"], END,
-        option=Option(
-            "N",
-            "end after N epochs without a better validation accuracy (10), and keep the best "
-            "network; without --validation a tenth of the images is held out",
-        ), text="""
+        False, ["boolean"], END, text="""
         Whether to stop if the score on held-out samples no longer improves, and keep the weights of
         the best epoch. The samples are `validation_fraction` of the training data, unless ``X_val``
         and ``y_val`` are passed to `fit`. The split is stratified by class, except for multilabel
         targets, or if one of more than two classes is too rare. "lbfgs" ignores early stopping, as
         in scikit-learn."""),
+    "n_iter_no_change": Parameter(
+        10, [Number(int, at_least=1), math.inf], END,
+        option=Option(
+            "N",
+            "end after N epochs without a better validation accuracy (10), and keep the best "
+            "network; without --validation a tenth of the images is held out",
+            "early_stopping", const=10, shown="no",
+        ), text="""
+        See `tol`; with inf, training does not stop before `max_iter`."""),
     "validation_fraction": Parameter(0.1, [Number(at_least=0, below=1)], END, text="""
         Fraction of the training data that `early_stopping` holds out."""),
     "scoring": Parameter(
@@ -177,8 +272,6 @@ _SHARED = {
         Training ends when the loss (with early stopping, the validation score) has not improved by
         this amount for `n_iter_no_change` epochs; with "lbfgs", when no entry of the gradient is
         larger than this."""),
-    "n_iter_no_change": Parameter(10, [Number(int, at_least=1), math.inf], END, text="""
-        See `tol`; with inf, training does not stop before `max_iter`."""),
     "max_time": Parameter(
         None, [Number(above=0), None], END,
         option=Option("SECONDS", "seconds that the whole command may take"), text="""
@@ -229,11 +322,17 @@ _SHARED = {
         Test-time augmentation: predictions are averaged over all combinations of views. A `Flip`
         has two views, a `Shift` five. Not used during a fit."""),
     "backend": Parameter(
-        None, [("auto", *BACKENDS), None], WHERE, option=Option(), free_on_resume=True, text="""
+        None, [("auto", *BACKENDS), None], WHERE,
+        option=Option(
+            "NAME",
+            "library to compute with: {}; auto uses a CUDA GPU if one works, else NumPy",
+            shown="auto",
+        ), free_on_resume=True, text="""
         Array library to compute with. None uses the library and device of the data; a name moves
         the data to that library. "auto" uses CUDA if it works, otherwise NumPy."""),
     "device": Parameter(
         None, "no_validation", WHERE, "str or None",
+        option=Option("NAME", "e.g. cpu, cuda:1 or mps", shown="the library's default"),
         free_on_resume=True, own_per_rank=True, text="""
         Device of the backend, e.g. ``"cpu"``, ``"cuda:1"``, ``"xpu"`` or ``"mps"``; None means the
         backend's default."""),
@@ -333,3 +432,11 @@ REGRESSOR = _SHARED | {
         `partial_fit` keep the mean and standard deviation of the first fit. Not available for
         outputs that are bounded or never negative, e.g. with ``loss="poisson"``."""),
 }
+
+SOLVERS_WITH_DECAY = [name for name, rule in OPTIMIZERS.items() if hasattr(rule, "weight_decay")]
+# The options of ``mlp-xp train`` that set parameters; the weight decay is set on the solver.
+OPTIONS = {
+    "solver": CLASSIFIER["solver"],
+    "weight_decay": Parameter(0.0, [Number(at_least=0)], OPTIMIZATION, option=Option(
+        "D", f"weight decay, only with {', '.join(SOLVERS_WITH_DECAY)}")),
+} | {name: row for name, row in CLASSIFIER.items() if row.option}

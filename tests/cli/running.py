@@ -8,7 +8,8 @@ import processes
 from PIL import Image
 
 from mlp_xp.cli.commands import parse
-from mlp_xp.cli.training.settings import Settings
+from mlp_xp.cli.settings import Settings
+from mlp_xp.cli.training import settings as training
 
 TINY = ["train", "--data", "digits", "--hidden", "16", "--learning-rate", "0.01"]
 DRAWN = {"curves.png", "confusion.png", "report.html"}  # These take time.
@@ -66,7 +67,7 @@ def history_of(folder):
 
 
 def complete(*words):
-    return Settings.typed(**vars(parse(["train", *map(str, words)]))).complete()
+    return training.complete(Settings.typed(**vars(parse(["train", *map(str, words)]))))
 
 
 def start(*argv, held_at=None):

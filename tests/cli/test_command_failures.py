@@ -20,9 +20,9 @@ from running import DRAWN, FILES, TINY, history_of, in_progress, start
 from mlp_xp import MLP
 from mlp_xp._utils.storage.durable import locked
 from mlp_xp.cli.run_folder import folder as new_run
+from mlp_xp.cli.training import fit as fitting
 from mlp_xp.cli.training import results
 from mlp_xp.cli.training import settings as settings_module
-from mlp_xp.cli.training.settings import Settings
 from mlp_xp.datasets import load_digits
 from mlp_xp.saving import load_model, write_model
 from mlp_xp.training.checkpoints.checkpoints import checkpoints
@@ -35,9 +35,9 @@ OPTIONS = [*WORDS.split(), "--schedule", "cosine"]
 @contextlib.contextmanager
 def watching(monkeypatch, **methods):
     """Give each training of the command a callback of some methods."""
-    real, watch = Settings.callbacks, SimpleNamespace(**methods)
+    real, watch = fitting.create_callbacks, SimpleNamespace(**methods)
     with monkeypatch.context() as patched:
-        patched.setattr(Settings, "callbacks", lambda *of: [*real(*of), watch])
+        patched.setattr(fitting, "create_callbacks", lambda *of: [*real(*of), watch])
         yield patched
 
 

@@ -12,8 +12,8 @@ from running import DRAWN, FILES, TINY, history_of
 from test_command_failures import OPTIONS, in_the_third_epoch, outcome, watching
 
 from mlp_xp._utils.storage.durable import rename_folder
+from mlp_xp.cli import settings
 from mlp_xp.cli.run_folder import folder as run_folder
-from mlp_xp.cli.training import prepare
 from mlp_xp.cli.training import settings as settings_module
 from mlp_xp.saving import load_model
 
@@ -48,7 +48,7 @@ def test_one_command_starts_resumes_and_keeps_a_run(mlp_xp, kill, monkeypatch):
     mlp_xp(*START[:-1], "whole", "--checkpoint", 3)
     assert outcome("run")[:-1] == outcome("whole")[:-1]
     before = contents("run")
-    monkeypatch.setattr(prepare, "load_data", Mock(side_effect=AssertionError))
+    monkeypatch.setattr(settings, "load_data", Mock(side_effect=AssertionError))
     for words in ([*START, "--resume"], [*START, "--resume", "run"], ["train", "--resume", "run"]):
         again = mlp_xp(*words)
         said = "run is complete after 4 epochs: nothing to train"
@@ -126,7 +126,7 @@ def test_an_empty_folder_can_be_the_folder_of_a_run(resume, mlp_xp):
 
 
 def test_an_existing_folder_is_an_error_before_the_data_are_loaded(fails, digits_run, monkeypatch):
-    monkeypatch.setattr(prepare, "load_data", Mock(side_effect=AssertionError))
+    monkeypatch.setattr(settings, "load_data", Mock(side_effect=AssertionError))
     line = fails(*START)
     assert "run already exists, and runs are never overwritten: add --resume to resume it" in line
     assert "or type --out run-2" in line

@@ -57,8 +57,8 @@ def test_predict_prints_the_likeliest_classes(mlp_xp, finished):
     assert large.out.split()[4:6] == ["large.png", done.out.split()[5]]
 
 
-COLOR = DataInfo("cifar10", None, ("a", "b"), (3, 2, 4), 255)
-GRAY = DataInfo("fashion-mnist", None, ("a", "b"), (1, 2, 4), 255)
+COLOR = DataInfo("cifar10", class_names=("a", "b"), image_shape=(3, 2, 4))
+GRAY = DataInfo("fashion-mnist", class_names=("a", "b"), image_shape=(1, 2, 4))
 PIXELS = np.random.default_rng(0).integers(0, 256, (2, 4, 3), dtype=np.uint8)
 
 

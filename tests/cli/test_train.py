@@ -13,8 +13,9 @@ from running import DRAWN, FILES, RECIPE, TINY, complete, history_of
 from mlp_xp import MLP
 from mlp_xp._utils.storage.durable import locked
 from mlp_xp.cli.run_folder import folder as new_run
+from mlp_xp.cli.settings import Settings
 from mlp_xp.cli.training import results, settings
-from mlp_xp.cli.training.settings import Settings
+from mlp_xp.cli.training.settings import create_estimator
 from mlp_xp.datasets import LOADERS, load_digits, split_dataset
 from mlp_xp.optimizers import OPTIMIZERS, AdamW, Lion, Muon
 from mlp_xp.saving import load_model
@@ -191,8 +192,10 @@ def test_every_solver_trains_and_weight_decay_goes_to_those_that_take_it(solver,
 
 def test_without_options_the_default_recipe_is_used():
     typed = complete()
-    assert typed == Settings("cifar10", "default", {"random_state": 0, "distributed": None})
-    params = typed.estimator().get_params()
+    assert typed == Settings(
+        "cifar10", recipe="default", params={"random_state": 0, "distributed": None}
+    )
+    params = create_estimator(typed).get_params()
     expected = {"hidden_layer_sizes": (512, 512), "solver": AdamW(weight_decay=1.0)}
     expected |= {"max_iter": 12, "n_iter_no_change": float("inf"), "backend": "auto"}
     assert {name: params[name] for name in expected} == expected
@@ -219,7 +222,7 @@ def test_no_hidden_layer_or_schedule_is_an_obstacle(schedule, train_digits):
 
 def test_options_override_the_recipe(recipe):
     options = "--recipe", recipe, "--epochs", 7, "--hidden", 4, 4, "--no-residual", "--seed", 5
-    model = complete(*options).estimator()
+    model = create_estimator(complete(*options))
     assert (model.max_iter, model.hidden_layer_sizes, model.random_state) == (7, (4, 4), 5)
     assert (model.residual, model.learning_rate, model.batch_size) == (False, "linear", 128)
     for options, solver in (
@@ -230,10 +233,10 @@ def test_options_override_the_recipe(recipe):
         (["--solver", "sgd"], "sgd"),
         (["--solver", "lbfgs"], "lbfgs"),
     ):
-        assert complete("--recipe", recipe, *options).estimator().solver == solver
-    assert complete("--recipe", recipe).estimator().random_state == 0
+        assert create_estimator(complete("--recipe", recipe, *options)).solver == solver
+    assert create_estimator(complete("--recipe", recipe)).random_state == 0
     recipe.write_text(RECIPE + "random_state = 9\n")
-    assert complete("--recipe", recipe).estimator().random_state == 9
+    assert create_estimator(complete("--recipe", recipe)).random_state == 9
 
 
 @pytest.mark.parametrize(

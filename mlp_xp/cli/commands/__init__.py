@@ -13,16 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mlp_xp import __version__
-from mlp_xp.cli.commands.parser import (
-    Parser,
-    add_backend,
-    add_csv_format,
-    add_option,
-    add_output,
-    add_seed,
-    column_names,
-    number,
-)
+from mlp_xp.cli.commands.parser import Parser, add_option, add_output, column_names, number
 
 __all__ = ["COLUMNS", "COMMANDS", "parse"]
 
@@ -86,12 +77,16 @@ def _overview() -> str:
     return "\n\n".join(map("\n".join, lines))
 
 
-def _add_train(parser: Parser) -> None:
-    from mlp_xp.cli.commands.train_options import (
-        add_train,  # This import loads the libraries that define the options' choices.
-    )
+def _shared() -> Any:
+    """Return the module of the options that several commands have."""
+    # Import late, since this loads the libraries that define the options' choices.
+    from mlp_xp.cli.commands import train_options
 
-    add_train(parser)
+    return train_options
+
+
+def _add_train(parser: Parser) -> None:
+    _shared().add_train(parser)
 
 
 def _add_evaluate(parser: Parser) -> None:
@@ -100,8 +95,8 @@ def _add_evaluate(parser: Parser) -> None:
     text += "set's test samples)"
     add_option(parser, "files DATA", text, type=Path, nargs="*", default=[])
     add_option(parser, "--data-path PATH", "the same as DATA", type=Path)
-    add_csv_format(parser, ", or as in the training")
-    add_backend(parser)
+    _shared().add_csv_format(parser)
+    _shared().add_backend(parser)
     add_output(parser)
 
 
@@ -115,8 +110,8 @@ def _add_predict(parser: Parser) -> None:
     add_option(parser, "--out FILE", text, type=Path)
     text = "table columns to copy to the predictions, separated by commas"
     add_option(parser, "--id COLUMNS", text, type=column_names, default=())
-    add_csv_format(parser, ", or as in the training")
-    add_backend(parser)
+    _shared().add_csv_format(parser)
+    _shared().add_backend(parser)
     add_output(parser)
 
 
@@ -153,8 +148,9 @@ def _add_lab(parser: Parser) -> None:
     rate = number(float, above=0)
     add("--learning-rate R", "step size (%(default)s)", type=rate, default=0.1)
     add("--epochs N", "number of epochs (%(default)s)", type=count, default=100)
-    add_seed(parser, "seed of the split and the initial weights", default=0)
-    add_backend(parser)
+    seed = number(int, at_least=0, below=2**32)
+    add("--seed N", "seed of the split and the initial weights (0)", type=seed, default=0)
+    _shared().add_backend(parser)
     out = Path("results/mlp.png")
     add("--out FILE", "PNG file to write (%(default)s)", type=Path, default=out)
 

@@ -31,7 +31,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     paths = [*args.files, *([] if args.data_path is None else [args.data_path])]
     if args.files and args.data_path:
         raise ValueError(f"type {args.files[0]} or --data-path {args.data_path}, not both")
-    if info.name == FILES:
+    if info.data == FILES:
         output.samples = "samples"
     data = _load(paths, info, args, output)
     task = task_of(info.class_names)
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     for line in lines:
         output.print(line)
     scores = task.scores(test.y, test.predicted)
-    if info.name == FILES:
+    if info.data == FILES:
         scores |= baseline_of(task, data)
     text = f"{task.summary(scores)} of {count_text(len(test.y), output.samples)}"
     counted = "rows" if info.image_shape is None else "images"
@@ -53,9 +53,9 @@ def _load(
     paths: Sequence[Path], info: DataInfo, args: argparse.Namespace, output: Output
 ) -> Dataset:
     """Load the test samples; raise ValueError for data of another form than the training data."""
-    known = [] if info.path is None else [Path(info.path)]
+    known = [] if info.data_path is None else [Path(info.data_path)]
     is_new = [path.resolve() for path in paths] != [path.resolve() for path in known]
-    if info.name == FILES and info.image_shape is None and paths and is_new:
+    if info.data == FILES and info.image_shape is None and paths and is_new:
         files = find_files(paths, info)
         info = with_format(info, args, files)
         with output.doing(f"loading {files[0]}", is_logged=True):
@@ -65,9 +65,12 @@ def _load(
         return data
     if len(paths) > 1:
         raise ValueError(f"type only {paths[0]}: several files are for networks of tables")
-    path = str(paths[0]) if paths else info.path
-    data = replace(with_format(info, args, paths or known), path=path).load(output)
-    if info.name != FILES:
+    path = str(paths[0]) if paths else info.data_path
+    read = replace(with_format(info, args, paths or known), data_path=path)
+    if Path(str(path)).suffix.lower() != ".csv":
+        read = replace(read, separator=None, decimal=None, encoding=None)
+    data = read.load(output)
+    if info.data != FILES:
         return data
     form = info.class_names, info.image_shape, info.feature_names
     if (data.class_names, data.image_shape, data.feature_names) != form:
@@ -86,7 +89,7 @@ def _untrained(path: Path, data: Dataset, known: DataInfo) -> Dataset:
     is_split = (path / "train").is_dir() and (path / "test").is_dir()
     if is_split or known.digest in (None, digest_of(data)):
         return data
-    if path.resolve() == Path(str(known.path)).resolve():
+    if path.resolve() == Path(str(known.data_path)).resolve():
         raise ValueError(
             f"{path} has changed since the training, so samples to test on may have been trained "
             "on: restore it, or type other samples after RUN"

@@ -14,9 +14,6 @@ from typing import Any, NoReturn, TypeAlias
 
 from mlp_xp.cli.terminal.lines import fitted
 
-_MAX_SEED = 2**32 - 1  # the largest seed that scikit-learn accepts
-
-
 Options: TypeAlias = "argparse.ArgumentParser | argparse._ArgumentGroup"
 
 
@@ -96,31 +93,6 @@ def add_option(options: Options, usage: str, help: str, **settings: Any) -> None
     options.add_argument(name, help=help, **settings)
 
 
-def add_backend(options: Options, default: str = "auto") -> None:
-    """Add ``--backend`` and ``--device``."""
-    from mlp_xp.backends import BACKENDS
-
-    names = ["auto", *BACKENDS]
-    text = f"library to compute with: {', '.join(names)}; auto uses a CUDA GPU if one works, "
-    text += "else NumPy (auto)"
-    add_option(options, "--backend NAME", text, choices=names, default=default)
-    add_option(options, "--device NAME", "e.g. cpu, cuda:1 or mps (the library's default)")
-
-
-def add_csv_format(options: Options, note: str = "") -> None:
-    """Add the options for the format of CSV files; ``note`` ends the help of each."""
-    add = partial(add_option, options)
-    text = r"character between the columns of a .csv file, e.g. ';' or '\t' (recognized"
-    add("--separator CHAR", f"{text}{note})", type=_separator)
-    add("--decimal CHAR", f"decimal point in a .csv file: '.' or ',' (.{note})")
-    text = "encoding of a .csv file, e.g. cp1252 or utf-16 (recognized"
-    add("--encoding NAME", f"{text}{note})")
-
-
-def _separator(text: str) -> str:
-    return {"\\t": "\t", "tab": "\t"}.get(text, text)
-
-
 def add_output(options: Options) -> None:
     """Add ``--quiet`` and ``--json``."""
     add = partial(add_option, options, action="store_true")
@@ -132,12 +104,6 @@ def column_names(text: str) -> tuple[str, ...]:
     """Return the column names in a comma-separated text."""
     names = next(csv.reader([text], skipinitialspace=True), [])
     return tuple(name.strip() for name in names if name.strip())
-
-
-def add_seed(options: Options, what: str, **settings: Any) -> None:
-    """Add ``--seed``."""
-    seed = number(int, at_least=0, below=_MAX_SEED + 1)
-    add_option(options, "--seed N", f"{what} (0)", type=seed, **settings)
 
 
 def number(

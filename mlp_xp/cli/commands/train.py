@@ -14,6 +14,7 @@ from mlp_xp._utils.optional import as_typed, check_installed
 from mlp_xp._utils.signals import interrupts
 from mlp_xp.cli.run_folder.config import REPORT
 from mlp_xp.cli.run_folder.folder import BeginRun, check_is_new, new_run, resumed_run
+from mlp_xp.cli.settings import Settings
 from mlp_xp.cli.terminal.lines import print_note
 from mlp_xp.cli.terminal.output import Output
 from mlp_xp.cli.terminal.process import message_for_user
@@ -28,7 +29,6 @@ from mlp_xp.cli.training.resume import (
     remove_checkpoints,
     resume_point,
 )
-from mlp_xp.cli.training.settings import Settings
 from mlp_xp.cli.training.tasks import result_text
 from mlp_xp.distributed import join_ranks
 from mlp_xp.training.processes import SingleProcess

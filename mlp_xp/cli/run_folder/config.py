@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,64 +14,51 @@ import numpy as np
 
 from mlp_xp._utils.dataclass import dataclass
 from mlp_xp._utils.storage.durable import replacing
-from mlp_xp.cli.loading import load_data
-from mlp_xp.cli.terminal.output import Output
+from mlp_xp.cli.settings import DataSettings, Settings
 from mlp_xp.datasets import LOADERS, Dataset
-from mlp_xp.datasets._dataset import Column
 from mlp_xp.datasets._own_data.columns import decode_columns
-from mlp_xp.datasets._own_data.csv_format import CsvFormat
 from mlp_xp.recipes import FILES
 from mlp_xp.saving import read_json
 from mlp_xp.saving._files import expect
 
 CONFIG, CHECKPOINTS, REPORT = "config.json", "checkpoints", "report.html"
+# The names in the file of the fields that locate the data.
+_NAMES = {"name": "data", "path": "data_path"}
 CURE = "expected a folder that `mlp-xp train` wrote, such as runs/<date>-<time>-cifar10"
 
 
 @dataclass(frozen=True)
-class DataInfo:
+class DataInfo(DataSettings):
     """A description of a run's data set that allows using the model without the data.
 
     ``class_names`` is empty for regression. ``columns`` is empty if the data are not a table.
-    ``digest`` is the digest of the user's own data; see `digest_of`. The last three fields are the
-    format of CSV files; see `CsvFormat`.
+    ``digest`` is the digest of the user's own data; see `digest_of`.
     """
 
-    name: str
-    path: str | None
-    class_names: tuple[str, ...]
-    image_shape: tuple[int, int, int] | None
-    max_value: int
-    target: str | None = None
-    image_size: tuple[int, int] | None = None
+    class_names: tuple[str, ...] = ()
+    image_shape: tuple[int, int, int] | None = None
+    max_value: int = 255
     feature_names: tuple[str, ...] = ()
-    columns: tuple[Column, ...] = ()
     digest: str | None = None
-    separator: str | None = None
-    decimal: str | None = None
-    encoding: str | None = None
 
-    @property
-    def task(self) -> str:
-        """Whether classes or numbers are predicted."""
-        return "classification" if self.class_names else "regression"
+    def to_json(self) -> dict[str, Any]:
+        """Return the description as JSON values."""
+        values = asdict(self)
+        del values["task"], values["drop"]  # They follow from the class names and the columns.
+        return {name: values.pop(field) for name, field in _NAMES.items()} | values
 
-    @property
-    def form(self) -> CsvFormat:
-        """The format of CSV files."""
-        return CsvFormat(self.separator, self.decimal, self.encoding)
 
-    def load(self, output: Output) -> Dataset:
-        """Load the data set."""
-        options = {
-            "target": self.target,
-            "image_size": self.image_size,
-            "task": self.task,
-            "columns": self.columns or None,
-        }
-        if Path(self.path or "").suffix.lower() == ".csv":
-            options |= vars(self.form)
-        return load_data(self.name, self.path, options, output)
+def describe_data(settings: Settings, data: Dataset) -> DataInfo:
+    """Return the description of a run's data set."""
+    known = {field.name: getattr(settings, field.name) for field in fields(DataSettings)}
+    known["drop"] = ()
+    if settings.data_path is not None:
+        known["data_path"] = str(Path(settings.data_path).resolve())
+    if data.columns is not None:
+        known |= {"target": data.columns.target, "columns": data.columns.used}
+    found = {name: getattr(data, name) for name in ("class_names", "image_shape", "max_value")}
+    digest = digest_of(data) if settings.data == FILES else None
+    return DataInfo(**known | found, feature_names=data.feature_names, digest=digest)
 
 
 def digest_of(data: Dataset) -> str:
@@ -94,15 +82,17 @@ def write_config(folder: Path, config: dict[str, Any]) -> None:
 
 def data_info(config: dict[str, Any], model: Any) -> DataInfo:
     """Return the data description in a configuration, after checking it against the model."""
-    data = config["data"]
+    data = {**config["data"]}
+    given = {field: data.pop(name) for name, field in _NAMES.items()}
     lists = ("class_names", "image_shape", "image_size", "feature_names")
-    given = {name: None if data[name] is None else tuple(data[name]) for name in lists}
+    given |= {name: None if data[name] is None else tuple(data[name]) for name in lists}
+    given["task"] = "classification" if given["class_names"] else "regression"
     info = DataInfo(**data | given | {"columns": decode_columns(data["columns"])})
     _ = info.form  # Raise an error for invalid values.
     size, shape, features = info.image_size, info.image_shape, info.feature_names
     classes = getattr(model, "classes_", np.empty(0, dtype=int))
-    is_known = info.name in LOADERS or (info.name == FILES and info.path is not None)
-    expect(is_known, f"name must be one of {', '.join(LOADERS)}, {FILES}, got {info.name!r}")
+    is_known = info.data in LOADERS or (info.data == FILES and info.data_path is not None)
+    expect(is_known, f"name must be one of {', '.join(LOADERS)}, {FILES}, got {info.data!r}")
     is_text = isinstance(info.target, str | None)
     expect(is_text, f"target must be text or null, got {info.target!r}")
     is_size = size is None or (len(size) == 2 and _are_counts(size))
@@ -112,8 +102,8 @@ def data_info(config: dict[str, Any], model: Any) -> DataInfo:
     expect(fits, f"feature_names has {len(features)} names for {n_inputs} inputs")
     fits = not info.columns or tuple(column.name for column in info.columns) == features
     expect(fits, "columns and feature_names must have the same names")
-    is_text = isinstance(info.path, str | None)
-    expect(is_text, f"path must be text or null, got {info.path!r}")
+    is_text = isinstance(info.data_path, str | None)
+    expect(is_text, f"path must be text or null, got {info.data_path!r}")
     is_byte = _are_counts([info.max_value]) and info.max_value <= 255
     expect(is_byte, f"max_value must be an integer from 1 to 255, got {info.max_value!r}")
     names = info.class_names

@@ -19,6 +19,7 @@ from mlp_xp.cli.training.deadline import Deadline
 from mlp_xp.cli.training.prepare import Prepared
 from mlp_xp.cli.training.progress import Progress
 from mlp_xp.cli.training.resume import Resume
+from mlp_xp.cli.training.settings import create_callbacks
 from mlp_xp.datasets import Dataset, split_dataset
 from mlp_xp.datasets._own_data.columns import choose_columns, drop_option
 from mlp_xp.estimators.fitting.baseline import USELESS
@@ -91,7 +92,7 @@ def fit(
     progress = Progress(output, task, model, len(data.x_train), end, settings.n_before)
     deadline = Deadline(end, data.x_train, len(data.x_test), resume.seconds, progress.stage)
     with closing(progress):
-        own = settings.callbacks(begin.folder, model)
+        own = create_callbacks(settings, begin.folder, model)
         callbacks = [begin, deadline, progress, *own]
         diverged, is_useless = fit_model(prepared, callbacks, resume)
         fitted = ending_of(model, is_interrupted=pressed())

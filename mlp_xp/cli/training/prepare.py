@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mlp_xp.backends import Backend
-from mlp_xp.cli.loading import describe, load_data, load_recipe_backend
+from mlp_xp.cli.loading import describe, load_recipe_backend
+from mlp_xp.cli.settings import Settings
 from mlp_xp.cli.terminal.output import Output
 from mlp_xp.cli.terminal.text import count_text
-from mlp_xp.cli.training.settings import OWN_OPTIONS, Settings
+from mlp_xp.cli.training.settings import adapt_to_data, check_held_out, create_estimator
 from mlp_xp.cli.training.tasks import Task, task_of
 from mlp_xp.datasets import Dataset
 from mlp_xp.datasets._dataset import Column, Columns
@@ -31,18 +32,17 @@ class Prepared(NamedTuple):
 
 def prepare(settings: Settings, output: Output) -> Prepared:
     """Check the device, load the data, and create the network."""
-    model = settings.estimator()
-    settings.check_held_out(model)
+    model = create_estimator(settings)
+    check_held_out(settings, model)
     if settings.data == FILES:
         output.samples = "samples"
     with output.doing("choosing a device"):
         backend = load_recipe_backend(settings.recipe, model)
     backend.with_precision(model.precision)  # Check this before the run folder is created.
-    options = {name: getattr(settings, name) for name in OWN_OPTIONS}
-    options["columns"] = settings.columns or None
-    data = load_data(settings.data, settings.data_path, options, output, is_logged=True)
-    settings = settings.fitting(data)
-    return Prepared(settings, data, settings.estimator(), task_of(data.class_names), backend)
+    data = settings.load(output, is_logged=True)
+    settings = adapt_to_data(settings, data)
+    task = task_of(data.class_names)
+    return Prepared(settings, data, create_estimator(settings), task, backend)
 
 
 def print_prepared(prepared: Prepared, output: Output) -> None:

@@ -15,16 +15,16 @@ from mlp_xp._utils.optional import as_typed, optional
 from mlp_xp._utils.signals import postponed
 from mlp_xp.backends import LOW_PRECISIONS
 from mlp_xp.cli.report import Evaluation, write_report
-from mlp_xp.cli.run_folder.config import REPORT, DataInfo, digest_of, write_config
+from mlp_xp.cli.run_folder.config import REPORT, describe_data, write_config
 from mlp_xp.cli.run_folder.folder import RunFolder
 from mlp_xp.cli.run_folder.run_summary import CURVES, best_epoch, history_rows, write_history
 from mlp_xp.cli.run_folder.saved_run import named
+from mlp_xp.cli.settings import option_name
 from mlp_xp.cli.terminal.lines import print_line, print_note
 from mlp_xp.cli.terminal.output import Output
 from mlp_xp.cli.terminal.text import count_text
 from mlp_xp.cli.training.fit import Fitted
 from mlp_xp.cli.training.prepare import Prepared
-from mlp_xp.cli.training.settings import option_name
 from mlp_xp.cli.training.tasks import Task, baseline_of, score_of
 from mlp_xp.estimators.fitted.state import fitted_state
 from mlp_xp.estimators.fitting.baseline import cause_of_settings
@@ -39,13 +39,6 @@ def describe_run(prepared: Prepared, arguments: Sequence[str]) -> dict[str, Any]
     ``arguments`` are the words of the command after ``mlp-xp``.
     """
     settings, data, model, _, backend = prepared
-    path = None if settings.data_path is None else str(Path(settings.data_path).resolve())
-    target, columns, _ = data.columns or (settings.target, (), ())
-    image = data.image_shape, data.max_value, target, settings.image_size
-    digest = digest_of(data) if settings.data == FILES else None
-    names = data.feature_names, columns, digest
-    form = settings.separator, settings.decimal, settings.encoding
-    info = DataInfo(settings.data, path, data.class_names, *image, *names, *form)
     libraries = ("numpy", "scikit-learn", "array-api-compat")
     params = model.get_params(deep=False)
     del params["callbacks"]
@@ -54,7 +47,7 @@ def describe_run(prepared: Prepared, arguments: Sequence[str]) -> dict[str, Any]
         "command": as_typed("mlp-xp", *arguments),
         "arguments": list(map(str, arguments)),
         "settings": {**asdict(replace(settings, columns=())), "params": encoded},
-        "data": asdict(info),
+        "data": describe_data(settings, data).to_json(),
         "backend": {"name": backend.name, **backend.describe()},
         "versions": {"python": platform.python_version(), "mlp-xp": __version__}
         | {name: version(name) for name in libraries},

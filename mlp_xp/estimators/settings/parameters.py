@@ -20,7 +20,7 @@ from sklearn.utils._param_validation import (
 
 from mlp_xp.estimators.checks.keywords import checking_keywords, set_params
 from mlp_xp.estimators.settings.config import check_params, resolve_layers
-from mlp_xp.recipes.parameter_row import Number, Parameter
+from mlp_xp.recipes.parameters import Number, Parameter
 
 _Class = TypeVar("_Class", bound=type)
 
