@@ -12,16 +12,10 @@ import numpy as np
 from mlp_xp import __version__
 from mlp_xp._utils.optional import optional
 from mlp_xp._utils.storage.durable import replacing
-from mlp_xp._utils.tree import map_leaves
-from mlp_xp.augmentation import make_pixel_map, map_pixels, view_draws
-from mlp_xp.backends import get_backend
-from mlp_xp.estimators.fitted.calibration import calibrated_quantiles
 from mlp_xp.estimators.fitted.state import FittedState
-from mlp_xp.estimators.settings.config import resolve_augmentation
 from mlp_xp.estimators.targets import MultilabelTargets, Targets
 from mlp_xp.export._members import members_of, state_of
-from mlp_xp.nn.losses import of_mixture
-from mlp_xp.training.inference.inference import make_predict
+from mlp_xp.export._outputs import Library, mean_probabilities, named_values, predictions
 
 
 def to_onnx(
@@ -130,15 +124,18 @@ def trace(model: Any, precision: str | None, *, in_pipeline: bool = False) -> An
     else:
         x = ndonnx.argument(shape=("N", first.n_features), dtype=getattr(ndonnx, precision))
         inputs = {"X": x}
-    predictions = []
+    library = _library(precision)
+    found = []
     for member, state in zip(members, states, strict=True):
-        views = resolve_augmentation("tta", member.tta, state.n_features)
         x = x if state.columns is None else encode(state.columns)
-        predictions.append(_predictions(state, views, x, precision))
+        found.append(predictions(member, state, x, library))
     if first.targets.classes is None:
-        outputs = _named_values(states, predictions, in_pipeline=in_pipeline)
+        values = named_values(states, found, library)
+        outputs = {name: first.targets.decode(array) for name, array in values.items()}
+        if in_pipeline:
+            outputs = {"prediction": values["prediction"]}
     else:
-        outputs = _named_classes(model.classes_, first.targets, predictions)
+        outputs = _named_classes(model.classes_, first.targets, found, library)
         if in_pipeline and isinstance(model.classes_, list):
             raise ValueError(
                 f"y has {len(model.classes_)} classification targets, but a converted pipeline "
@@ -157,110 +154,38 @@ def trace(model: Any, precision: str | None, *, in_pipeline: bool = False) -> An
     return graph
 
 
-def _mean(arrays: list[Any]) -> Any:
-    from mlp_xp.export._operators import mean
-
-    return arrays[0] if len(arrays) == 1 else mean(arrays)
-
-
-def _predictions(state: FittedState, views: tuple[Any, ...], x: Any, precision: str) -> Any:
-    """Return the probabilities, as a list if there are several targets, or the predicted values."""
+def _library(precision: str) -> Library:
+    """Return ONNX as an array library."""
     import ndonnx
 
-    from mlp_xp.export._operators import KERNELS, OnnxNamespace, activate_outputs
-
-    xp: Any = OnnxNamespace()
+    from mlp_xp.export._operators import KERNELS, OnnxNamespace, activate_outputs, mean
 
     def put(array: np.ndarray) -> Any:
-        return ndonnx.asarray(np.asarray(array, dtype=precision))
+        is_float = np.asarray(array).dtype.kind == "f"
+        return ndonnx.asarray(np.asarray(array, dtype=precision if is_float else None))
 
-    predict = make_predict(state.network, None, KERNELS, xp=xp)
-    weights = map_leaves(put, (state.params, state.batch_stats))
-    scaling = None if state.scaling is None else map_leaves(put, state.scaling)
-    found = []
-    for source, mask in _sources(views, state.n_features):
-        seen = x if source is None else xp.take(x, ndonnx.asarray(source), axis=1)
-        seen = seen if mask is None else seen * put(mask)
-        logits = predict(*weights, seen, scaling)
-        found.append(activate_outputs(state.activating_loss, logits, xp=xp))
-    outputs, targets = _mean(found), state.targets
-    outputs = targets.restore(state.activating_loss, outputs, put, xp=xp)
-    return outputs if targets.classes is None else targets.probabilities(outputs, xp=xp)
+    xp: Any = OnnxNamespace()
+    return Library(xp, put, KERNELS, activate_outputs, mean)
 
 
-def _sources(
-    views: tuple[Any, ...], n_features: int
-) -> list[tuple[np.ndarray | None, np.ndarray | None]]:
-    """Return the source of each pixel in each view, and a mask (0 for pixels without a source)."""
-    if not views:
-        return [(None, None)]
-    xp = get_backend("numpy").xp
-    found: list[tuple[np.ndarray | None, np.ndarray | None]] = []
-    for draws in view_draws(views):
-        arrays = map_leaves(lambda number: np.asarray([number]), draws)
-        pixel_map = make_pixel_map(views, arrays, xp=xp)
-        assert pixel_map is not None
-        places: Any = np.arange(n_features)[None, :]
-        source: Any = map_pixels(places, pixel_map._replace(mask=None), xp=xp)
-        mask: Any = map_pixels(np.ones_like(places), pixel_map, xp=xp)
-        found.append((source[0], None if mask.all() else mask[0]))
-    return found
-
-
-def _named_values(
-    states: list[FittedState], outputs: list[Any], *, in_pipeline: bool
+def _named_classes(
+    classes: Any, targets: Targets, given: list[Any], library: Library
 ) -> dict[str, Any]:
-    """Return the outputs of a regressor by name."""
-    from mlp_xp.export._operators import OnnxNamespace
-
-    xp: Any = OnnxNamespace()
-    losses, targets = [state.activating_loss for state in states], states[0].targets
-    pairs = list(zip(losses, outputs, strict=True))
-    points: list[Any] = [loss.point(output, xp=xp) for loss, output in pairs]
-    named = {"prediction": _mean(points)}
-    if in_pipeline:
-        return named
-    if all(loss.has_std for loss in losses):
-        stds: list[Any] = [loss.std(output, xp=xp) for loss, output in pairs]
-        mean, std = of_mixture(points, stds, xp=xp) if len(pairs) > 1 else (points[0], stds[0])
-        named = {"prediction": mean, "std": std}
-    levels = losses[0].levels
-    if len(levels) > 1 and all(loss.levels == levels for loss in losses):
-        pairs_of_states = zip(states, outputs, strict=True)
-        named["quantiles"] = _mean([_quantiles(*pair, xp) for pair in pairs_of_states])
-    return {name: targets.decode(array) for name, array in named.items()}
-
-
-def _quantiles(state: FittedState, outputs: Any, xp: Any) -> Any:
-    """Return all quantiles of a loss, calibrated if the model is calibrated."""
-    loss = state.activating_loss
-
-    def put(array: np.ndarray) -> Any:
-        return xp.astype(xp.asarray(array), outputs.dtype)
-
-    return calibrated_quantiles(loss, outputs, loss.levels, state.calibration, put, xp=xp)
-
-
-def _named_classes(classes: Any, targets: Targets, given: list[Any]) -> dict[str, Any]:
     """Return the outputs of a classifier by name."""
     import ndonnx
 
-    from mlp_xp.export._operators import OnnxNamespace
-
-    xp: Any = OnnxNamespace()
-    if isinstance(classes, list):
-        named: dict[str, Any] = {}
-        for i, (labels, *of_target) in enumerate(zip(classes, *given, strict=True)):
-            found = _named_classes(labels, targets, of_target)
-            named |= {f"{name}_{i}": array for name, array in found.items()}
-        return named
-    predictions = _mean(given)
-    if isinstance(targets, MultilabelTargets):
-        label = ndonnx.astype(predictions > 0.5, ndonnx.int64)
-    else:
-        positions = xp.argmax(predictions, axis=1)
-        label = xp.take(ndonnx.asarray(_labels(classes)), positions)
-    return {"label": label, "probabilities": predictions}
+    several = isinstance(classes, list)
+    named: dict[str, Any] = {}
+    found = mean_probabilities(given, library)
+    for i, (labels, array) in enumerate(zip(classes if several else [classes], found, strict=True)):
+        if isinstance(targets, MultilabelTargets):
+            label = ndonnx.astype(array > 0.5, ndonnx.int64)
+        else:
+            positions = library.xp.argmax(array, axis=1)
+            label = library.xp.take(ndonnx.asarray(_labels(labels)), positions)
+        end = f"_{i}" if several else ""
+        named |= {f"label{end}": label, f"probabilities{end}": array}
+    return named
 
 
 def _labels(classes: np.ndarray) -> np.ndarray:
