@@ -143,7 +143,8 @@ def c_literals(array: np.ndarray, dtype: str) -> list[str]:
     if not is_float(dtype) or not np.all(np.isfinite(array)):
         return [c_literal(number, dtype) for number in array.reshape(-1).tolist()]
     suffix = "f" if dtype == "float32" else ""
-    return [f"{number}{suffix}" for number in array.reshape(-1).astype(dtype)]
+    # The text of NumPy's numbers is as short as their precision allows.
+    return [str(number) + suffix for number in array.reshape(-1).astype(dtype)]
 
 
 def _integer_literal(value: int, dtype: str) -> str:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
-
 from mlp_xp.compiler.c_expressions import C_TYPES
 
 
@@ -30,21 +28,55 @@ class Names(NamedTuple):
         """The macro that begins the declaration of each function."""
         return f"{self.caps}_FUNCTION"
 
+    @property
+    def placeholders(self) -> dict[str, str]:
+        """The values of the placeholders that all files of ``c_parts`` have."""
+        return {"name": self.name, "NAME": self.caps, "T": self.type, "F": self.function}
+
+
+class Output(NamedTuple):
+    """An output: its name, how many numbers it has, and the labels of their classes, if any.
+
+    A row belongs to one of the classes if ``is_exclusive`` is true.
+    """
+
+    name: str
+    size: int
+    labels: list[str] | None
+    is_exclusive: bool
+
+    @property
+    def ending(self) -> str:
+        """The end of the names of functions, such as ``_0`` for the first of several targets."""
+        return self.name.removeprefix("probabilities")
+
 
 class Inputs(NamedTuple):
-    """The inputs of a header, as C text: a parameter, and how to encode it as ``x``.
+    """The inputs of a header, as C text.
 
-    ``row_type`` and ``row_suffix`` declare an array of rows, such as `rows`, which has the
-    initializer and the encoding of each row.
+    Attributes
+    ----------
+    parameter : str
+        The parameter of the functions that predict.
+    argument : str
+        The argument for it, where the row is a variable called ``row``.
+    row_type, row_suffix : str
+        They declare such a variable: ``{row_type} row{row_suffix}``.
+    about : list of str
+        Lines that say what a row is.
+    declarations : str
+        The struct of a row, and the functions that encode it.
+    encode : str
+        The statement that encodes the parameter as ``x``; "" if the parameter is ``x``.
+    includes : tuple of str
+        The headers that the declarations need.
     """
 
     parameter: str
-    declarations: str
-    encode: str
-    about: list[str]
-    example: list[str]
     argument: str
     row_type: str
-    rows: list[tuple[str, np.ndarray]]
-    includes: tuple[str, ...]
-    row_suffix: str = ""
+    row_suffix: str
+    about: list[str]
+    declarations: str = ""
+    encode: str = ""
+    includes: tuple[str, ...] = ()

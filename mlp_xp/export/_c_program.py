@@ -50,10 +50,7 @@ def program_text(
     has_dates = any(isinstance(column, DateColumn) for column in used)
     declared += ["double parts[4];"] if has_dates else []
     values = {
-        "name": names.name,
-        "NAME": names.caps,
-        "T": names.type,
-        "F": names.function,
+        **names.placeholders,
         "n_fields": n_fields,
         "longest": longest,
         "columns": textwrap.indent(labels, "    "),

@@ -83,11 +83,7 @@ def missing_text(names: Names) -> str:
         "n_words": len(words),
         "n_chars": max(map(len, words)) + 1,
     }
-    return c_part("is_missing", _placeholders(names) | values)
-
-
-def _placeholders(names: Names) -> dict[str, Any]:
-    return {"name": names.name, "T": names.type, "F": names.function}
+    return c_part("is_missing", names.placeholders | values)
 
 
 def has_text(columns: TableColumns | None) -> bool:
@@ -133,15 +129,13 @@ def table_inputs(tables: Sequence[TableColumns], names: Names) -> Inputs:
     struct = _struct(first, names) if is_struct else ""
     return Inputs(
         parameter=f"const {row} *row",
+        argument="&row" if is_struct else "row",
+        row_type=row,
+        row_suffix="" if is_struct else f"[{len(first.columns)}]",
+        about=_about(first, is_struct=is_struct),
         declarations=struct + _helpers(tables, names) + encode,
         encode=f"{names.name}_encode(row, x);",
-        about=_about(first, is_struct=is_struct),
-        example=[],
-        argument="&row" if is_struct else "x",
-        row_type=row,
-        rows=[],
         includes=("string.h",) if has_text(first) else (),
-        row_suffix="" if is_struct else f"[{len(first.columns)}]",
     )
 
 
@@ -171,7 +165,7 @@ def _helpers(tables: Sequence[TableColumns], names: Names) -> str:
     """Return the C functions that the encodings of tables call."""
     columns = [column for table in tables for column in table.columns]
     categories = [column for column in columns if isinstance(column, CategoryColumn)]
-    values = _placeholders(names)
+    values: dict[str, Any] = {**names.placeholders}
     parts = []
     if any(map(_is_text, categories)):
         parts += [missing_text(names), c_part("find_text", values)]

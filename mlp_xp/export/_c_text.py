@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import textwrap
 import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from mlp_xp.compiler.c_expressions import C_TYPES, c_literal
+from mlp_xp.compiler.print_c import wrap
 
 _WIDTH = 100
 _PARTS = Path(__file__).with_name("c_parts")
@@ -94,6 +94,11 @@ def _literal(data: bytes) -> str:
     return "\n        ".join(f'"{line}"' for line in lines if line or len(lines) == 1)
 
 
+def literal(text: str) -> str:
+    """Return a string literal in UTF-8."""
+    return _literal(_encode(text))
+
+
 def string_array(variable: str, texts: Sequence[str]) -> str:
     """Return the definition of a constant array of strings, in UTF-8.
 
@@ -127,9 +132,4 @@ def number_array(variable: str, values: np.ndarray, dtype: str) -> str:
 
 def in_lines(entries: Iterable[str]) -> str:
     """Return the initializer of an array, in lines."""
-    indent = " " * 8
-    text = ", ".join(entries)
-    lines = textwrap.wrap(
-        text, _WIDTH, initial_indent=indent, subsequent_indent=indent, break_long_words=False
-    )
-    return "{\n" + "\n".join(lines) + "}"
+    return "\n".join(["{", *(f"    {line}" for line in wrap([*entries])), "    }"])

@@ -1,0 +1,100 @@
+"""Products of a network in 8 bits, with scales that are calibrated on rows of data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import array_api_compat.numpy as xp_numpy
+import numpy as np
+
+from mlp_xp.compiler.array import TracedArray
+from mlp_xp.compiler.formula import evaluate
+from mlp_xp.compiler.graph import Node, in_order
+from mlp_xp.compiler.kernel import replaced
+from mlp_xp.compiler.namespace import Namespace
+from mlp_xp.export._c_network import NetworkGraph
+
+_LOWEST, _HIGHEST = -128, 127
+_DEEPEST = (2**31 - 1) // (_HIGHEST * 255)  # The most terms whose sum is surely an int32.
+
+
+def quantize(graph: NetworkGraph, rows: np.ndarray, *, is_exact: bool = False) -> NetworkGraph:
+    r"""Return a graph whose products with weights are products of 8-bit integers.
+
+    With :math:`q_x = round(x / s_x) + z`, one scale and zero point for all inputs of a product, and
+    :math:`q_w = round(w / s_w)`, one scale for each output,
+    :math:`x w \approx s_x s_w (\sum q_x q_w - z \sum q_w)`. The last sum is known in advance, so
+    the inner loop adds products of integers only. Jacob et al., "Quantization and training of
+    neural networks for efficient integer-arithmetic-only inference" (2018), arXiv:1712.05877.
+
+    Parameters
+    ----------
+    graph : NetworkGraph
+    rows : (rows, inputs) array
+        Encoded rows, which define the range of each product's inputs.
+    is_exact : bool
+        Keep the integers as floating-point numbers, so that NumPy can compute the graph.
+
+    Raises
+    ------
+    ValueError
+        If a sum could overflow.
+    """
+    order = in_order(graph.results)
+    products = [node for node in order if node.operation == "matmul" and _is_weights(node)]
+    ranges = _ranges(graph, order, [node.operands[0] for node in products], rows)
+    new = {node: node for node in order if node.operation == "constant"}
+    for node in products:
+        x, w = node.operands
+        if x.shape[-1] > _DEEPEST:
+            raise ValueError(
+                f"`dtype='int8'` sums at most {_DEEPEST:,} products, but a layer has "
+                f"{x.shape[-1]:,} inputs: export with dtype='float32'."
+            )
+        (given,) = replaced([x], new)
+        new[node] = _product(given, w, *ranges[x], is_exact=is_exact)
+    return graph._replace(results=replaced(graph.results, new))
+
+
+def _is_weights(node: Node) -> bool:
+    return node.operands[1].operation == "constant"
+
+
+def _ranges(
+    graph: NetworkGraph, order: list[Node], nodes: list[Node], rows: np.ndarray
+) -> dict[Node, tuple[float, float]]:
+    """Return the smallest and the largest number of each node, and 0, over all rows."""
+    found = dict.fromkeys(nodes, (0.0, 0.0))
+    for row in rows:
+        values: dict[Node, Any] = {graph.x: row[None].astype(graph.x.dtype)}
+        evaluate(order, values, xp=xp_numpy)
+        for node, (low, high) in found.items():
+            found[node] = (
+                min(low, float(values[node].min())),
+                max(high, float(values[node].max())),
+            )
+    return found
+
+
+def _product(x: Node, w: Node, low: float, high: float, *, is_exact: bool) -> Node:
+    """Return the product of x with weights, by integers."""
+    xp = Namespace(x.dtype)
+    weights = np.asarray(w.value, np.float64)
+    sizes = np.max(np.abs(weights), axis=-2, keepdims=True)
+    w_scale = np.where(sizes > 0.0, sizes, 1.0) / _HIGHEST
+    x_scale = (high - low) / (_HIGHEST - _LOWEST) or 1.0
+    zero = round(_LOWEST - low / x_scale)
+    integers = np.rint(weights / w_scale)
+    shifts = -zero * np.sum(integers, axis=-2, keepdims=True)
+    rounded = xp.round(TracedArray(x) * (1.0 / x_scale)) + float(zero)
+    codes = xp.minimum(xp.maximum(rounded, float(_LOWEST)), float(_HIGHEST))
+    shape = (*np.broadcast_shapes(x.shape[:-2], w.shape[:-2]), x.shape[-2], w.shape[-1])
+    if is_exact:
+        total = codes @ xp.asarray(integers.astype(x.dtype)) + xp.asarray(shifts.astype(x.dtype))
+    else:
+        # The printer adds the products of two int8 arrays as int32.
+        pair = (xp.astype(codes, xp.int8).node, xp.asarray(integers.astype(np.int8)).node)
+        product = TracedArray(Node("matmul", pair, (), shape, "int32"))
+        total = xp.astype(product + xp.asarray(shifts.astype(np.int32)), getattr(xp, x.dtype))
+    scales = (x_scale * w_scale).astype(x.dtype)
+    return (total * xp.asarray(scales)).node
