@@ -33,7 +33,7 @@ from mlp_xp.estimators.fitted.scoring import (
     mean_and_spread,
 )
 from mlp_xp.estimators.fitted.state import fitted_state
-from mlp_xp.estimators.fitting.fit import unchanged_by_errors
+from mlp_xp.estimators.fitting.draft import accept_draft, draft_of
 from mlp_xp.estimators.many import FitTask, fit_all
 from mlp_xp.estimators.regressor import MLPRegressor
 from mlp_xp.training.data.rows import Rows
@@ -103,8 +103,9 @@ class BaseEnsemble(DescriptionMixin, BaseEstimator):  # type: ignore[misc]
         refuse_batches(X, y, "an ensemble")
         X, y = take_target(X, y)
         held_out = {"X_val": X_val, "y_val": y_val, "sample_weight_val": sample_weight_val}
-        with unchanged_by_errors(self):
-            self._fit_members(X, y, sample_weight, held_out)
+        draft = draft_of(self)  # An error then leaves this ensemble unchanged.
+        draft._fit_members(X, y, sample_weight, held_out)
+        accept_draft(self, draft)
         return self
 
     def _fit_members(self, X: Any, y: Any, sample_weight: Any, held_out: dict[str, Any]) -> None:

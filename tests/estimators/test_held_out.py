@@ -226,6 +226,36 @@ def test_bad_validation_data_and_scorers_change_nothing(settings, given, message
     assert not hasattr(fresh, "coefs_")
 
 
+def test_scorer_sees_fitted_attributes_before_a_failed_fit_leaves_none():
+    def score(model, X, y):
+        seen.append((model.coefs_[0].shape, model.n_features_in_, model.classes_.tolist()))
+        raise RuntimeError("no score")
+
+    seen, generator = [], np.random.RandomState(3)
+    model = MLPClassifier(**SETTINGS | {"random_state": generator}, scoring=score)
+    parameters = vars(model).copy()
+    with pytest.raises(RuntimeError, match="no score"):
+        model.fit(X, y, **HELD_OUT)
+    assert seen == [((X.shape[1], 8), X.shape[1], np.unique(y).tolist())]
+    assert vars(model) == parameters
+    assert generator.randint(1000) == np.random.RandomState(3).randint(1000)
+
+
+def test_scorer_sees_the_weights_of_each_epoch():
+    def score(model, X, y):
+        found.append(float(np.sum(np.abs(model.coefs_[0]))))
+        return 0.0
+
+    class Watch:
+        def on_epoch_end(self, model, record):
+            return False
+
+    found = []
+    model = small(max_iter=3, scoring=score, callbacks=[Watch()]).fit(X, y, **HELD_OUT)
+    assert len(set(found)) > 1
+    assert model.n_iter_ == 3
+
+
 @pytest.mark.parametrize(
     ("kind", "fitted", "held"),
     [

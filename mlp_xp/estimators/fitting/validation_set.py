@@ -47,7 +47,7 @@ class HeldOut:
         x_fit: Any,
         data: Data,
     ) -> None:
-        self._model = model
+        self.model = model
         self._scoring = params["scoring"]
         loss = trainer.rules.loss
         if self._scoring is None and (loss.has_std or loss.levels):
@@ -181,7 +181,7 @@ class HeldOut:
         ]
 
     def _predictions(self, outputs: np.ndarray) -> Predictions:
-        return Predictions(self._model, self._trainer.rules.loss, self._targets, outputs)
+        return Predictions(self.model, self._trainer.rules.loss, self._targets, outputs)
 
     def _reported(self, value: float) -> float:
         """Return an average loss in the form that estimators report."""
