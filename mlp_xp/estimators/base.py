@@ -12,7 +12,7 @@ from mlp_xp.backends import get_backend, to_numpy
 from mlp_xp.estimators.checks.processes import validating
 from mlp_xp.estimators.checks.target_column import take_target
 from mlp_xp.estimators.checks.validation import Given, asks_for_table
-from mlp_xp.estimators.fitted.device_cache import FittedArrays
+from mlp_xp.estimators.fitted.device_cache import FittedArrays, FittedAttribute
 from mlp_xp.estimators.fitted.notebook_repr import NotebookMixin
 from mlp_xp.estimators.fitted.sklearn_overrides import SklearnNamesMixin
 from mlp_xp.estimators.fitted.state import FittedState, fitted_state, publish
@@ -81,6 +81,7 @@ class BaseMLP(SklearnNamesMixin, NotebookMixin, RecipeMixin, CallbackSupportMixi
     norms_ = FittedArrays()
     other_weights_ = FittedArrays()
     moments_ = FittedArrays()
+    out_activation_ = FittedAttribute(FittedState.with_output)
     history_: list[Any]
     n_features_in_: int
     n_layers_: int

@@ -11,9 +11,10 @@ from sklearn.utils.multiclass import unique_labels
 from mlp_xp.backends import get_backend, host
 from mlp_xp.estimators.base import BaseMLP
 from mlp_xp.estimators.checks.processes import validating
+from mlp_xp.estimators.fitted.device_cache import FittedAttribute
 from mlp_xp.estimators.fitted.prediction import AS_SET, as_labels
 from mlp_xp.estimators.fitted.scoring import LabelsMixin, log_of
-from mlp_xp.estimators.fitted.state import fitted_state, set_weights
+from mlp_xp.estimators.fitted.state import FittedState, fitted_state, set_weights
 from mlp_xp.estimators.settings.parameters import constraints_of, documented
 from mlp_xp.estimators.targets import ClassTargets
 from mlp_xp.optimizers import Optimizer
@@ -62,7 +63,7 @@ class MLPClassifier(LabelsMixin, BaseMLP):
     True
     """
 
-    classes_: np.ndarray
+    classes_ = FittedAttribute(FittedState.with_classes)
     _targets_type = ClassTargets
     _parameters = CLASSIFIER
     _parameter_constraints = constraints_of(CLASSIFIER)

@@ -233,8 +233,8 @@ def test_the_calibration_of_several_outputs_is_that_of_each():
     with pytest.raises(ValueError, match=r"at least 19 samples for the quantile 0.05, got 18"):
         model.calibrate_intervals(X[:18], y[:18])
     model = regressor("squared_error").fit(X, y)
-    for changed in ({"activation": "tanh"}, {"out_activation_": "logistic"}):
-        vars(model.calibrate_intervals(X, y)).update(changed)
+    for changed in (("activation", "tanh"), ("out_activation_", "logistic")):
+        setattr(model.calibrate_intervals(X, y), *changed)
         with pytest.raises(ValueError, match=r"or call MLPRegressor.calibrate_intervals\(X, y\)"):
             model.predict(X, quantiles=0.5)
 

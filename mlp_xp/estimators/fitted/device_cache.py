@@ -1,8 +1,8 @@
-"""A cache for copies of a fitted estimator's weights on devices."""
+"""Fitted attributes that users may change, and a cache for copies of the weights on devices."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from operator import is_
 from typing import Any
 
@@ -58,11 +58,15 @@ class DeviceCopies:
             return copies[key]
 
 
-class FittedArrays:
-    """A descriptor for a fitted attribute; reading it marks the arrays as shared with the user.
+class FittedAttribute:
+    """A descriptor for a fitted attribute; a value that a user assigns changes the fitted state.
 
-    The value is stored in the estimator's ``__dict__`` under the attribute's name.
+    ``change(state, value)`` returns the new state. The value is stored in the estimator's
+    ``__dict__`` under the attribute's name.
     """
+
+    def __init__(self, change: Callable[[Any, Any], Any]) -> None:
+        self._change = change
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
@@ -70,18 +74,43 @@ class FittedArrays:
     def __get__(self, estimator: Any, owner: type | None = None) -> Any:
         if estimator is None:
             return self
-        attributes = vars(estimator)
-        if self._name not in attributes:
-            raise AttributeError(
-                f"{type(estimator).__name__!r} object has no attribute {self._name!r}"
-            )
-        if "_state" in attributes:
-            attributes["_state"].copies.is_shared = True
-        return attributes[self._name]
+        try:
+            return vars(estimator)[self._name]
+        except KeyError:
+            kind = type(estimator).__name__
+            message = f"{kind!r} object has no attribute {self._name!r}"
+            raise AttributeError(message) from None
 
     def __set__(self, estimator: Any, value: Any) -> None:
-        vars(estimator)[self._name] = value
+        attributes = vars(estimator)
+        attributes[self._name] = value
+        if "_state" in attributes:
+            attributes["_state"] = self._change(attributes["_state"], value)
 
     def __delete__(self, estimator: Any) -> None:
         self.__get__(estimator)
-        del vars(estimator)[self._name]
+        attributes = vars(estimator)
+        del attributes[self._name]
+        if "_state" in attributes:
+            _mark_shared(attributes["_state"])  # The next call reports what was deleted.
+
+
+class FittedArrays(FittedAttribute):
+    """A descriptor for a fitted list of arrays; whoever reads or assigns it may change its entries.
+
+    The state is then marked as shared, so that the next call looks for new entries.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(_mark_shared)
+
+    def __get__(self, estimator: Any, owner: type | None = None) -> Any:
+        value = super().__get__(estimator)
+        if estimator is not None and "_state" in vars(estimator):
+            _mark_shared(vars(estimator)["_state"])
+        return value
+
+
+def _mark_shared(state: Any, value: Any = None) -> Any:
+    state.copies.is_shared = True
+    return state

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 # The attributes with weights: lists of arrays, or of NamedTuples of arrays.
 _ARRAYS = ("coefs_", "intercepts_", "norms_", "other_weights_", "moments_")
+_REQUIRED = {"coefs_", "intercepts_", "out_activation_"}
 # Parameters that do not work with assigned weights, and the values that they must have.
 _UNASSIGNED = dict.fromkeys(
     ("input_scaling", "target_scaling", "normalization", "numeric_embedding")
@@ -125,24 +126,29 @@ class FittedState:
         loss = self.loss.loss if isinstance(self.loss, Through) else self.loss
         return Through(loss if isinstance(loss, ErrorLoss) else SquaredError(), output)
 
-    def with_assigned(self, attributes: Mapping[str, Any], activation: Any) -> FittedState:
-        """Return the state, updated with the attributes and `activation` that a user assigned."""
-        state = self
+    def with_arrays(self, attributes: Mapping[str, Any]) -> FittedState:
+        """Return the state with the arrays in fitted attributes, which a user may have replaced."""
         given = tuple(e for name in _ARRAYS for e in attributes.get(name, ()))
-        if not are_same(given, self._entries):
-            weights = _weights(self.network, attributes)
-            state = replace(state, **weights, is_checked=False, **_UNCALIBRATED)
-            state.copies.is_shared = True
-        if attributes["out_activation_"] != state.output:
-            state = replace(state, output=attributes["out_activation_"], **_UNCALIBRATED)
-        classes = attributes.get("classes_")
-        if classes is not None and classes is not state.targets.classes:
-            state = replace(state, targets=state.targets.with_classes(classes))
+        if are_same(given, self._entries):
+            return self
+        weights = _weights(self.network, attributes)
+        return replace(self, **weights, is_checked=False, **_UNCALIBRATED)
+
+    def with_output(self, output: str) -> FittedState:
+        """Return the state with the output activation that a user has assigned."""
+        return self if output == self.output else replace(self, output=output, **_UNCALIBRATED)
+
+    def with_classes(self, classes: Any) -> FittedState:
+        """Return the state with the class labels that a user has assigned."""
+        return replace(self, targets=self.targets.with_classes(classes))
+
+    def with_activation(self, activation: Any) -> FittedState:
+        """Return the state with the current value of the parameter `activation`."""
         activation = tuple(activation) if isinstance(activation, list) else activation
-        if activation != state.network.activation:
-            network = replace(state.network, activation=activation)
-            state = replace(state, network=network, **_UNCALIBRATED)
-        return state
+        if activation == self.network.activation:
+            return self
+        network = replace(self.network, activation=activation)
+        return replace(self, network=network, **_UNCALIBRATED)
 
     def with_weights(
         self, params: Params, batch_stats: tuple[BatchStats, ...], **others: Any
@@ -285,15 +291,17 @@ def _state_of_weights(
 
 
 def fitted_state(estimator: Any) -> FittedState:
-    """Return the state of an estimator, including values assigned to its attributes."""
+    """Return the state of an estimator, with the arrays in the lists that users can change."""
     attributes = vars(estimator)
     known = attributes.get("_state")
     if known is not None:
-        try:
-            state: FittedState = known.with_assigned(attributes, estimator.activation)
-        except KeyError as error:
-            message = f"{error.args[0]} was deleted: assign it, or fit again."
-            raise AttributeError(message) from None
+        state: FittedState = known
+        if known.copies.is_shared:
+            deleted = _REQUIRED - attributes.keys()
+            if deleted:
+                raise AttributeError(f"{min(deleted)} was deleted: assign it, or fit again.")
+            state = known.with_arrays(attributes)
+        state = state.with_activation(estimator.activation)
         if state is not known:
             attributes["_state"] = state
         return state

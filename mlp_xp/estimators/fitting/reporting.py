@@ -184,6 +184,7 @@ class Reporter:
         """Return the attributes that turn an unfitted estimator into a copy of the model."""
         params = self._model.get_params(deep=False)
         attributes = vars(self._model).items()
-        return {k: v for k, v in attributes if k not in params and "callback" not in k} | {
-            "_training": None
-        }
+        left_out = params.keys() | {"_state"}
+        kept = {k: v for k, v in attributes if k not in left_out and "callback" not in k}
+        # The state comes last, so that setting the other attributes does not change it.
+        return kept | {"_training": None, "_state": self._model._state}
