@@ -117,9 +117,16 @@ def _add_predict(parser: Parser) -> None:
 
 def _add_export(parser: Parser) -> None:
     _add_run(parser)
-    add_option(parser, "--to", "the format: onnx", choices=["onnx"], required=True)
-    text = "file to write, replaced if it exists (RUN/model.onnx)"
-    add_option(parser, "--out FILE", text, type=Path)
+    add = partial(add_option, parser)
+    add("--to", "the format: onnx, or c for a C header", choices=["onnx", "c"], required=True)
+    text = "file to write, replaced if it exists (RUN/model.onnx or RUN/model.h)"
+    add("--out FILE", text, type=Path)
+    add("--name NAME", "C identifier that begins all names in the header (the file's name)")
+    kinds = ["float32", "float64", "int8"]
+    add("--dtype", f"{', '.join(kinds)}: numbers of the C header (float32)", choices=kinds)
+    text = "for int8: tables or images that define the range of each layer's inputs (some of the "
+    text += "training data)"
+    add("--calibrate FILE", text, type=Path, nargs="+")
 
 
 def _add_run(parser: Parser) -> None:
@@ -237,10 +244,15 @@ COMMANDS = {
         ("runs/wide runs/deep", "runs/* --out results/all.html"),
     ),
     "export": Command(
-        "export the network of a run to ONNX",
+        "export the network of a run to ONNX or C",
         _add_export,
         "export:run",
-        ("runs/my-run --to onnx", "runs/my-run --to onnx --out cifar10.onnx"),
+        (
+            "runs/my-run --to onnx",
+            "runs/my-run --to onnx --out cifar10.onnx",
+            "runs/my-run --to c --out iris.h",
+            "runs/my-run --to c --dtype int8 --calibrate rows.csv",
+        ),
     ),
     "lab": Command(
         "train the lab's one-hidden-layer network on CIFAR-10",
