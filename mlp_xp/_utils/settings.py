@@ -1,16 +1,24 @@
-"""Read and replace the numbers in frozen settings, such as Adam's decay rates.
+"""Hyperparameters in frozen settings, such as Adam's decay rates, which a stack has as arrays.
 
-The compiled step of a stack of models receives these numbers as arrays. The numbers are the values
-of fields declared as float. Zeros are excluded, since a setting of 0 may need a different compiled
-step. Classes outside this package are excluded, since they may use their fields in other ways.
+The compiled step of a stack of models receives one number per model for each field that a class
+declares as a `hyperparameter`. Zeros are excluded, since a setting of 0 may need a different
+compiled step. Classes outside this package are excluded, since they may use inherited fields in
+other ways.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import field, fields, is_dataclass, replace
 from functools import cache
 from typing import Any
+
+_DECLARED = "is_hyperparameter"
+
+
+def hyperparameter(default: float) -> Any:
+    """Declare a field of a frozen dataclass that is an array in a step of several models."""
+    return field(default=default, metadata={_DECLARED: True})
 
 
 def is_array(setting: Any) -> bool:
@@ -25,14 +33,15 @@ def is_zero(setting: Any) -> bool:
 
 @cache
 def _fields(kind: Hashable) -> tuple[tuple[str, bool], ...]:
-    """Return the field names of a class of this package, and whether each field is a number."""
+    """Return the fields of a class that declares hyperparameters, and which of them these are."""
     if not (is_dataclass(kind) and kind.__module__.startswith("mlp_xp.")):
         return ()
-    return tuple((field.name, field.type == "float") for field in fields(kind))
+    found = tuple((field.name, _DECLARED in field.metadata) for field in fields(kind))
+    return found if any(is_number for _, is_number in found) else ()
 
 
 def numbers(settings: Any) -> list[Any]:
-    """Return the numbers in settings and nested settings, in field order.
+    """Return the hyperparameters in settings and nested settings, in field order.
 
     Examples
     --------
@@ -68,7 +77,7 @@ def with_numbers(settings: Any, values: Iterator[Any]) -> Any:
 
 
 def structure(settings: Any) -> Hashable:
-    """Return the cache key of a compiled step: the settings, with numbers replaced by `is_zero`.
+    """Return a compiled step's cache key: the settings, with hyperparameters replaced by `is_zero`.
 
     Examples
     --------

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp._utils.dataclass import dataclass
-from mlp_xp._utils.settings import is_zero
+from mlp_xp._utils.settings import hyperparameter, is_zero
 from mlp_xp.optimizers._base import Coefs, Kind, check_at_least_0, check_decay
 
 
@@ -49,9 +49,9 @@ class Adam:
     0.9
     """
 
-    beta_1: float = 0.9
-    beta_2: float = 0.999
-    epsilon: float = 1e-8
+    beta_1: float = hyperparameter(0.9)
+    beta_2: float = hyperparameter(0.999)
+    epsilon: float = hyperparameter(1e-8)
     state_type: ClassVar[type[AdamState]] = AdamState
 
     def __post_init__(self) -> None:
@@ -106,7 +106,7 @@ class AdamW(Adam):
     0.95
     """
 
-    weight_decay: float = 0.01
+    weight_decay: float = hyperparameter(0.01)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -6,6 +6,7 @@ from typing import Any
 
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp._utils.dataclass import dataclass
+from mlp_xp._utils.settings import hyperparameter
 from mlp_xp.optimizers._base import Coefs, Kind, Optimizer, check_at_least_0
 from mlp_xp.optimizers._sgd import SGD
 
@@ -49,8 +50,8 @@ class BetaLasso(SGD):
     (array([[ 1.35,  0.  , -3.05]]), Stateless())
     """
 
-    l1: float = 1e-5
-    beta: float = 50.0
+    l1: float = hyperparameter(1e-5)
+    beta: float = hyperparameter(50.0)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -8,7 +8,7 @@ from typing import Any
 
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp._utils.dataclass import dataclass
-from mlp_xp._utils.settings import with_numbers
+from mlp_xp._utils.settings import hyperparameter, with_numbers
 from mlp_xp.optimizers._adam import AdamW
 from mlp_xp.optimizers._base import KINDS, Coefs, Kind, Optimizer, check_at_least_0
 from mlp_xp.optimizers._muon import Muon
@@ -66,17 +66,17 @@ float of at least 0, default=1
     matrix: Optimizer = _MUON
     vector: Optimizer = _ADAMW
     head: Optimizer = _ADAMW
-    matrix_rate: float = 1.0
-    vector_rate: float = 1.0
-    head_rate: float = 1.0
+    matrix_rate: float = hyperparameter(1.0)
+    vector_rate: float = hyperparameter(1.0)
+    head_rate: float = hyperparameter(1.0)
     embedding: Optimizer | None = None
     numeric: Optimizer | None = None
     scale: Optimizer | None = None
     slope: Optimizer | None = None
-    embedding_rate: float = 1.0
-    numeric_rate: float = 1.0
-    scale_rate: float = 1.0
-    slope_rate: float = 1.0
+    embedding_rate: float = hyperparameter(1.0)
+    numeric_rate: float = hyperparameter(1.0)
+    scale_rate: float = hyperparameter(1.0)
+    slope_rate: float = hyperparameter(1.0)
 
     def __post_init__(self) -> None:
         for kind in KINDS:

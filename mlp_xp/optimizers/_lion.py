@@ -6,7 +6,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp._utils.dataclass import dataclass
-from mlp_xp._utils.settings import is_zero
+from mlp_xp._utils.settings import hyperparameter, is_zero
 from mlp_xp.optimizers._base import Coefs, Kind, check_at_least_0, check_decay
 
 
@@ -48,9 +48,9 @@ class Lion:
     (array([0.5]), LionState(mean=array([0.5])))
     """
 
-    beta_1: float = 0.9
-    beta_2: float = 0.99
-    weight_decay: float = 0.0
+    beta_1: float = hyperparameter(0.9)
+    beta_2: float = hyperparameter(0.99)
+    weight_decay: float = hyperparameter(0.0)
     state_type: ClassVar[type[LionState]] = LionState
 
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ from array_api_compat import device
 
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp._utils.dataclass import dataclass
-from mlp_xp._utils.settings import is_zero
+from mlp_xp._utils.settings import hyperparameter, is_zero
 from mlp_xp.optimizers._adam import AdamState, AdamW
 from mlp_xp.optimizers._base import Coefs, Kind, Optimizer, check_at_least_0, check_decay
 
@@ -98,15 +98,15 @@ class Muon:
            [ 0. ,  0.9]])
     """
 
-    momentum: float = 0.95
+    momentum: float = hyperparameter(0.95)
     nesterov: bool = True
     ns_steps: int = 4
-    weight_decay: float = 0.0
+    weight_decay: float = hyperparameter(0.0)
     scale: Literal["match_rms_adamw", "original"] = "match_rms_adamw"
-    adam_rate: float = 1.0
-    beta_1: float = 0.9
-    beta_2: float = 0.95
-    epsilon: float = 1e-8
+    adam_rate: float = hyperparameter(1.0)
+    beta_1: float = hyperparameter(0.9)
+    beta_2: float = hyperparameter(0.95)
+    epsilon: float = hyperparameter(1e-8)
     ns_polynomial: Literal["minimax", "jordan"] = "minimax"
     state_type: ClassVar[type[AdamState]] = AdamState
     low_precision: ClassVar[tuple[Kind, ...]] = ("matrix",)

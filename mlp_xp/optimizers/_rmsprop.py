@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp._utils.dataclass import dataclass
-from mlp_xp._utils.settings import is_zero
+from mlp_xp._utils.settings import hyperparameter, is_zero
 from mlp_xp.optimizers._base import Coefs, Kind, check_at_least_0, check_decay
 
 
@@ -54,9 +54,9 @@ class RMSprop:
     (array([0.8]), RMSpropState(variance=array([1.])))
     """
 
-    rho: float = 0.9
-    epsilon: float = 1e-8
-    momentum: float = 0.0
+    rho: float = hyperparameter(0.9)
+    epsilon: float = hyperparameter(1e-8)
+    momentum: float = hyperparameter(0.0)
 
     def __post_init__(self) -> None:
         check_decay("rho", self.rho)

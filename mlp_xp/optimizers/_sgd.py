@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp._utils.dataclass import dataclass
-from mlp_xp._utils.settings import is_array, is_zero
+from mlp_xp._utils.settings import hyperparameter, is_array, is_zero
 from mlp_xp.optimizers._base import Coefs, Kind, Stateless
 
 
@@ -44,7 +44,7 @@ class SGD:
     (array([1.]), SGDState(velocity=array([0.])))
     """
 
-    momentum: float = 0.9
+    momentum: float = hyperparameter(0.9)
     nesterov: bool = True
 
     def __post_init__(self) -> None:

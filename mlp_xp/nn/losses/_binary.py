@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp._utils.dataclass import dataclass
+from mlp_xp._utils.settings import hyperparameter
 from mlp_xp.nn.layers import sigmoid
 from mlp_xp.nn.losses._base import Loss, Terms, log_bounds
 from mlp_xp.nn.losses._softmax import check_label_smoothing, misfit_message, smoothed
@@ -61,7 +62,7 @@ class BinaryCrossEntropy(YesOrNo):
            [-1.]])
     """
 
-    label_smoothing: float = 0.0
+    label_smoothing: float = hyperparameter(0.0)
 
     def __post_init__(self) -> None:
         check_label_smoothing(self.label_smoothing)

@@ -6,7 +6,7 @@ from array_api_compat import device
 
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp._utils.dataclass import dataclass
-from mlp_xp._utils.settings import is_array, is_zero
+from mlp_xp._utils.settings import hyperparameter, is_array, is_zero
 from mlp_xp.nn.losses._base import Loss, Terms, log_bounds
 
 
@@ -109,7 +109,7 @@ class SoftmaxCrossEntropy(OneOfClasses):
            [-0.5,  0.5]])
     """
 
-    label_smoothing: float = 0.0
+    label_smoothing: float = hyperparameter(0.0)
 
     def __post_init__(self) -> None:
         check_label_smoothing(self.label_smoothing)

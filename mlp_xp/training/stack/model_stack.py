@@ -16,7 +16,6 @@ from mlp_xp._utils.dataclass import dataclass
 from mlp_xp._utils.settings import numbers, structure, with_numbers
 from mlp_xp._utils.tree import leaves, map_leaves, rebuild
 from mlp_xp.backends import Backend
-from mlp_xp.nn.losses import BinaryCrossEntropy, SoftmaxCrossEntropy
 from mlp_xp.training.data.epoch_plan import EpochPlan
 from mlp_xp.training.data.shared import SharedResident
 from mlp_xp.training.loop.records import Record
@@ -27,9 +26,6 @@ from mlp_xp.training.step.step import Step, TrainState, make_indexed_step, make_
 from mlp_xp.training.step.step_settings import Rules
 from mlp_xp.training.step.step_table import StepTable, draw_keys, step_ranges, step_tables
 from mlp_xp.training.trainer import Trainer
-
-# Losses whose label smoothing may be an array.
-_SMOOTHED = SoftmaxCrossEntropy, BinaryCrossEntropy
 
 
 @dataclass(frozen=True)
@@ -43,15 +39,13 @@ class StackSettings:
 @lru_cache(maxsize=1024)
 def stack_settings(rules: Rules) -> StackSettings:
     """Return the settings that all models of a stack share; other settings are inputs of a step."""
-    loss = type(rules.loss) if type(rules.loss) in _SMOOTHED else rules.loss
-    common = rules.network.structure, loss, rules.max_grad_norm, rules.ema_decay is None
-    key = *common, structure(_settings(rules))
-    return StackSettings(key, rules)
+    common = rules.network.structure, rules.max_grad_norm, rules.ema_decay is None
+    return StackSettings((*common, structure(_settings(rules))), rules)
 
 
 def _settings(rules: Rules) -> tuple[Any, ...]:
-    """Return the settings that may differ between the models of a stack."""
-    return rules.optimizer, rules.loss if type(rules.loss) in _SMOOTHED else None
+    """Return the settings whose hyperparameters may differ between the models of a stack."""
+    return rules.optimizer, rules.loss
 
 
 @lru_cache(maxsize=64)
@@ -63,10 +57,10 @@ def _step(common: StackSettings, backend: Backend) -> Callable[..., Any]:
     def step(state: TrainState, batch: Batch, scaling: Any, coefs: Any, keys: Any) -> TrainState:
         first = coefs.shape[-1] - n_rule - n_loss
         values = [coefs[..., i] for i in range(first, coefs.shape[-1])]
-        smoothing = (value[..., None, None] for value in values[n_rule:])
+        of_loss = (value[..., None, None] for value in values[n_rule:])
         own: Step = make_step(
             rules.network,
-            with_numbers(rules.loss, smoothing) if n_loss else rules.loss,
+            with_numbers(rules.loss, of_loss),
             with_numbers(rules.optimizer, iter(values)),
             backend.kernels,
             with_penalty=True,
