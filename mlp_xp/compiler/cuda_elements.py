@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from mlp_xp.compiler.c_expressions import C_TYPES, c_literal, print_node
 from mlp_xp.compiler.graph import Node
 from mlp_xp.compiler.schedule import Grid, is_one_number, is_view
@@ -15,13 +17,19 @@ class Parameter(NamedTuple):
     """A parameter of a kernel.
 
     ``kind`` is "array", "result" or "parts" (sums of blocks), each with a node; "number", with a
-    value and a dtype; "stride" of the rows of an array; or "rows" or "columns".
+    dtype; "stride" of the rows of an array; or "rows" or "columns". ``value`` is a number in
+    hexadecimal, which tells -0.0 from 0.0, or an array's layout if kernels need it.
     """
 
     kind: str
     node: Node | None = None
-    value: Any = None
+    value: str = ""
     dtype: str = ""
+
+    @property
+    def number(self) -> Any:
+        """The number in its dtype."""
+        return np.dtype(self.dtype).type(float.fromhex(self.value))
 
 
 class Parameters:
@@ -31,7 +39,7 @@ class Parameters:
         self.names: dict[Parameter, str] = {}
         self.declared: list[str] = []
 
-    def add(self, kind: str, node: Node | None = None, value: Any = None, dtype: str = "") -> str:
+    def add(self, kind: str, node: Node | None = None, value: str = "", dtype: str = "") -> str:
         """Return the name of a parameter, which is added if it is new."""
         parameter = Parameter(kind, node, value, dtype)
         if parameter in self.names:
@@ -54,7 +62,7 @@ class Parameters:
     def number(self, value: Any, dtype: str) -> str:
         """Return a number: a parameter if it is floating-point, else a literal."""
         if dtype in ("float32", "float64"):
-            return self.add("number", value=float(value), dtype=dtype)
+            return self.add("number", value=float(value).hex(), dtype=dtype)
         return c_literal(value, dtype)
 
 

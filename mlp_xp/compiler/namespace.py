@@ -19,6 +19,7 @@ from mlp_xp.compiler.array import (
     broadcast,
     common_dtype,
     dtype_name,
+    is_float,
     matmul,
     multiply,
     operation,
@@ -269,24 +270,28 @@ class Namespace:
         *,
         axis: Any = None,
         keepdims: bool = False,
-        dtype: str | None = None,
     ) -> TracedArray:
         axes = _axes(axis, x.ndim)
         shape = tuple(n for i, n in enumerate(x.shape) if i not in axes)
-        result = apply(name, x, axes, shape=shape, dtype=dtype or x.dtype) if axes else x
+        result = apply(name, x, axes, shape=shape, dtype=x.dtype) if axes else x
         kept = tuple(1 if i in axes else n for i, n in enumerate(x.shape))
         return self.reshape(result, kept) if keepdims else result
 
-    max, min, prod = map(partial(partialmethod, _reduce), ("max", "min", "prod"))
-    any, all = map(partial(partialmethod, _reduce, dtype="bool"), ("any", "all"))
+    max, min = map(partial(partialmethod, _reduce), ("max", "min"))
 
-    def sum(
-        self, x: TracedArray, *, axis: Any = None, dtype: Any = None, keepdims: bool = False
+    def _decide(self, name: str, x: TracedArray, **options: Any) -> TracedArray:
+        return self._reduce(name, x if x.dtype == "bool" else x != 0, **options)
+
+    any, all = map(partial(partialmethod, _decide), ("any", "all"))
+
+    def _accumulate(
+        self, name: str, x: TracedArray, *, dtype: Any = None, **options: Any
     ) -> TracedArray:
-        x = x if dtype is None else self.astype(x, dtype)
-        if x.dtype == "bool":
-            x = self.astype(x, "int64")
-        return self._reduce("sum", x, axis=axis, keepdims=keepdims)
+        if dtype is None and not is_float(x.dtype) and x.dtype != "uint64":
+            dtype = "int64"  # Sums of small integers would overflow.
+        return self._reduce(name, x if dtype is None else self.astype(x, dtype), **options)
+
+    sum, prod = map(partial(partialmethod, _accumulate), ("sum", "prod"))
 
     def mean(self, x: TracedArray, *, axis: Any = None, keepdims: bool = False) -> TracedArray:
         n = math.prod(x.shape[i] for i in _axes(axis, x.ndim))

@@ -20,7 +20,7 @@ from mlp_xp.compiler.cuda_elements import (
     print_element,
 )
 from mlp_xp.compiler.graph import Node
-from mlp_xp.compiler.kernel import FULL, ROW, SCALAR
+from mlp_xp.compiler.kernel import COLUMN, FULL, ROW, SCALAR
 from mlp_xp.compiler.schedule import Launch, is_map, is_positions
 
 # Results agree with NumPy's only if each operation is rounded by itself.
@@ -335,30 +335,33 @@ def print_launch(launch: Launch, name: str, strided: Collection[Node]) -> Printe
 
 
 def is_elementwise(launch: Launch) -> bool:
-    """Whether a launch has no reductions, and results of one shape."""
-    shapes = {node.shape for node in launch.targets}
-    return len(shapes) == 1 and all(map(is_map, launch.targets))
+    """Whether a launch has no reductions, and results of one shape, which is the grid's."""
+    grid, shape = launch.grid, launch.targets[0].shape
+    return all(is_map(node) and node.shape == shape for node in launch.targets) and (
+        math.prod(shape[:-1]),
+        *shape[-1:],
+    ) == (grid.rows, grid.columns)
 
 
-def print_elementwise(launch: Launch) -> tuple[str, dict[Parameter, str], dict[Node, str]]:
+def print_elementwise(launch: Launch) -> tuple[str, dict[Parameter, str]]:
     """Return C code for one element of an elementwise launch, whose arrays may have any strides.
 
-    Also return the parameters with their names, and the layouts of the arrays.
+    Also return the parameters with their names. The value of an array is its layout.
     """
-    grid, parameters, layouts = launch.grid, Parameters(), dict[Node, str]()
+    grid, parameters = launch.grid, Parameters()
 
     def load(node: Node, hint: str) -> str | None:
         if node not in grid.known:
             return None
         layout = grid.layout(node, hint)
         if is_positions(node):
-            at = "i" if layout == FULL else f"i % {parameters.add('columns')}"
+            operator = {ROW: "/", COLUMN: "%"}.get(layout)
+            at = f"i {operator} {parameters.add('columns')}" if operator else "i"
             return f"({C_TYPES[node.dtype]})({at})"
-        assert layouts.setdefault(node, layout) == layout
-        return parameters.add("array", node)
+        return parameters.add("array", node, layout)
 
     lines, names = print_element(launch.targets, load, parameters, grid)
     for node, name in zip(launch.targets, names, strict=True):
         if node in launch.needed:
             lines.append(f"{parameters.add('result', node)} = {name};")
-    return "\n".join(lines), parameters.names, layouts
+    return "\n".join(lines), parameters.names

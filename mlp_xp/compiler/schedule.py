@@ -233,8 +233,12 @@ class Grid:
             raise MisfitError
         if axes != tuple(range(n)):
             raise MisfitError
-        is_local = any(node in self.local for node in in_order([x], self.local))
-        return FULL if is_local else SCALAR
+        if all(node not in self.local for node in in_order([x], self.local)):
+            return SCALAR
+        layout = self.layout(x)
+        if layout == self.outer or (layout == SCALAR and span == self.outer):
+            return FULL
+        raise MisfitError  # Each line adds one element.
 
     def _axis(self, axes: tuple[int, ...], n: int) -> str:
         """Return which axis of the grid is reduced: `COLUMN`, `ROW`, or `FULL` for both."""
@@ -289,8 +293,7 @@ class Grid:
             return self.span(node, hint)
         if not is_map(node):
             raise MisfitError
-        self.span(node, hint)
-        found = set()
+        span, found = self.span(node, hint), set[str]()
         for x in node.operands:
             layout = self.layout(x, self.operands_hint(node, hint))
             is_vector = len(x.shape) == 1 and layout in (ROW, COLUMN)
@@ -302,7 +305,10 @@ class Grid:
             if len(node.shape) == 1 and FULL not in found:
                 raise MisfitError
             return FULL
-        return found.pop() if found else SCALAR
+        layout = found.pop() if found else SCALAR
+        if {layout, span} == {ROW, COLUMN}:
+            raise MisfitError  # A vector of rows became one of columns, as in a square.
+        return layout
 
 
 def _moves(node: Node) -> bool:

@@ -130,7 +130,9 @@ def print_formulas() -> None:
         for rule in (SGD(0.0), SGD(), SGD(nesterov=True), *RULES):
             given = *dtypes, *(dtypes[:1] * len(rule.state_type._fields))
             for l2 in (False, True):
-                found = [update._trace_rule(rule, k, given, 2, l2) for k in ("matrix", "vector")]
+                found = [
+                    update._trace_rule(rule, k, given, (0, 1), l2) for k in ("matrix", "vector")
+                ]
                 formulas = tuple(rule.formula for rule in found)
                 update._update_loop(given, formulas).kernel((0, 1))
     update._update_loop(given, formulas).kernel((0, 1) * 32)

@@ -276,7 +276,9 @@ def test_averages_and_sums(backend, dtype, rng):
 
 # The coefficients of each of the last have others after them.
 DECAYS = ByKind(AdamW(weight_decay=0.3), Lion(weight_decay=0.2), AdamW(weight_decay=0.1))
-OF_TREES = RULES | {"by kind, decays": DECAYS}
+# One rule with several learning rates.
+RATES = ByKind(AdamW(), AdamW(), AdamW(), vector_rate=10.0, head_rate=3.0)
+OF_TREES = RULES | {"by kind, decays": DECAYS, "by kind, rates": RATES}
 # One layer, two of them, one that takes several blocks, and more than one launch takes.
 ONE, LAYERS, PIECES = ((4, 3),), ((4, 3), (3,), (3, 2), (2,)), ((2100, 3), (3,))
 MANY = ((2, 3), (3,)) * 40

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
@@ -13,12 +14,12 @@ from mlp_xp._utils.array_types import Tree
 from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.backends._cupy import namespace
 from mlp_xp.backends._cupy.kernels.rendering import FLOATS, blocks_for, compile_text, record
-from mlp_xp.compiler import Node, in_order, remember
+from mlp_xp.compiler import FormulaError, Node, in_order, remember
 from mlp_xp.compiler.array import TracedArray
 from mlp_xp.compiler.cuda_elements import Parameter
 from mlp_xp.compiler.formula import evaluate, trace_formula
 from mlp_xp.compiler.joined import split_joined
-from mlp_xp.compiler.kernel import COLUMN, FULL, ROW, SCALAR
+from mlp_xp.compiler.kernel import COLUMN, FULL, ROW, SCALAR, UnprintableError
 from mlp_xp.compiler.namespace import Namespace
 from mlp_xp.compiler.print_cuda import (
     COLUMNS,
@@ -29,10 +30,12 @@ from mlp_xp.compiler.print_cuda import (
     print_elementwise,
     print_launch,
 )
-from mlp_xp.compiler.schedule import Launch, computed_nodes, is_map, is_printed, schedule
+from mlp_xp.compiler.schedule import Launch, computed_nodes, is_leaf, is_map, is_printed, schedule
 
 # In a launch that sums over the grid: lines per group of threads, and the most blocks.
 _LINES_AT_ONCE, _MOST_BLOCKS = 4, 256
+# The code that compiles formulas; all other code belongs to users.
+_LIBRARIES = {"mlp_xp", "numpy", "cupy", "array_api_compat", "contextlib", "functools"}
 Run = Callable[[dict[Node, Any]], None]
 
 
@@ -98,6 +101,8 @@ def _base(node: Node, inputs: Sequence[Node]) -> Node:
         if node.operands[0].shape and np.prod(node.shape) != np.prod(node.operands[0].shape):
             break
         node = node.operands[0]
+    if is_leaf(node) and node not in inputs:  # Constants are copied, since results may be written.
+        return Node("broadcast_to", (node,), (node.shape,), node.shape, node.dtype)
     return node
 
 
@@ -106,7 +111,8 @@ def _places(node: Node, results: Sequence[Node], known: Collection[Node]) -> dic
     start, places = 0, dict[Node, Place]()
     is_columns = len(node.shape) == 2 and node.settings == (1,)
     for x in node.operands:
-        if not is_columns or x in places or x in known or x in results or not is_map(x):
+        is_part = is_map(x) and x.dtype == node.dtype
+        if not is_columns or not is_part or x in places or x in known or x in results:
             return {}
         places[x] = Place(node, slice(start, start + x.shape[1]))
         start += x.shape[1]
@@ -141,7 +147,7 @@ def _make(node: Node, values: dict[Node, Any], places: Mapping[Node, Place]) -> 
 
 
 def _run_elementwise(launch: Launch, name: str, places: Mapping[Node, Place]) -> Run:
-    text, parameters, layouts = print_elementwise(launch)
+    text, parameters = print_elementwise(launch)
     shape = launch.targets[0].shape
     declared: dict[bool, list[str]] = {True: [], False: []}
     for p, own_name in parameters.items():
@@ -155,8 +161,8 @@ def _run_elementwise(launch: Launch, name: str, places: Mapping[Node, Place]) ->
 
     def argument(p: Parameter, values: dict[Node, Any]) -> Any:
         if p.node is None:
-            return np.int64(launch.grid.columns) if p.kind == "columns" else _number(p)
-        wanted = shapes[layouts[p.node]]
+            return np.int64(launch.grid.columns) if p.kind == "columns" else p.number
+        wanted = shapes[p.value]
         array = values[p.node]
         return array if array.shape == wanted else array.reshape(wanted)
 
@@ -165,10 +171,6 @@ def _run_elementwise(launch: Launch, name: str, places: Mapping[Node, Place]) ->
         compute(*arrays, *(_make(node, values, places) for node in results))
 
     return run
-
-
-def _number(p: Parameter) -> Any:
-    return np.dtype(p.dtype).type(p.value)
 
 
 def _run_raw(launch: Launch, name: str, places: Mapping[Node, Place]) -> Run:
@@ -190,7 +192,7 @@ def _run_raw(launch: Launch, name: str, places: Mapping[Node, Place]) -> Run:
             node = p.node
             if node is None:
                 is_number = p.kind == "number"
-                arguments.append(_number(p) if is_number else np.int64(getattr(grid, p.kind)))
+                arguments.append(p.number if is_number else np.int64(getattr(grid, p.kind)))
             elif p.kind == "array":
                 arrays[node] = _in_lines(values[node], is_strided=node in views)
                 arguments.append(arrays[node])
@@ -238,6 +240,7 @@ class _LoopNamespace(Namespace):
 
     def argmax(self, x: TracedArray, *, axis: int = -1) -> Any:
         """Return the first position of NaN or of the maximum, by two reductions."""
+        axis = 0 if axis is None and x.ndim == 1 else axis
         last = x if axis in (-1, x.ndim - 1) else self.moveaxis(x, axis, -1)
         positions = self.arange(last.shape[-1], dtype="int64")
         is_first = (last == self.max(last, axis=-1, keepdims=True)) | (last != last)
@@ -249,6 +252,18 @@ def trace(function: Callable[..., Any], arguments: Tree) -> tuple[Any, list[Node
     """Call ``function(*arguments, xp=...)`` with traced arrays; return the result and inputs."""
     names = [""] * len(arguments)
     return trace_formula(function, *arguments, names=names, make_namespace=_LoopNamespace)
+
+
+def is_of_formula(error: Exception) -> bool:
+    """Whether a formula cannot be compiled; other errors are mistakes of the compiler.
+
+    Any error of a user's code will do, since a formula with a pullback need not be traceable.
+    """
+    if isinstance(error, FormulaError | UnprintableError):
+        return True
+    frames = traceback.walk_tb(error.__traceback__)
+    modules = {str(frame.f_globals.get("__name__")) for frame, _ in frames}
+    return not {name.partition(".")[0] for name in modules} <= _LIBRARIES
 
 
 class Fused:
@@ -358,7 +373,9 @@ def fused(owner: Any, key: Any, arguments: Tree, make: Callable[[], Any]) -> Any
     def made() -> Any:
         try:
             return make()
-        except Exception:  # Errors of a formula will recur when it runs without being compiled.
+        except Exception as error:  # Errors of a formula recur when it runs without being compiled.
+            if not is_of_formula(error):
+                raise
             return None
 
     return remember(_built_in(key) if owner is None else owner, (key, layouts, device), made)

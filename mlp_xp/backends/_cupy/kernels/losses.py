@@ -26,7 +26,8 @@ def loss(
         value, pullback = losses.mean_loss(loss, *arguments, xp=xp)
         return value, pullback()
 
-    name = f"mlp_xp_{type(loss).__name__.lower()}"
+    own_name = type(loss).__name__.lower()
+    name = f"mlp_xp_{own_name if own_name.isascii() else 'loss'}"
     compiled = fused(loss, "loss", arguments, lambda: Fused(name, compute, arguments))
     if compiled is None:
         return losses.mean_loss(loss, *arguments, xp=xp)

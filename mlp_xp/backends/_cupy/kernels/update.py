@@ -16,10 +16,10 @@ import numpy as np
 from mlp_xp import optimizers
 from mlp_xp._utils.array_types import Array, Namespace, Tree
 from mlp_xp._utils.tree import leaves, rebuild
-from mlp_xp.backends._cupy.kernels.fusion import Plan, nodes_of
+from mlp_xp.backends._cupy.kernels.fusion import Plan, is_of_formula, nodes_of
 from mlp_xp.backends._cupy.kernels.multi_tensor import blocks_of, launch, multi_tensor
 from mlp_xp.backends._cupy.kernels.rendering import is_plain, raw_kernel
-from mlp_xp.compiler import FormulaError, Node, in_order
+from mlp_xp.compiler import Node, in_order
 from mlp_xp.compiler import namespace as traced
 from mlp_xp.compiler.array import TracedArray
 from mlp_xp.compiler.cuda_elements import Parameters, print_element
@@ -137,10 +137,7 @@ class _Loop:
         sums: Callable[[slice], tuple[Any, ...]],
     ) -> None:
         """Launch the loop over the arrays of the leaves."""
-        numbers = [
-            np.dtype(p.dtype).type(p.value) if p.node is None else values[p.node]
-            for p in self._parameters.names
-        ]
+        numbers = [p.number if p.node is None else values[p.node] for p in self._parameters.names]
         launch(
             lambda some: self.kernel(tuple(marks[some])),
             lambda blocks: (*numbers, *sums(blocks)),
@@ -175,15 +172,16 @@ class _Rule(NamedTuple):
 
 @cache
 def _trace_rule(
-    rule: Optimizer, kind: Any, dtypes: tuple[str, ...], n_coefs: int, has_penalty: bool
+    rule: Optimizer, kind: Any, dtypes: tuple[str, ...], places: tuple[int, ...], has_penalty: bool
 ) -> _Rule | None:
     """Return the formula of a rule, or None if it is not elementwise.
 
-    The arrays are the parameter, the gradient, and the rule's state.
+    The arrays are the parameter, the gradient, and the rule's state. ``places`` are the numbers of
+    the coefficients, which differ if one rule has several learning rates in `ByKind`.
     """
     dtype = dtypes[0]
     arrays = [TracedArray(_array(k, d)) for k, d in enumerate(dtypes)]
-    coefs = [_scalar(f"coefficient {k} of {rule!r}", dtype) for k in range(n_coefs)]
+    coefs = [_scalar(f"coefficient {k}", dtype) for k in places]
     l2 = _scalar("l2", dtype) if has_penalty else None
     n_states = len(rule.state_type._fields)
     p, g, *states = arrays
@@ -195,7 +193,9 @@ def _trace_rule(
         total = _split_sum([*results, *of_penalty])
         if total is not None and any(total in in_order([node]) for node in results):
             return None
-    except (FormulaError, UnprintableError, AttributeError):
+    except Exception as error:
+        if not is_of_formula(error):
+            raise
         return None
     written = (0, *range(2, 2 + len(results) - 1))
     scalars = tuple(coefs) + (() if l2 is None else (l2,))
@@ -246,10 +246,12 @@ def update_tree(
     penalty: Any = 0.0
     groups: dict[int, list[tuple[int, _Rule, dict[Node, Any]]]] = {}
     dtypes = tuple(array.dtype.name for array in members[0])
+    numbers: dict[int, int] = {}  # Of coefficients, by their identity.
     for i, kind in enumerate(kinds(params)):
         rule, own = rule_of(optimizer, kind, coefs)
         n_arrays = 2 + len(rule.state_type._fields)
-        found = _trace_rule(rule, kind, dtypes[:n_arrays], len(own), l2 is not None)
+        places = tuple(numbers.setdefault(id(x), len(numbers)) for x in own)
+        found = _trace_rule(rule, kind, dtypes[:n_arrays], places, l2 is not None)
         if found is None:
             p, g, *states = members[i]
             new, kept, more = update_array(optimizer, kind, p, g, tuple(states), coefs, l2, xp=xp)

@@ -46,8 +46,10 @@ void *memset(void *, int, size_t) noexcept;
     extern "C" float name##f(float, float) noexcept;                                            \
     static inline float name(float x, float y) { return name##f(x, y); }
 UNARY(exp) UNARY(expm1) UNARY(log) UNARY(log1p) UNARY(sqrt) UNARY(sin) UNARY(cos) UNARY(tanh)
-UNARY(erf) UNARY(floor) UNARY(ceil) UNARY(round) UNARY(rint) UNARY(fabs)
-BINARY(pow) BINARY(fmax) BINARY(fmin) BINARY(copysign)
+UNARY(erf) UNARY(floor) UNARY(ceil) UNARY(round) UNARY(rint) UNARY(fabs) UNARY(trunc)
+UNARY(log2) UNARY(log10) UNARY(tan) UNARY(sinh) UNARY(cosh) UNARY(asin) UNARY(acos) UNARY(atan)
+UNARY(asinh) UNARY(acosh) UNARY(atanh)
+BINARY(pow) BINARY(fmax) BINARY(fmin) BINARY(copysign) BINARY(fmod) BINARY(hypot) BINARY(atan2)
 static inline double pow(double x, int n) { return pow(x, (double)n); }
 static inline float pow(float x, int n) { return powf(x, (float)n); }
 static inline int abs(int x) { return x < 0 ? -x : x; }
