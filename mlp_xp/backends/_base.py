@@ -7,6 +7,7 @@ import copy
 import importlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, ClassVar, Self, TypeVar
 
 import array_api_compat
@@ -185,7 +186,7 @@ class Backend:
         if precision == "tf32":
             return self.kernels
         gather = rounded(self.kernels.gather, LOW_PRECISIONS[precision])
-        return self.kernels._replace(gather=gather)
+        return replace(self.kernels, gather=gather)
 
     # --- execution -----------------------------------------------------------------------------
 

@@ -8,19 +8,9 @@ from functools import reduce
 from typing import Any, NamedTuple
 
 from mlp_xp._utils.array_types import Array, DType, Namespace, Tree
+from mlp_xp._utils.dataclass import dataclass
 from mlp_xp.augmentation import PixelMap, map_pixels
-from mlp_xp.nn.blocks import Context
-from mlp_xp.nn.layers import (
-    ActivationPullback,
-    BatchStats,
-    LayerPullback,
-    activate,
-    affine,
-    batch_norm,
-    dropout,
-    layer_norm,
-    run_layer,
-)
+from mlp_xp.nn.layers import LayerKernels
 from mlp_xp.nn.losses import mean_accuracy, mean_loss
 from mlp_xp.optimizers import averaged, clip, update_tree
 
@@ -101,36 +91,14 @@ def accumulate(total: Array, fraction: Array, *terms: Array | float) -> Array:
     return total + fraction * reduce(operator.add, terms)
 
 
-class Kernels(NamedTuple):
-    """Functions that a backend may replace with faster ones.
+@dataclass(frozen=True)
+class Kernels(LayerKernels):
+    """The functions of a training step that a backend may replace with faster ones."""
 
-    A replacement has the signature and the result of the default below. For arguments that it does
-    not support, it calls the default.
-    """
-
-    dense: Callable[..., tuple[Array, Callable[..., tuple[Array | None, Tree]]]] = affine
     gather: Callable[..., Array] = gather
     loss: Callable[..., tuple[Array, Callable[[], Array]]] = mean_loss
     update: Callable[..., tuple[Tree, tuple[Tree, ...], Array | float]] = update_tree
-    activate: Callable[..., tuple[Array, ActivationPullback]] = activate
-    dropout: Callable[..., tuple[Array, ActivationPullback]] = dropout
-    layer_norm: Callable[..., tuple[Array, LayerPullback]] = layer_norm
-    batch_norm: Callable[..., tuple[Array, LayerPullback, BatchStats]] = batch_norm
-    run_layer: Callable[..., tuple[Array, LayerPullback]] = run_layer
     average: Callable[..., Tree] = averaged
     accuracy: Callable[..., Array] = mean_accuracy
     accumulate: Callable[..., Array] = accumulate
     clip: Callable[..., tuple[Tree, Array]] = clip
-
-    def context(self, xp: Namespace, **training: Any) -> Context:
-        """Return the context for a forward pass that uses these kernels."""
-        return Context(
-            xp,
-            self.dense,
-            activate=self.activate,
-            dropout=self.dropout,
-            layer_norm=self.layer_norm,
-            batch_norm=self.batch_norm,
-            run_layer=self.run_layer,
-            **training,
-        )

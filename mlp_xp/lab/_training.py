@@ -11,6 +11,7 @@ from mlp_xp._utils.array_types import Array, DType, Namespace
 from mlp_xp._utils.tree import leaves
 from mlp_xp.backends import Backend, get_backend
 from mlp_xp.lab._checks import check_count
+from mlp_xp.nn.blocks import Context
 from mlp_xp.nn.layers import Dense
 from mlp_xp.nn.losses import Loss, SoftmaxCrossEntropy
 from mlp_xp.nn.network import Network, Params, forward
@@ -108,7 +109,7 @@ def logits_of(params: Params, data: Array, *, xp: Namespace) -> Array:
     dtype = params[0].W.dtype
     logits = []
     with backend.training(_work(params, data)):
-        context = backend.kernels.context(xp)
+        context = Context(xp, backend.kernels)
         for rows in _blocks(backend, data, dtype, xp=xp):
             x = xp.astype(data[rows, ...], dtype, copy=False)
             logits.append(forward(network, params, x, context, xp=xp)[0])

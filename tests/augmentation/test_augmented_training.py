@@ -1,7 +1,7 @@
 """Training on augmented images, and predictions averaged over views, on every backend."""
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import image_data
 import numpy as np
@@ -77,7 +77,7 @@ def test_16_bits_are_not_widened(name, precision, dtype):
         seen.add(str(x.dtype).rpartition(".")[2])
         return dense(params, x, xp=xp)
 
-    backend.kernels = backend.kernels._replace(dense=watched)
+    backend.kernels = replace(backend.kernels, dense=watched)
     trained(backend, EVERYTHING, images(), dtype="float32")
     assert seen == {dtype}
 

@@ -3,6 +3,7 @@
 ``PYTHONPATH=tests/stand_in/packages:tests python tests/backends/launches.py`` writes the table.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,7 @@ def waits_of(backend: Backend, **settings: Any) -> dict[str, int]:
 
 def table(backend: Backend) -> str:
     lines = ["| step | before | now | products by cuBLAS |", "| --- | --: | --: | --: |"]
-    plain = backend.kernels._replace(dense=affine)
+    plain = replace(backend.kernels, dense=affine)
     for name, (settings, before) in STEPS.items():
         now, by_cublas = (launches_of(backend, kernels=own, **settings) for own in (None, plain))
         lines.append(f"| {name} | {before} | {now} | {by_cublas} |")

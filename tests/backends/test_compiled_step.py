@@ -1,5 +1,7 @@
 """A compiled step on NumPy gives what the function gives, or runs it as it is."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from helpers import peak, tolerance
@@ -220,7 +222,7 @@ def test_a_compiled_step_that_ends_late_leaves_no_update(rule, parts, pool_of):
 
     made = []
     with pool_of(parts):
-        kernels = KERNELS._replace(loss=of_one_axis)
+        kernels = replace(KERNELS, loss=of_one_axis)
         found = steps(PLAIN, CROSS_ENTROPY, rule, made=made, kernels=kernels)
     assert not made[0].is_traceable
     expected = steps(PLAIN, CROSS_ENTROPY, rule, kernels=plain)

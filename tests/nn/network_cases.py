@@ -6,7 +6,7 @@ import pytest
 from mlp_xp._utils.tree import map_leaves
 from mlp_xp.nn.blocks import PBLD, PLE, Context, TableInputs
 from mlp_xp.nn.hidden import Blocks, Branch, Project
-from mlp_xp.nn.layers import Arrangement, BatchStats, Dense, Norm, dense
+from mlp_xp.nn.layers import Arrangement, BatchStats, Dense, LayerKernels, Norm, dense
 from mlp_xp.nn.losses import SoftmaxCrossEntropy, mean_loss
 from mlp_xp.nn.network import Network, forward, init_params
 
@@ -114,8 +114,8 @@ def some_batch_stats(network, rng):
 def loss_and_gradients(backend, network, params, x, labels, weights, keys, *, layer=dense):
     """Compute what a training step does up to the gradients; everything is on the device."""
     xp = backend.xp
-    run_layer = backend.kernels.run_layer
-    context = Context(xp, layer, (), True, weights, keys, run_layer=run_layer)
+    kernels = LayerKernels(layer, sum_rows_of_table=backend.kernels.sum_rows_of_table)
+    context = Context(xp, kernels, (), True, weights, keys)
     logits, pull, measured = forward(network, params, x, context, xp=xp)
     value, pullback = mean_loss(SoftmaxCrossEntropy(), logits, labels, weights, xp=xp)
     return value, pull(pullback(), need_dx=False)[1], logits, measured

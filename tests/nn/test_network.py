@@ -12,7 +12,7 @@ from network_cases import BATCH, NETWORKS, cube, network_data
 from mlp_xp._utils.tree import leaves, map_leaves, rebuild
 from mlp_xp.nn.blocks import Context
 from mlp_xp.nn.entries import denses, entries
-from mlp_xp.nn.layers import Dense, Norm, dense
+from mlp_xp.nn.layers import Dense, LayerKernels, Norm, dense
 from mlp_xp.nn.network import Network, adapt_params, forward, hidden, init_params, with_layers
 from mlp_xp.training.inference.inference import predict
 
@@ -182,11 +182,13 @@ def test_hidden_is_what_the_next_layer_is_given(backend, network, rng):
     with backend.scope():
         params, x, batch_stats = map_leaves(backend.put, (params, x, batch_stats))
         whole = Spy()
-        forward(network, params, x, Context(backend.xp, whole, batch_stats), xp=backend.xp)
+        forward(
+            network, params, x, Context(backend.xp, LayerKernels(whole), batch_stats), xp=backend.xp
+        )
         assert len(whole.inputs) == len(network.widths) - 1
         for depth, expected in enumerate(whole.inputs):
             part = Spy()
-            context = Context(backend.xp, part, batch_stats)
+            context = Context(backend.xp, LayerKernels(part), batch_stats)
             found = backend.get(hidden(network, params, x, context, depth))
             assert len(part.inputs) == depth
             assert found.shape == (BATCH, network.widths[depth])
@@ -216,7 +218,7 @@ def test_batch_norm_predicts_with_the_running_moments_and_measures_nothing(backe
     np.testing.assert_allclose(backend.get(y), expected, rtol=0, atol=tolerance("float64", 6))
     with backend.scope():
         params, x, batch_stats = map_leaves(backend.put, (params, x, (batch_stats,)))
-        context = Context(backend.xp, dense, batch_stats)
+        context = Context(backend.xp, LayerKernels(dense), batch_stats)
         logits, pull, measured = forward(network, params, x, context, xp=backend.xp)
         assert measured == ()
         shapes = [grad.shape for grad in leaves(pull(logits, need_dx=False)[1])]
@@ -230,7 +232,7 @@ def test_dropout_is_for_training_only(backend, rng):
     with backend.scope():
         here = map_leaves(backend.put, network_data(dropping, rng))
         expected = backend.get(forward(Network((5, 6, 6, 3)), *here[:2], xp=backend.xp)[0])
-        for context in (Context(backend.xp, dense, keys=here[-1]), None):
+        for context in (Context(backend.xp, LayerKernels(dense), keys=here[-1]), None):
             found = backend.get(forward(dropping, *here[:2], context, xp=backend.xp)[0])
             np.testing.assert_array_equal(found, expected)
         trained = backend.get(cases.loss_and_gradients(backend, dropping, *here)[2])

@@ -9,6 +9,7 @@ from rules import RULES
 from mlp_xp._utils.tree import leaves, map_leaves, rebuild
 from mlp_xp.backends.kernels import Kernels
 from mlp_xp.nn import layers
+from mlp_xp.nn.blocks import Context
 from mlp_xp.nn.hidden import Blocks, Branch
 from mlp_xp.nn.network import Network, forward, init_batch_stats, init_params
 from mlp_xp.optimizers import averaged, clip, init_opt_state, update_tree
@@ -95,9 +96,9 @@ def test_networks(backend, name, is_shared, kernels, rng, draw):
 
     def function(params, dlogits, stats, keys, weights, x):
         xp = backend.xp
-        context = kernels.context(xp, is_training=True, weights=weights, keys=keys)
+        context = Context(xp, kernels, is_training=True, weights=weights, keys=keys)
         logits, pull, measured = forward(network, params, x, context, xp=xp)
-        context = kernels.context(xp, batch_stats=stats)
+        context = Context(xp, kernels, batch_stats=stats)
         prediction = forward(network, params, x, context, xp=xp)[0]
         return logits, pull(dlogits, need_dx=False)[1], measured, prediction
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import cupy
@@ -18,7 +19,7 @@ from mlp_xp.backends._cuda.captured import CapturedLoop
 from mlp_xp.backends._cupy import namespace
 from mlp_xp.backends._cupy.captured import CupyGraphs
 from mlp_xp.backends._cupy.cublaslt import is_usable
-from mlp_xp.backends._cupy.kernels.embedding import run_layer
+from mlp_xp.backends._cupy.kernels.embedding import sum_rows_of_table
 from mlp_xp.backends._cupy.kernels.gather import gather
 from mlp_xp.backends._cupy.kernels.layers import activate, batch_norm, dropout, layer_norm
 from mlp_xp.backends._cupy.kernels.losses import accumulate, loss, mean_accuracy
@@ -52,7 +53,7 @@ class CupyBackend(Backend):
         accuracy=mean_accuracy,
         accumulate=accumulate,
         clip=clip,
-        run_layer=run_layer,
+        sum_rows_of_table=sum_rows_of_table,
     )
 
     def __init__(self, device: cupy.cuda.Device) -> None:
@@ -96,7 +97,7 @@ class CupyBackend(Backend):
             raise lacking(name, device, precision, cure, " without cuBLASLt")
 
     def _kernels_in(self, precision: str) -> Kernels:
-        return self.kernels._replace(dense=dense_in(precision))
+        return replace(self.kernels, dense=dense_in(precision))
 
     def scope(self) -> contextlib.AbstractContextManager[object]:
         return self.device

@@ -17,7 +17,6 @@ from mlp_xp.backends import kernels
 from mlp_xp.backends._base import Backend, BackendError, F
 from mlp_xp.backends._precision import check_capability, lacking
 from mlp_xp.backends.kernels import Kernels, Source
-from mlp_xp.nn import layers
 
 # The lengths, in steps, of the loops that are compiled on a GPU.
 _CHUNKS = 64, 8, 1
@@ -42,7 +41,7 @@ class JaxBackend(Backend):
         # several threads.
         self.has_stack_threads = self.shares_host_memory
         if self.shares_host_memory:  # `_gather` uses `cond`, which blocks on a GPU.
-            self.kernels = Kernels(gather=_gather, run_layer=_run_layer)
+            self.kernels = Kernels(gather=_gather, sum_rows_of_table=_sum_rows_of_table)
 
     def owns(self, array: object) -> bool:
         return isinstance(array, jax.Array)
@@ -130,12 +129,9 @@ class JaxBackend(Backend):
         return super().describe() | {"device": f"{self.device}, {self.device.device_kind}"}
 
 
-def _sum_rows(lines: Any, positions: Any, n_rows: int, *, xp: Namespace) -> Array:
+def _sum_rows_of_table(lines: Any, positions: Any, n_rows: int, *, xp: Namespace) -> Array:
     summed: Array = jax.ops.segment_sum(lines, positions, n_rows)
     return summed
-
-
-_run_layer = functools.partial(layers.run_layer_with, _sum_rows)
 
 
 def _gather(source: Source, *, dtype: DType, xp: Namespace) -> Any:

@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -17,7 +18,7 @@ from mlp_xp._utils.signals.forks import between_forks
 from mlp_xp._utils.threads import usable_threads
 from mlp_xp._utils.tree import map_leaves
 from mlp_xp.backends._base import Backend, BackendError, F
-from mlp_xp.backends._numpy.kernels.embedding import run_layer
+from mlp_xp.backends._numpy.kernels.embedding import sum_rows_of_table
 from mlp_xp.backends._numpy.kernels.forward import activate, dense, dense_in_bfloat16, gather, loss
 from mlp_xp.backends._numpy.kernels.updates import update_tree
 from mlp_xp.backends._numpy.runtime.memory import aligned
@@ -62,7 +63,14 @@ class NumpyBackend(Backend):
     has_workers = True
     xp = xp
     device = "cpu"
-    kernels = Kernels(dense, gather, loss, update_tree, activate, run_layer=run_layer)
+    kernels = Kernels(
+        dense=dense,
+        gather=gather,
+        loss=loss,
+        update=update_tree,
+        activate=activate,
+        sum_rows_of_table=sum_rows_of_table,
+    )
 
     def owns(self, array: object) -> bool:
         return isinstance(array, np.ndarray)
@@ -100,7 +108,7 @@ class NumpyBackend(Backend):
             raise lacking(self.name, self.device, precision, cure, reason)
 
     def _kernels_in(self, precision: str) -> Kernels:
-        return self.kernels._replace(dense=dense_in_bfloat16)
+        return replace(self.kernels, dense=dense_in_bfloat16)
 
     @property
     def has_machine_code(self) -> bool:

@@ -36,7 +36,7 @@ class TorchBackend(Backend):
         gather=kernels.gather,
         update=kernels.update_tree,
         activate=kernels.activate,
-        run_layer=kernels.run_layer,
+        sum_rows_of_table=kernels.sum_rows_of_table,
     )
 
     def __init__(self, device: torch.device) -> None:

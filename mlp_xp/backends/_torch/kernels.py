@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -56,11 +55,8 @@ def dense(
     return y, pullback
 
 
-def _sum_rows(lines: Any, positions: Any, n_rows: int, *, xp: Namespace) -> Any:
+def sum_rows_of_table(lines: Any, positions: Any, n_rows: int, *, xp: Namespace) -> Any:
     return _aten.embedding_dense_backward(lines, positions, n_rows, -1, False)
-
-
-run_layer = partial(layers.run_layer_with, _sum_rows)
 
 
 def _block_dense(

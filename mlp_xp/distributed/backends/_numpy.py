@@ -223,7 +223,8 @@ class NumpyRankBackend(RankBackend, NumpyBackend):
             self.gradient = replace(
                 self.gradient, dense=DenseOfRanks(self.kernels.dense, self._sums)
             )
-            self.kernels = self.kernels._replace(
+            self.kernels = replace(
+                self.kernels,
                 clip=ClipOfRanks(self.kernels.clip, self._sums),
                 update=UpdateOfRanks(self.kernels.update, self._sums),
             )

@@ -7,6 +7,7 @@ rows' fraction of the batch's weight. The sums over ranks are then the results f
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -53,7 +54,7 @@ class RankGradient:
         if self.n_shards:
             kernels = in_shards(kernels, self.n_shards)
         if self.dense is not None:
-            kernels = kernels._replace(dense=self.dense)
+            kernels = replace(kernels, dense=self.dense)
 
         def gradient(
             params: Params, batch: Batch, scale: LossScale | tuple[()], *given: Any, **options: Any
@@ -88,7 +89,8 @@ class RankGradient:
     def _kernels_of(self, kernels: Kernels, part: Array, positions: Array | None) -> Kernels:
         """Return kernels for batch normalization and dropout in one rank's part of a batch."""
         whole = BatchPart(part, self.sum_over_ranks, self.n_shards)
-        return kernels._replace(
+        return replace(
+            kernels,
             batch_norm=partial(kernels.batch_norm, part=whole),
             dropout=partial(kernels.dropout, rows=positions),
         )

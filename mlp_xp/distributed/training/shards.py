@@ -10,6 +10,7 @@ once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -64,7 +65,8 @@ def in_shards(kernels: Kernels, n_shards: int) -> Kernels:
         own = [(kernels.accuracy(loss, *shard, xp=xp), shard[-1]) for shard in shards(*arrays)]
         return xp.stack([value * xp.sum(weights) for value, weights in own])
 
-    return kernels._replace(
+    return replace(
+        kernels,
         dense=partial(layer, kernels.dense),
         activate=activate,
         layer_norm=partial(layer, kernels.layer_norm),

@@ -109,8 +109,8 @@ class Affine(Block):
     def __call__(self, params: Dense, x: Array, context: Context) -> Applied:
         """Apply `mlp_xp.nn.layers.dense`."""
         if not self.adapts:
-            return *context.dense(params, x, xp=context.xp), ()
-        y, pull = context.dense(params, x * self.factor, xp=context.xp)
+            return *context.kernels.dense(params, x, xp=context.xp), ()
+        y, pull = context.kernels.dense(params, x * self.factor, xp=context.xp)
 
         def pullback(dy: Array, *, need_dx: bool) -> tuple[Array | None, Tree]:
             dx, grads = pull(dy, need_dx=need_dx)
@@ -147,4 +147,4 @@ class BlockAffine(Block):
 
     def __call__(self, params: Dense, x: Array, context: Context) -> Applied:
         """Apply `mlp_xp.nn.layers.block_dense`."""
-        return *context.dense(params, x, self.arrangement, xp=context.xp), ()
+        return *context.kernels.dense(params, x, self.arrangement, xp=context.xp), ()

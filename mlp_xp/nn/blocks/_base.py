@@ -11,13 +11,8 @@ from mlp_xp.compiler import derive
 from mlp_xp.nn.layers import (
     ActivationPullback,
     BatchStats,
+    LayerKernels,
     LayerPullback,
-    activate,
-    affine,
-    batch_norm,
-    dropout,
-    layer_norm,
-    run_layer,
 )
 
 Measured = tuple[BatchStats, ...]
@@ -33,25 +28,19 @@ Applied = tuple[Array, LayerPullback, Measured]
 class Context(NamedTuple):
     """The settings and arrays of a forward pass.
 
-    ``dense`` computes `mlp_xp.nn.layers.affine`; ``activate``, ``dropout``, ``layer_norm`` and
-    ``batch_norm`` compute the layers with these names; ``run_layer`` runs any other layer with
-    parameters. ``batch_stats`` are the running statistics of each batch normalization. In training,
-    batch normalization computes the statistics of the batch instead, weighted by
-    ``weights : (..., batch)``. ``keys : (..., dropouts)`` are the int32 keys of dropout. The blocks
-    define the dropout rates unless ``dropout_rates`` gives arrays with one rate per model.
+    ``kernels`` compute the layers. ``batch_stats`` are the running statistics of each batch
+    normalization. In training, batch normalization computes the statistics of the batch instead,
+    weighted by ``weights : (..., batch)``. ``keys : (..., dropouts)`` are the int32 keys of
+    dropout. The blocks define the dropout rates unless ``dropout_rates`` gives arrays with one rate
+    per model.
     """
 
     xp: Namespace
-    dense: Callable[..., tuple[Array, Any]] = affine
+    kernels: LayerKernels = LayerKernels()
     batch_stats: Measured = ()
     is_training: bool = False
     weights: Array | None = None
     keys: Array | None = None
-    activate: Callable[..., tuple[Array, ActivationPullback]] = activate
-    dropout: Callable[..., tuple[Array, ActivationPullback]] = dropout
-    layer_norm: Callable[..., tuple[Array, LayerPullback]] = layer_norm
-    batch_norm: Callable[..., tuple[Array, LayerPullback, BatchStats]] = batch_norm
-    run_layer: Callable[..., tuple[Array, LayerPullback]] = run_layer
     dropout_rates: tuple[Array, ...] = ()
 
 

@@ -23,7 +23,7 @@ class Activate(Block):
 
     def __call__(self, params: Tree, x: Array, context: Context) -> Applied:
         """Apply the activation elementwise."""
-        y, pullback = context.activate(self.function, x, xp=context.xp)
+        y, pullback = context.kernels.activate(self.function, x, xp=context.xp)
         return y, without_params(pullback), ()
 
 
@@ -44,7 +44,7 @@ class ParametricActivate(Block):
 
     def __call__(self, params: Slope, x: Array, context: Context) -> Applied:
         """Apply `mlp_xp.nn.layers.parametric`."""
-        return *context.run_layer(parametric, params, x, self.function, xp=context.xp), ()
+        return *context.kernels.run_layer(parametric, params, x, self.function, xp=context.xp), ()
 
 
 def _name_of(function: str | Activation) -> str:
@@ -77,5 +77,5 @@ class Dropout(Block):
         keys = context.keys
         rate = context.dropout_rates[self.number] if context.dropout_rates else self.rate
         key = keys[self.number] if keys.ndim == 1 else keys[..., self.number]
-        y, pullback = context.dropout(x, key, rate, xp=context.xp)
+        y, pullback = context.kernels.dropout(x, key, rate, xp=context.xp)
         return y, without_params(pullback), ()

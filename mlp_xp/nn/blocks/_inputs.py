@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from mlp_xp._utils.array_types import Array, Namespace, Tree
@@ -111,14 +112,15 @@ class TableInputs(Block):
         parts = [x[..., :n], x[..., n:m]]
         if self._numeric is not None:
             layer = self._numeric.layer
-            parts[0], pulls[0] = context.run_layer(layer, next(remaining), parts[0], xp=xp)
+            parts[0], pulls[0] = context.kernels.run_layer(layer, next(remaining), parts[0], xp=xp)
         if self.categories:
             codes = xp.astype(x[..., m:], xp.int32)
-            y, pulls[2] = context.run_layer(embed, next(remaining), codes, xp=xp)
+            layer = partial(embed, sum_rows=context.kernels.sum_rows_of_table)
+            y, pulls[2] = context.kernels.run_layer(layer, next(remaining), codes, xp=xp)
             parts.append(xp.astype(y, x.dtype, copy=False))
         y = _joined([part for part in parts if part.shape[-1]], xp=xp)
         if self.scale:
-            y, pulls[3] = context.run_layer(scale_inputs, next(remaining), y, xp=xp)
+            y, pulls[3] = context.kernels.run_layer(scale_inputs, next(remaining), y, xp=xp)
 
         def pullback(dy: Array, *, need_dx: bool) -> tuple[Array | None, Tree]:
             grads: list[Any] = []

@@ -30,7 +30,8 @@ class LayerNorm(_Normalization):
     def __call__(self, params: Norm, x: Array, context: Context) -> Applied:
         """Apply `mlp_xp.nn.layers.layer_norm`."""
         own = context.xp.astype(x, params.scale.dtype, copy=False)
-        return *_as_given(x, *context.layer_norm(params, own, xp=context.xp), xp=context.xp), ()
+        y, pullback = context.kernels.layer_norm(params, own, xp=context.xp)
+        return *_as_given(x, y, pullback, xp=context.xp), ()
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class BatchNorm(_Normalization):
         if not context.is_training:
             stats = context.batch_stats[self.number]
             return *_as_given(x, *apply_norm(params, stats, own, xp=xp), xp=xp), ()
-        y, pullback, batch_stats = context.batch_norm(params, own, context.weights, xp=xp)
+        y, pullback, batch_stats = context.kernels.batch_norm(params, own, context.weights, xp=xp)
         return *_as_given(x, y, pullback, xp=xp), (batch_stats,)
 
 

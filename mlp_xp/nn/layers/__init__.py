@@ -31,8 +31,9 @@ from mlp_xp.nn.layers._activations import (
 from mlp_xp.nn.layers._block_dense import Arrangement, affine, block_dense
 from mlp_xp.nn.layers._dense import Dense, dense, per_sample
 from mlp_xp.nn.layers._dropout import dropout, threshold
-from mlp_xp.nn.layers._embedding import Embedding, embed, run_layer_with, sum_rows_of_table
+from mlp_xp.nn.layers._embedding import Embedding, embed, sum_rows_of_table
 from mlp_xp.nn.layers._gated import gelu, mish, sigmoid, silu
+from mlp_xp.nn.layers._kernels import LayerKernels
 from mlp_xp.nn.layers._layer import Activation, ActivationPullback, LayerPullback, run_layer
 from mlp_xp.nn.layers._members import Heads, SharedDense, member_heads, shared_dense
 from mlp_xp.nn.layers._normalization import (

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from array_api_compat import device
 
-from mlp_xp._utils.array_types import Array, Namespace, Tree
-from mlp_xp.nn.layers._layer import LayerPullback, run_layer, with_kinds
+from mlp_xp._utils.array_types import Array, Namespace
+from mlp_xp.nn.layers._layer import LayerPullback, with_kinds
 
 
 @with_kinds("embedding")
@@ -68,12 +68,3 @@ def embed(
         return None, Embedding(xp.reshape(summed, params.table.shape))
 
     return y, pullback
-
-
-def run_layer_with(
-    sum_rows: Callable[..., Array], function: Any, params: Tree, x: Array, *args: Any, xp: Namespace
-) -> tuple[Array, LayerPullback]:
-    """Run a layer with a backend's replacement for `sum_rows_of_table`."""
-    if function is not embed:
-        return run_layer(function, params, x, *args, xp=xp)
-    return embed(params, x, sum_rows=sum_rows, xp=xp)

@@ -8,15 +8,25 @@ from typing import Any
 from mlp_xp.nn.losses._base import Loss
 
 
+def _of_loss(name: str) -> Any:
+    """Return a property for an attribute or a method of the wrapped loss."""
+    return property(attrgetter(f"loss.{name}"))
+
+
 class Wrapped(Loss):
     """A loss whose outputs have the same meaning as the outputs of ``loss``."""
 
     loss: Any
 
-
-# These attributes and methods are the attributes and methods of ``loss``.
-for _name in (
-    *("is_own", "has_std", "outputs_per_target", "levels", "is_correct", "check_targets"),
-    *("point", "centers", "std", "quantiles", "units", "raw_outputs"),
-):
-    setattr(Wrapped, _name, property(attrgetter(f"loss.{_name}")))
+    is_own = _of_loss("is_own")
+    has_std = _of_loss("has_std")
+    outputs_per_target = _of_loss("outputs_per_target")
+    levels = _of_loss("levels")
+    is_correct = _of_loss("is_correct")
+    check_targets = _of_loss("check_targets")
+    point = _of_loss("point")
+    centers = _of_loss("centers")
+    std = _of_loss("std")
+    quantiles = _of_loss("quantiles")
+    units = _of_loss("units")
+    raw_outputs = _of_loss("raw_outputs")

@@ -17,6 +17,7 @@ from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.augmentation import Augmentation, Draws, make_pixel_map, view_draws
 from mlp_xp.backends import Backend, get_backend, to_numpy
 from mlp_xp.backends.kernels import Kernels, Scaling, Source, Whitening
+from mlp_xp.nn.blocks import Context
 from mlp_xp.nn.entries import denses
 from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.losses import Loss
@@ -225,7 +226,7 @@ def make_predict(
         pixel_map = make_pixel_map(tta, draws, xp=xp)
         x = kernels.gather(Source(x, None, of_features(scaling), pixel_map), dtype=dtype, xp=xp)
         x = rotated(x, scaling, xp=xp)
-        context = kernels.context(xp, batch_stats=batch_stats)
+        context = Context(xp, kernels, batch_stats)
         if depth is not None:
             return in_dtype_of(params, hidden(network, params, x, context, depth), xp=xp)
         logits, _, _ = forward(network, params, x, context, xp=xp)

@@ -86,8 +86,9 @@ def value_and_gradient(
         with_accuracy: bool = False,
     ) -> Evaluation:
         x, targets, mixture = network_inputs(params, batch, scaling, kernels, augmentation, xp=xp)
-        context = kernels.context(
+        context = Context(
             xp,
+            kernels,
             batch_stats=batch_stats,
             is_training=is_training,
             weights=batch.selection.weights,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import cupy
@@ -30,12 +29,9 @@ def _sum_kernel() -> Any:
     )
 
 
-def _sum_rows(lines: Any, positions: Any, n_rows: int, *, xp: Namespace) -> Array:
+def sum_rows_of_table(lines: Any, positions: Any, n_rows: int, *, xp: Namespace) -> Array:
     if lines.dtype.str not in FLOATS or positions.dtype != cupy.int32:
         return layers.sum_rows_of_table(lines, positions, n_rows, xp=xp)
     n, width = lines.shape
     summed = cupy.empty((n_rows, width), lines.dtype)
     return _sum_kernel()(lines, positions, n, width, summed)
-
-
-run_layer = partial(layers.run_layer_with, _sum_rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -16,13 +15,12 @@ from mlp_xp.backends._numpy.kernels.writing import (
     with_fallback,
 )
 from mlp_xp.backends._numpy.runtime.thread_pool import has_pool
-from mlp_xp.nn.layers import run_layer_with
 
 Array: TypeAlias = Any  # A NumPy array or a traced array.
 
 
 @with_fallback
-def _sum_rows(lines: Array, positions: Array, n_rows: int, *, xp: Namespace) -> Array:
+def sum_rows_of_table(lines: Array, positions: Array, n_rows: int, *, xp: Namespace) -> Array:
     n_lines, width = lines.shape
     summed: Any = np.empty_like(lines, shape=(n_rows, width))
     if has_pool() and are_contiguous(lines) and are_positions(positions, lines):
@@ -42,6 +40,3 @@ def _add_rows(lines: np.ndarray, positions: np.ndarray, out: np.ndarray) -> None
     places = positions.astype(np.intp)[:, None] * width + np.arange(width)
     out.fill(0)
     np.add.at(out.reshape(-1), places.reshape(-1), lines.reshape(-1))
-
-
-run_layer = partial(run_layer_with, _sum_rows)
