@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mlp_xp._utils.categories import MISSING
+from mlp_xp._utils.columns.categories import MISSING
 from mlp_xp.compiler.c_expressions import c_literal
 from mlp_xp.estimators.tables.columns import TableColumns
 from mlp_xp.estimators.tables.kinds import CategoryColumn, Column, EmptyColumn, NumberColumn

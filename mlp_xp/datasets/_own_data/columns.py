@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlp_xp._utils.categories import find_wrong_text, judge_categories
+from mlp_xp._utils.columns.categories import find_wrong_text, judge_categories
 from mlp_xp._utils.optional import as_typed
 from mlp_xp.datasets._dataset import Column, DatasetError
 from mlp_xp.datasets._own_data.csv_format import CsvFormat

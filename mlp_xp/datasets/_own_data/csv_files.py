@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlp_xp._utils.categories import MISSING, NAMES
+from mlp_xp._utils.columns.categories import MISSING, NAMES
 from mlp_xp.datasets._dataset import DatasetError
 from mlp_xp.datasets._own_data.csv_format import CsvFormat
 from mlp_xp.datasets._own_data.selection import Table, Wanted, choose, make_table, numbered

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlp_xp._utils.categories import is_finite
+from mlp_xp._utils.columns.categories import is_finite
 from mlp_xp._utils.names import list_names
 from mlp_xp.datasets._dataset import Column, Columns, Dataset, DatasetError, split_dataset
 from mlp_xp.datasets._own_data.columns import choose_columns

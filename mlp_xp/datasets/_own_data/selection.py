@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mlp_xp._utils.categories import WORDS, parse_date
+from mlp_xp._utils.columns.categories import WORDS, parse_date
 from mlp_xp._utils.names import error_end, list_names
 from mlp_xp.datasets._dataset import Column, DatasetError
 from mlp_xp.datasets._own_data.columns import check_columns, first_value

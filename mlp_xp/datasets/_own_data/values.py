@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlp_xp._utils.categories import MISSING, WORDS, parse_date
+from mlp_xp._utils.columns.categories import MISSING, WORDS, parse_date
 from mlp_xp.datasets._dataset import Column
 from mlp_xp.datasets._own_data.columns import KINDS
 from mlp_xp.datasets._own_data.csv_format import CsvFormat

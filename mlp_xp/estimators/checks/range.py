@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import sys
 from typing import Any
 
 import numpy as np
@@ -11,16 +9,6 @@ from scipy import sparse
 
 from mlp_xp.backends import get_backend
 from mlp_xp.training.data.rows import View
-
-
-def large_integer(values: Any) -> str:
-    """Return the size and place of the first integer above float64's range, e.g. for an error."""
-    array = np.asarray(values, dtype=object)
-    sizes = ((i, v.bit_length()) for i, v in np.ndenumerate(array) if isinstance(v, int))
-    place, size = next((i, size) for i, size in sizes if size > sys.float_info.max_exp)
-    where = f"row {place[0]}" + (f", column {place[1]}" if len(place) > 1 else "")
-    digits = int(math.log10(2) * size) + 1
-    return f"an integer of {digits} digits in {where}, too large for float64"
 
 
 def check_range(X: Any) -> None:

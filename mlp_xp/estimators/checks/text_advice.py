@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from typing import Any, NamedTuple
 
-from mlp_xp._utils.categories import WrongText, find_wrong_text, means_missing
+from mlp_xp._utils.columns.categories import WrongText, find_wrong_text, means_missing
 
 IMPUTE = (
     "set missing_values='impute', which replaces missing values by the median and adds an input "

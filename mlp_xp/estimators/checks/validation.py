@@ -17,9 +17,9 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from mlp_xp._utils.columns.values import large_integer
 from mlp_xp._utils.signals.forks import between_forks
 from mlp_xp.backends import Backend, get_backend, host, namespace_backend
-from mlp_xp.estimators.checks.range import large_integer
 from mlp_xp.estimators.checks.unusable import refuse_masked, refuse_unusable
 from mlp_xp.training.data.rows import Rows, is_mapped, some_rows, take_rows
 from mlp_xp.training.processes import SingleProcess

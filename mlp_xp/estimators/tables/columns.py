@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from mlp_xp._utils.columns.kinds import RawColumn
+from mlp_xp._utils.columns.problems import Problems
 from mlp_xp._utils.dataclass import dataclass
 from mlp_xp._utils.signals.forks import cached_property
 from mlp_xp.backends import to_numpy
@@ -23,8 +25,7 @@ from mlp_xp.estimators.tables.kinds import (
     check_no_gaps,
     numbers_of,
 )
-from mlp_xp.estimators.tables.problems import Problems
-from mlp_xp.estimators.tables.reading import RawColumn, read_named, read_table
+from mlp_xp.estimators.tables.reading import read_named, read_table
 from mlp_xp.estimators.tables.scaling import Affine, Quantile
 from mlp_xp.nn.blocks import TableInputs
 

@@ -10,7 +10,9 @@ import numpy as np
 from scipy import sparse
 from sklearn.utils.validation import validate_data
 
-from mlp_xp._utils.categories import judge_categories
+from mlp_xp._utils.columns.categories import judge_categories
+from mlp_xp._utils.columns.kinds import RawColumn, join_columns
+from mlp_xp._utils.columns.problems import ColumnError, Problems
 from mlp_xp._utils.names import list_names
 from mlp_xp._utils.sklearn_compat import warn_caller
 from mlp_xp.estimators.checks.text_advice import IMPUTE
@@ -25,10 +27,9 @@ from mlp_xp.estimators.tables.kinds import (
     check_finite,
     numbers_of,
 )
-from mlp_xp.estimators.tables.problems import ColumnError, Problems
-from mlp_xp.estimators.tables.reading import RawColumn, join_columns, read_table
+from mlp_xp.estimators.tables.reading import read_table
 from mlp_xp.estimators.tables.scaling import learn_scaling
-from mlp_xp.estimators.tables.text import count_text, parse_text, warn_of_values
+from mlp_xp.estimators.tables.text import parse_text, warn_of_values
 from mlp_xp.recipes.parameters import TABLE_SCALINGS
 
 _MOST_ROWS = 200_000  # The maximum total number of rows, on all processes, to learn columns from.
@@ -48,11 +49,11 @@ def learn_columns(estimator: Any, raws: Sequence[RawColumn]) -> TableColumns:
     for raw, name, is_named in zip(raws, names, are_named, strict=True):
         with problems.collect():
             raw.raise_error()
-            is_text = raw.kind == "category" and not raw.is_declared and not is_named
+            is_text = raw.kind == "text" and not raw.is_declared and not is_named
             parsed = parse_text(raw) if is_text else raw
             column = _learn(estimator, name, parsed, is_named=is_named)
             if isinstance(column, CategoryColumn):
-                is_useless, _ = judge_categories(count_text(parsed), len(raw.values))
+                is_useless, _ = judge_categories(parsed.counts, len(raw.values))
                 is_useless &= is_text or not (column.values or column.has_missing)
                 if is_text:
                     warn_of_values(parsed, is_left_out=is_useless)
@@ -98,9 +99,9 @@ def _learn(estimator: Any, name: str, raw: RawColumn, *, is_named: bool) -> Colu
             raise ColumnError(raw.label, "has dates", cure)
         return DateColumn.learn(name, raw)
     is_automatic = isinstance(estimator.categorical_features, str)
-    if is_named or (is_automatic and raw.kind in ("category", "bool")):
+    if is_named or (is_automatic and raw.kind in ("text", "flag")):
         return CategoryColumn.learn(name, raw, estimator.max_one_hot)
-    if raw.kind == "category":
+    if raw.kind == "text":
         cure = "set categorical_features='from_dtype', or name the columns in categorical_features"
         raise ColumnError(raw.label, "has categories", cure)
     return NumberColumn.learn(name, raw)

@@ -1,4 +1,4 @@
-"""The kinds of columns: each learns from training data, checks new data, and encodes inputs."""
+"""The encodings of columns: each learns from training data, checks new data, and encodes inputs."""
 
 from __future__ import annotations
 
@@ -8,20 +8,14 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from mlp_xp._utils.categories import least_rows
+from mlp_xp._utils.columns.categories import least_rows
+from mlp_xp._utils.columns.kinds import KINDS as KINDS_OF_VALUES
+from mlp_xp._utils.columns.kinds import Category, RawColumn
+from mlp_xp._utils.columns.problems import ColumnError, Problems
+from mlp_xp._utils.columns.texts import changed, drop_gaps, parse_as, text_and_numbers, words_of
 from mlp_xp._utils.dataclass import dataclass
 from mlp_xp._utils.signals.forks import cached_property
 from mlp_xp.estimators.checks.text_advice import IMPUTE
-from mlp_xp.estimators.tables.problems import ColumnError, Problems
-from mlp_xp.estimators.tables.reading import Category, RawColumn, text_and_numbers
-from mlp_xp.estimators.tables.text import (
-    changed,
-    drop_gaps,
-    parse_dates,
-    parse_numbers,
-    parse_words,
-    words_of,
-)
 
 _SHOWN = 40
 _NO_INFINITY = "replace it, e.g. by NaN with missing_values='impute'"
@@ -35,13 +29,15 @@ class Column:
     name: str
     has_missing: bool
 
-    kind: ClassVar[str]
+    kind: ClassVar[str]  # The name in saved models.
+    reads: ClassVar[str]  # The kind of the values that it encodes.
 
     def read(self, raw: RawColumn) -> RawColumn:
         """Return a column of new data as the kind of the fit; raise ColumnError if impossible."""
         raw.raise_error()
-        if raw.kind != self.kind and not raw.is_empty:
-            raise changed(raw.label, _PLURALS[raw.kind], _PLURALS[self.kind])
+        if raw.kind != self.reads and not raw.is_empty:
+            now, earlier = (KINDS_OF_VALUES[kind].plural for kind in (raw.kind, self.reads))
+            raise changed(raw.label, now, earlier)
         return raw
 
     @property
@@ -78,7 +74,7 @@ class EmptyColumn(Column):
 class NumberColumn(Column):
     """A column of numbers."""
 
-    kind = "number"
+    kind = reads = "number"
 
     @classmethod
     def learn(cls, name: str, raw: RawColumn) -> Self:
@@ -87,9 +83,9 @@ class NumberColumn(Column):
 
     def read(self, raw: RawColumn) -> RawColumn:
         """Return the column; text must be numbers."""
-        if raw.kind == "category" and raw.error is None:
-            return parse_numbers(raw)
-        return raw if raw.kind == "bool" else super().read(raw)
+        if raw.kind == "text" and raw.error is None:
+            return parse_as(raw, "number")
+        return raw if raw.kind == "flag" else super().read(raw)
 
     @property
     def number_names(self) -> tuple[str, ...]:
@@ -107,7 +103,7 @@ class DateColumn(Column):
 
     has_time: bool = False
 
-    kind = "date"
+    kind = reads = "date"
 
     @classmethod
     def learn(cls, name: str, raw: RawColumn) -> Self:
@@ -118,8 +114,8 @@ class DateColumn(Column):
 
     def read(self, raw: RawColumn) -> RawColumn:
         """Return the column; text must be ISO 8601 dates."""
-        is_text = raw.kind == "category" and raw.error is None
-        return parse_dates(raw) if is_text else super().read(raw)
+        is_text = raw.kind == "text" and raw.error is None
+        return parse_as(raw, "date") if is_text else super().read(raw)
 
     @property
     def number_names(self) -> tuple[str, ...]:
@@ -154,7 +150,7 @@ class CategoryColumn(Column):
     has_rare: bool = False
     is_embedded: bool = False
 
-    kind = "category"
+    kind, reads = "category", "text"
 
     @classmethod
     def learn(cls, name: str, raw: RawColumn, max_one_hot: float) -> Self:
@@ -185,8 +181,8 @@ class CategoryColumn(Column):
         if not self.values or are_text <= {self.is_text}:
             return drop_gaps(raw, self.values) if self.is_text else raw
         if not self.is_text and {*self.values} <= {0.0, 1.0}:
-            return parse_words(raw)
-        if raw.kind == "bool" and (words := words_of(self.values)):
+            return parse_as(raw, "flag")
+        if raw.kind == "flag" and (words := words_of(self.values)):
             return replace(raw, values=np.asarray([*map(words.get, found), None])[codes])
         if len(are_text) > 1:
             raise text_and_numbers(raw.label)
@@ -286,7 +282,6 @@ def _as_numbers(raw: RawColumn) -> np.ndarray:
     return np.asarray([*found, np.nan], dtype=np.float64)[codes]
 
 
-_PLURALS = {"number": "numbers", "date": "dates", "category": "categories", "bool": "bools"}
 KINDS: dict[str, type[Column]] = {
     kind.kind: kind for kind in (NumberColumn, DateColumn, CategoryColumn, EmptyColumn)
 }

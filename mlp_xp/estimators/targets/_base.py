@@ -16,8 +16,8 @@ from sklearn.utils.validation import (
 )
 
 from mlp_xp._utils.array_types import Namespace
+from mlp_xp._utils.columns.values import large_integer
 from mlp_xp.backends import host
-from mlp_xp.estimators.checks.range import large_integer
 from mlp_xp.estimators.checks.unusable import refuse_broken, refuse_masked
 from mlp_xp.nn.losses import Custom, Loss
 
@@ -162,7 +162,7 @@ def dense_targets(
 
 def _missing_row(y: Any) -> int | None:
     """Return the first row that is None, NaN, or pandas' NA or NaT; None if there is none."""
-    from mlp_xp.estimators.tables.reading import is_missing  # Import only if needed.
+    from mlp_xp._utils.columns.kinds import is_missing  # Import only if needed.
 
     values = np.asarray(y, dtype=object)
     if values.ndim == 0:  # y is a sparse matrix.

@@ -46,7 +46,7 @@ class RealTargets(Targets):
             values = dense_targets(y, estimator, n_samples, name, numeric=True)
         except ValueError as error:
             # Import only for errors.
-            from mlp_xp._utils.categories import find_wrong_text, is_number
+            from mlp_xp._utils.columns.categories import find_wrong_text, is_number
             from mlp_xp.estimators.checks.text_advice import cure_of
 
             texts = [v for v in np.ravel(host(y)).tolist() if isinstance(v, str | bytes)]

@@ -1,0 +1,51 @@
+"""Text of a column, parsed as another kind."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+
+import numpy as np
+
+from mlp_xp._utils.columns.categories import WORDS, means_missing
+from mlp_xp._utils.columns.kinds import KINDS, Category, RawColumn
+from mlp_xp._utils.columns.problems import ColumnError
+
+
+def parse_as(raw: RawColumn, kind: str) -> RawColumn:
+    """Return a text column as another kind; raise ColumnError if other text is in it."""
+    (codes, found), known = raw.factors, KINDS[kind]
+    values = []
+    for given in found:  # Each distinct text is parsed once.
+        is_gap = isinstance(given, str) and means_missing(given)
+        value = known.missing if is_gap else known.parse(given)
+        if value is None:
+            raise changed(raw.label, KINDS["text"].plural, known.plural, str(given))
+        values.append(value)
+    return replace(raw, kind=kind, values=np.asarray([*values, known.missing], known.dtype)[codes])
+
+
+def drop_gaps(raw: RawColumn, categories: Collection[Category]) -> RawColumn:
+    """Return a text column in which words such as "?" are missing, unless they are categories."""
+    codes, found = raw.factors
+    values = [None if means_missing(str(v)) and v not in categories else v for v in found]
+    return replace(raw, values=np.asarray([*values, None])[codes]) if None in values else raw
+
+
+def words_of(values: Iterable[Category]) -> dict[Category, str]:
+    """Return the categories that mean 1 and 0, such as yes and no, by these numbers."""
+    words = {WORDS.get(str(value).lower()): str(value) for value in values}
+    return {number: words[number] for number in (0.0, 1.0) if number in words}
+
+
+def changed(label: str, now: str, earlier: str, text: str = "") -> ColumnError:
+    """Return the error for a column of another kind than in the fit."""
+    what = f"text such as {text[:40]!r}" if text else "it"
+    cure = f"convert {what}, or fit again on such data"
+    return ColumnError(label, f"has {now}, but had {earlier} in the fit", cure)
+
+
+def text_and_numbers(label: str) -> ColumnError:
+    """Return the error for a column that mixes text and numbers."""
+    cure = "convert it to one of them, e.g. by pandas.to_numeric(column, errors='coerce') or "
+    return ColumnError(label, "has text and numbers", f"{cure}column.astype(str)")
