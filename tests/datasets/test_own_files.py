@@ -110,6 +110,8 @@ def test_the_columns_of_a_model_are_found_by_name():
     write("b.csv", "j,i\nyes,1\nperhaps,2\n,3\n2,4\n0,5\n")
     flags = read_table(Path("b.csv"), columns=[j], has_target=False).x[:, 0]
     np.testing.assert_array_equal(flags, [1, np.nan, np.nan, 2, 0])
+    infinite = write("d.csv", "j,i\nyes,1\ninf,2\n")
+    rejects("'j' is infinite in row 2", read_table, infinite, columns=[j], has_target=False)
     codes = "j,i\n" + "".join(f"{i},1\n" for i in range(60))  # The text may be digits in new rows.
     text = [Column("j", "text")]
     assert read_table(write("c.csv", codes), columns=text, has_target=False).x[9, 0] == "9"

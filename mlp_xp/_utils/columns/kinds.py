@@ -99,13 +99,14 @@ class RawColumn:
             values = np.datetime_as_string(values).astype(object)
             values[np.isnat(self.values)] = None
         if values.dtype.kind == "O":
-            places: dict[Any, int] = {}
+            listed = values.tolist()
             try:
-                seen = [places.setdefault(value, len(places)) for value in values.tolist()]
+                places = {value: place for place, value in enumerate(dict.fromkeys(listed))}
             except TypeError as error:
                 wrong = next(value for value in values if type(value).__hash__ is None)
                 raise no_values(self.label, wrong) from error
-            raw, inverse = [*places], np.asarray(seen, dtype=np.intp)
+            seen = map(places.__getitem__, listed)
+            raw, inverse = [*places], np.fromiter(seen, np.intp, len(listed))
         else:
             unique, inverse = np.unique(values, return_inverse=True)
             raw = unique.tolist()

@@ -171,7 +171,8 @@ def _validation_split(
         )
     x, x_val = some_rows(data.x_train, train), some_rows(data.x_train, held_out)
     if data.columns is not None and data.columns.used:
-        used, _ = choose_columns("the table", data.feature_names, data.x_train, data.x_train[train])
+        columns = data.columns.used
+        used, _ = choose_columns("the table", columns, data.x_train, data.x_train[train])
         known = {column.name for column in used}
         if useless := [name for name in data.feature_names if name not in known]:
             raise ValueError(

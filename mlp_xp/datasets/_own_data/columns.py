@@ -4,61 +4,40 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from datetime import datetime
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlp_xp._utils.columns.categories import find_wrong_text, judge_categories
+from mlp_xp._utils.columns.kinds import KINDS, RawColumn
 from mlp_xp._utils.optional import as_typed
 from mlp_xp.datasets._dataset import Column, DatasetError
 from mlp_xp.datasets._own_data.csv_format import CsvFormat
 
 _RECOGNIZED = CsvFormat()
-KINDS = ("number", "flag", "date", "text")
-
-
-def first_value(column: NDArray[Any]) -> Any:
-    """Return the first value of a column that is not missing, or None."""
-    return next((value for value in column if value is not None and value == value), None)
-
-
-def _counts_of(column: NDArray[Any]) -> Counter[Any]:
-    """Return the number of rows with each value that is not missing."""
-    counts = Counter(column.tolist())
-    del counts[None]
-    return counts
 
 
 def check_columns(
-    path: object,
-    names: Sequence[str],
-    columns: Iterable[NDArray[Any]],
-    form: CsvFormat,
-    *,
-    are_known: bool,
+    path: object, columns: Iterable[RawColumn], form: CsvFormat, *, are_known: bool
 ) -> None:
     """Raise DatasetError if columns cannot be inputs; the error lists them and what to type.
 
     If ``are_known``, the columns are those of a model, so text is known to be categorical.
     """
     problems, cures = {}, {f"write plain numbers such as {form.text(1234.5)}": None}
-    for name, column in zip(names, columns, strict=True):
-        first = first_value(column) if column.dtype == object else 0.0
-        if isinstance(first, str):
-            wrong = None if are_known else find_wrong_text(_counts_of(column))
+    for raw in columns:
+        if raw.kind == "text":
+            wrong = None if are_known else find_wrong_text(raw.counts)
             if wrong is not None and wrong.is_certain:
-                problems[name] = wrong.reason
+                problems[raw.label] = wrong.reason
                 if wrong.form == "date":
                     cures["write dates such as 2026-01-31"] = None
                 if hint := form.decimal_hint(wrong.commas):
                     cures[hint] = None
-        elif not isinstance(first, datetime | None) and np.any(
-            infinite := np.isinf(column.astype(np.float64, copy=False))
-        ):
+        elif raw.kind != "date" and np.any(infinite := np.isinf(raw.values)):
             row = int(np.argmax(infinite)) + 1
-            problems[name] = f"is infinite in row {row}, or too large for float64"
+            problems[raw.label] = f"is infinite in row {row}, or too large for float64"
     if problems:
         reasons = "; ".join(f"{name!r} {reason}" for name, reason in problems.items())
         raise DatasetError(
@@ -76,34 +55,32 @@ def drop_option(names: Iterable[str]) -> str:
 
 def choose_columns(
     path: object,
-    names: Sequence[str],
+    columns: Sequence[Column],
     x: NDArray[Any],
     x_train: NDArray[Any],
     form: CsvFormat = _RECOGNIZED,
 ) -> tuple[tuple[Column, ...], list[str]]:
     """Return the columns that can be inputs, and notes for the user."""
     used, notes = [], []
-    for i, name in enumerate(names):
-        column, train = x[:, i], x_train[:, i]
-        first = first_value(train)
-        if first is None:
+    for i, (name, kind) in enumerate((column.name, column.kind) for column in columns):
+        values, train = x[:, i], x_train[:, i]
+        if all(value is None or value != value for value in train):
             notes.append(f"left out: {name} (it is empty)")
             continue
-        if isinstance(first, str):
-            is_left_out, note = _text_note(name, column, train, form)
+        if kind == "text":
+            is_left_out, note = _text_note(name, values, train, form)
             notes += [note] if note else []
-            if not is_left_out:
-                used.append(Column(name, "text", None in {*column}))
-            continue
-        if isinstance(first, datetime):
-            used.append(Column(name, "date", None in {*column}))
-            continue
-        numbers = column.astype(np.float64)
-        is_gap = np.isnan(numbers)
-        is_flag = np.all(np.isin(numbers[~is_gap], (0.0, 1.0)))
-        used.append(Column(name, "flag" if is_flag else "number", bool(np.any(is_gap))))
-        if len(names) > 1 and len(x) > 2 and np.all(np.diff(numbers) == 1):
-            notes.append(f"{name} numbers the rows: to leave it out, type {drop_option([name])}")
+            if is_left_out:
+                continue
+        elif kind != "date":
+            numbers = values.astype(np.float64)
+            is_gap = np.isnan(numbers)
+            kind = "flag" if np.all(np.isin(numbers[~is_gap], (0.0, 1.0))) else "number"
+            if len(columns) > 1 and len(x) > 2 and np.all(np.diff(numbers) == 1):
+                cure = f"to leave it out, type {drop_option([name])}"
+                notes.append(f"{name} numbers the rows: {cure}")
+        has_gaps = None in {*values.tolist()} if kind in ("text", "date") else bool(np.any(is_gap))
+        used.append(Column(name, kind, has_gaps))
     if not used:
         raise DatasetError(
             f"{path} has no column that can be an input: {'; '.join(notes)}; set --target to the "
@@ -112,12 +89,19 @@ def choose_columns(
     return tuple(used), notes
 
 
+def _counts_of(column: NDArray[Any]) -> Counter[Any]:
+    """Return the number of rows with each value that is not missing."""
+    counts = Counter(column.tolist())
+    del counts[None]
+    return counts
+
+
 def _text_note(
     name: str, column: NDArray[Any], train: NDArray[Any], form: CsvFormat
 ) -> tuple[bool, str]:
     """Return whether a text column is left out, and a note for the user or ""."""
-    everywhere, counts = _counts_of(column), _counts_of(train)
-    is_left_out, note = judge_categories(counts, len(train), everywhere)
+    everywhere = _counts_of(column)
+    is_left_out, note = judge_categories(_counts_of(train), len(train), everywhere)
     if is_left_out:
         return True, f"left out: {name} ({note})"
     wrong = find_wrong_text(everywhere)

@@ -55,7 +55,7 @@ def read_csv(path: Path, wanted: Wanted) -> Table:
             for name, place in choice.kept.items():
                 kept[name] += cells[place]
     labels, notes = _labels(y, form)
-    found = [values.array() for _, values in columns]
+    found = [values.column(names[i]) for i, values in columns]
     table = make_table(path, names, choice, wanted, found, labels)
     return table._replace(notes=(*notes, *([note] if note else [])), kept=kept)
 

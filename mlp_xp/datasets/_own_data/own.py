@@ -206,7 +206,7 @@ def _with_inputs(
     if is_plain and used is None:  # NPZ arrays of plain numbers keep their dtype.
         return data._replace(columns=Columns(table.target, (), tuple(notes)))
     if used is None:
-        used, more = choose_columns(path, table.names, table.x, data.x_train, form)
+        used, more = choose_columns(path, table.columns, table.x, data.x_train, form)
         notes = [*more, *notes]
         if len(used) < len(table.names):
             places = {name: place for place, name in enumerate(table.names)}

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -10,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlp_xp._utils.columns.categories import WORDS, parse_date
+from mlp_xp._utils.columns.kinds import RawColumn
 from mlp_xp._utils.names import error_end, list_names
 from mlp_xp.datasets._dataset import Column, DatasetError
-from mlp_xp.datasets._own_data.columns import check_columns, first_value
+from mlp_xp.datasets._own_data.columns import check_columns
 from mlp_xp.datasets._own_data.csv_format import CsvFormat
 from mlp_xp.datasets._own_data.values import parse
 
@@ -22,20 +24,25 @@ _BYTES = {np.dtype(bool), np.dtype(np.uint8)}
 
 
 class Table(NamedTuple):
-    """The content of a file: the names and values of the features, and the target.
+    """The content of a file: the names, kinds and values of the features, and the target.
 
     ``x`` contains numbers, with NaN for missing values, or objects if the file has text or dates,
     with None for missing values. ``n_left_out`` is the number of rows without a target; ``notes``
     tell the user about the target. ``kept`` contains further columns as they are in the file.
     """
 
-    names: tuple[str, ...]
+    columns: tuple[Column, ...]
     x: NDArray[Any]
     y: NDArray[Any] | None
     target: str
     n_left_out: int = 0
     notes: tuple[str, ...] = ()
     kept: Mapping[str, list[Any]] = MappingProxyType({})
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the features."""
+        return tuple(column.name for column in self.columns)
 
 
 class Wanted(NamedTuple):
@@ -120,7 +127,7 @@ def make_table(
     names: list[str],
     choice: Choice,
     wanted: Wanted,
-    columns: list[NDArray[Any]] | NDArray[Any],
+    columns: list[RawColumn] | NDArray[Any],
     y: NDArray[Any],
 ) -> Table:
     """Check the columns, and return the table without rows that lack a target."""
@@ -129,20 +136,26 @@ def make_table(
     if y.dtype == object:
         is_known &= np.not_equal(y, np.asarray(None))
     if choice.target is not None and not np.all(is_known):
-        is_matrix = isinstance(columns, np.ndarray)
-        columns = columns[is_known] if is_matrix else [column[is_known] for column in columns]
         y = y[is_known]
-    each = [*columns.T] if isinstance(columns, np.ndarray) else columns
-    if not len(each[0]):
+        if isinstance(columns, np.ndarray):
+            columns = columns[is_known]
+        else:
+            columns = [replace(raw, values=raw.values[is_known]) for raw in columns]
+    each = columns
+    if isinstance(columns, np.ndarray):
+        pairs = zip(kept, columns.T, strict=True)
+        each = [RawColumn(name, "number", values) for name, values in pairs]
+    if not len(each[0].values):
         raise DatasetError(f"{path} has no rows: add one per sample, with its target")
-    for i, column in enumerate(wanted.columns or ()):
-        if column.kind != "text" and isinstance(first_value(each[i]), str):
-            raise _changed(path, column, [*filter(None, each[i])], wanted.form)
-    check_columns(path, kept, each, wanted.form, are_known=wanted.columns is not None)
+    for column, raw in zip(wanted.columns or (), each, strict=False):
+        if raw.kind == "text" != column.kind and not raw.is_empty:
+            raise _changed(path, column, [*filter(None, raw.values)], wanted.form)
+    check_columns(path, each, wanted.form, are_known=wanted.columns is not None)
+    found = tuple(Column(raw.label, raw.kind) for raw in each)
     x = columns if isinstance(columns, np.ndarray) else _matrix(columns)
     if choice.target is None:
-        return Table(kept, x, None, "")
-    return Table(kept, x, y, names[choice.target], len(is_known) - len(x))
+        return Table(found, x, None, "")
+    return Table(found, x, y, names[choice.target], len(is_known) - len(x))
 
 
 def _changed(path: Path, column: Column, texts: list[str], form: CsvFormat) -> DatasetError:
@@ -162,11 +175,12 @@ def _changed(path: Path, column: Column, texts: list[str], form: CsvFormat) -> D
     )
 
 
-def _matrix(columns: Sequence[NDArray[Any]]) -> NDArray[Any]:
+def _matrix(columns: Sequence[RawColumn]) -> NDArray[Any]:
     """Return the columns as a matrix of bytes, float64 or objects."""
-    kinds = {column.dtype for column in columns}
-    dtype = object if np.dtype(object) in kinds else np.uint8 if kinds <= _BYTES else np.float64
-    x: NDArray[Any] = np.empty((len(columns[0]), len(columns)), dtype)
-    for i, values in enumerate(columns):
-        x[:, i] = values.astype(np.float64) if values.dtype == bool else values
+    dtypes = {raw.values.dtype for raw in columns}
+    has_objects = any(raw.kind in ("date", "text") for raw in columns)
+    dtype = object if has_objects else np.uint8 if dtypes <= _BYTES else np.float64
+    x: NDArray[Any] = np.empty((len(columns[0].values), len(columns)), dtype)
+    for i, raw in enumerate(columns):
+        x[:, i] = raw.values.astype(np.float64) if raw.values.dtype == bool else raw.values
     return x

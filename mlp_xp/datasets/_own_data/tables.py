@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mlp_xp._utils.columns.kinds import RawColumn
 from mlp_xp._utils.storage.files import open_file
 from mlp_xp.datasets._dataset import Column, DatasetError
 from mlp_xp.datasets._own_data.csv_files import read_csv
@@ -111,11 +112,12 @@ def _read_parquet(path: Path, wanted: Wanted) -> Table:
         values = columns[names[i]]
         kind = "flag" if column is None else column.kind
         if kind in NUMBERS and values.dtype.kind in ("biuf" if kind == "flag" else "iuf"):
-            found.append(values)
+            is_flag = values.dtype.kind == "b"
+            found.append(RawColumn(names[i], "flag" if is_flag else "number", values))
             continue
         texts = Values(column, wanted.form)
         texts.extend(["" if value is None else str(value) for value in values.tolist()])
-        found.append(texts.array())
+        found.append(texts.column(names[i]))
     y = np.empty(0) if choice.target is None else columns[names[choice.target]]
     # NaN is missing, too, and is not valid in JSON.
     kept = {

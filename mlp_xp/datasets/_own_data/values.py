@@ -3,17 +3,16 @@
 import math
 import re
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from datetime import datetime
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from mlp_xp._utils.columns.categories import MISSING, WORDS, parse_date
+from mlp_xp._utils.columns.categories import MISSING, WORDS
+from mlp_xp._utils.columns.kinds import KINDS, RawColumn
+from mlp_xp._utils.columns.problems import ColumnError
+from mlp_xp._utils.columns.texts import parse_as
 from mlp_xp.datasets._dataset import Column
-from mlp_xp.datasets._own_data.columns import KINDS
 from mlp_xp.datasets._own_data.csv_format import CsvFormat
 
 NUMBERS = {"number", "flag"}  # The kinds of columns that contain numbers.
@@ -52,24 +51,24 @@ class Values:
             self.texts = [texts[code] for code in codes.tolist()]
         self.texts.extend(map(self._known.__getitem__, cells))
 
-    def array(self) -> NDArray[Any]:
-        """Return the values as float64, with 1 and 0 for booleans, or as text or date objects."""
+    def column(self, name: str) -> RawColumn:
+        """Return the column: numbers, 1 and 0 for booleans, dates, or text."""
         if self.texts is None:
-            return np.asarray(self.numbers)
+            return RawColumn(name, "number", np.asarray(self.numbers))
         different = {*self.texts}
         if self._are_words or (
             self._may_be_words and all(text.lower() in WORDS for text in different)
         ):
             numbers = {text: _word(text, self._form.number) for text in different}
-            return np.asarray(array("d", map(numbers.__getitem__, self.texts)))
-        column = np.empty(len(self.texts), dtype=object)
+            words = np.asarray(array("d", map(numbers.__getitem__, self.texts)))
+            return RawColumn(name, "flag", words)
+        values = np.empty(len(self.texts), dtype=object)
+        values[:] = [text or None for text in self.texts]
+        raw = RawColumn(name, "text", values)
         if self._may_be_dates:
-            dates = _dates(different)
-            if dates is not None:
-                column[:] = [*map(dates.__getitem__, self.texts)]
-                return column
-        column[:] = [text or None for text in self.texts]
-        return column
+            with suppress(ColumnError):
+                return parse_as(raw, "date")
+        return raw
 
 
 class _Texts(dict[str, str]):
@@ -84,16 +83,6 @@ class _Texts(dict[str, str]):
         value = parse(text, self._number)
         parsed = self[text] = value if isinstance(value, str) else _text(value, self._form)
         return parsed
-
-
-def _dates(texts: Iterable[str]) -> dict[str, datetime | None] | None:
-    """Return the dates in texts (None for ""), or None if a text is not a date."""
-    dates = {}
-    for text in texts:
-        dates[text] = date = parse_date(text)
-        if date is None and text:
-            return None
-    return dates
 
 
 def _text(value: float, form: CsvFormat) -> str:
