@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from mlp_xp._utils.columns.kinds import RawColumn
 from mlp_xp.compiler.c_expressions import c_literal
 from mlp_xp.estimators.fitted.state import FittedState
 from mlp_xp.estimators.tables.columns import TableColumns
 from mlp_xp.estimators.tables.kinds import CategoryColumn, Column, DateColumn, EmptyColumn
-from mlp_xp.estimators.tables.reading import RawColumn, read_table
+from mlp_xp.estimators.tables.reading import read_table
 from mlp_xp.estimators.tables.scaling import Affine, Quantile
 from mlp_xp.export._c_header import Inputs, Names
 from mlp_xp.export._c_tables import takes_struct
