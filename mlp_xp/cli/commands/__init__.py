@@ -123,7 +123,7 @@ def _add_export(parser: Parser) -> None:
     add("--out FILE", text, type=Path)
     add("--name NAME", "C identifier that begins all names in the header (the file's name)")
     kinds = ["float32", "float64", "int8"]
-    add("--dtype", f"{', '.join(kinds)}: numbers of the C header (float32)", choices=kinds)
+    add("--dtype NAME", f"{', '.join(kinds)}: numbers of the C header (float32)", choices=kinds)
     text = "for int8: tables or images that define the range of each layer's inputs (some of the "
     text += "training data)"
     add("--calibrate FILE", text, type=Path, nargs="+")
