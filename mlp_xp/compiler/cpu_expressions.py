@@ -97,6 +97,11 @@ INTEGER |= {
     "minimum": lambda b, x, y: b.select(INTEGER["less"](b, x, y), x, y),
     "abs": lambda b, x: INTEGER["maximum"](b, x, INTEGER["negative"](b, x)),
 }
+# By dtype; numbers of uint8 can only be converted.
+_TABLES: dict[str, dict[str, Callable[..., str]]] = {
+    **{"float32": EXPRESSIONS, "float64": EXPRESSIONS, "bool": LOGICAL},
+    **{"int32": INTEGER, "int64": INTEGER, "uint8": {}},
+}
 
 
 def type_of(dtype: str) -> Type:
@@ -125,11 +130,10 @@ def find_expression(node: Node) -> Callable[..., str]:
         found = partial(Body.number, value=node.settings[0])
     elif name in ("max", "min", "prod") or (name == "astype" and given == [dtype]):
         found = _unchanged
-    elif name == "astype" and dtype != "bool":
+    elif name == "astype" and dtype not in ("bool", "uint8"):
         found = partial(Body.convert, dtype=given[0])
     else:
-        is_integer = computed_in.startswith("int")
-        table = LOGICAL if computed_in == "bool" else INTEGER if is_integer else EXPRESSIONS
+        table = _TABLES[computed_in]
         is_known = {*given} == {computed_in} and (
             name != "where" or node.operands[0].dtype == "bool"
         )

@@ -47,10 +47,10 @@ TYPES = {
         2.0**-1022,
     ),
     **{
-        f"int{n}": Type(
-            f"i{n}", f"i{n}", 0, 0, 0.0, 0.0, 0, 0, 0, (0.0, 0.0), (0.0, 0.0), (0.0, 0.0, 0.0), 0.0
+        dtype: Type(
+            kind, kind, 0, 0, 0.0, 0.0, 0, 0, 0, (0.0, 0.0), (0.0, 0.0), (0.0, 0.0, 0.0), 0.0
         )
-        for n in (32, 64)
+        for dtype, kind in (("int32", "i32"), ("int64", "i64"), ("uint8", "i8"))
     },
 }  # fmt: skip
 
@@ -126,8 +126,10 @@ class Body:
             name = f"@llvm.fptosi.sat.{kind}.{'f32' if given == 'float' else 'f64'}"
             self.declared.add(f"declare {kind} {name}({given})")
             return self.new(f"call {kind} {name}({given} {x})")
-        how = {"float": "fpext", "double": "fptrunc"}.get(given, "sitofp")
-        how = {"i32 i64": "sext", "i64 i32": "trunc"}.get(f"{given} {kind}", how)
+        if kind.startswith("i"):
+            how = {"i32 i64": "sext", "i64 i32": "trunc"}.get(f"{given} {kind}", "zext")
+        else:
+            how = {"float": "fpext", "double": "fptrunc", "i8": "uitofp"}.get(given, "sitofp")
         return self.new(f"{how} {given} {x} to {kind}")
 
     def both(self, a: str, b: str) -> str:

@@ -189,7 +189,7 @@ def test_cold_warm_and_uncached_fits_give_the_same_bits(tmp_path):
 def test_units_are_the_same_whatever_compiles_them(tmp_path, monkeypatch, capsys):
     (tmp_path / "coverage.py").write_text("")  # A script's neighbor, which numba took for its own.
     monkeypatch.syspath_prepend(tmp_path)
-    others = tasks.Unit(tasks.number_of(tasks.Gather), 1, 1), UNIT
+    others = tasks.Unit(tasks.number_of(tasks.ColumnSums), 1), UNIT
     units = [tasks.Unit(tasks.number_of(tasks.Take)), *others]
     together = _native._compile_apart(units)
     for unit in reversed(units):

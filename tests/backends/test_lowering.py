@@ -11,7 +11,7 @@ from mlp_xp.backends import get_backend
 from mlp_xp.backends._numpy.runtime.thread_pool import find_tile
 from mlp_xp.backends._numpy.tracing.compiled_step import CompiledStep
 from mlp_xp.backends._numpy.tracing.program import Program
-from mlp_xp.backends.kernels import Kernels, Source
+from mlp_xp.backends.kernels import Kernels, Scaling, Source
 from mlp_xp.nn.layers import Dense, Embedding, embed
 from mlp_xp.optimizers import SGD
 
@@ -166,6 +166,26 @@ def test_positions_are_not_checked_before_they_are_computed(pool_of, monkeypatch
         (found,) = compiled((np.zeros((40, 3)),), table, np.arange(40, dtype="i4"), codes)
     assert compiled.is_traceable
     np.testing.assert_array_equal(found, table[codes[:, 0].astype(int)])
+
+
+@pytest.mark.parametrize("width", [1, 7, 8, 2051])  # Rows of bytes may end within a word.
+@pytest.mark.parametrize("n_rows", [5, 40])
+def test_bytes_are_gathered_and_scaled_by_machine_code(n_rows, width, pool_of, rng):
+    x = rng.integers(0, 256, (50, width), np.uint8)
+    rows = rng.integers(-50, 50, n_rows).astype("i4")
+    shift, scale = rng.standard_normal((2, width)).astype("f4")
+    expected = (x[rows].astype("f4") - shift) * scale
+
+    def step(state, x, rows, shift, scale):
+        source = Source(x, rows, Scaling(shift, scale))
+        return (KERNELS.gather(source, dtype=np.dtype("f4"), xp=XP),)
+
+    compiled = CompiledStep(step)
+    for n_threads in (1, 2):
+        with pool_of(n_threads):
+            (found,) = compiled((np.zeros_like(expected),), x, rows, shift, scale)
+            assert compiled.programs[-1].step_range(0, 1) is not None
+        np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -50,16 +50,16 @@ def before():
 
 @pytest.fixture
 def task():
-    """Return a linked task, and what it writes ones to."""
-    found = np.zeros((3, 4))
-    rows = tasks.Gather(True, 3, 3, 4, np.ones((3, 4)), 0, 0, 0, found, False)
-    words, _ = tasks.table([tasks.Task(rows, True)])
+    """Return a linked task, and its arrays; it writes ones to the last one."""
+    ones, positions, found = np.ones((3, 4)), np.arange(3, dtype=np.int32), np.zeros((3, 4))
+    fields = tasks.Take(False, 3, 3, ones.nbytes // 3, ones, positions, found)
+    words, _ = tasks.table([tasks.Task(fields, True)])
     thread_pool.link([words])
-    return words, found
+    return words, (ones, positions, found)
 
 
 def test_threads_go_when_told_to_and_do_no_task_for_it(task):
-    words, found = task
+    words, (*_, found) = task
     for n_jobs in (0, 1, 5) * 10:
         with thread_pool.thread_pool(3):
             for _ in range(n_jobs):
@@ -73,7 +73,7 @@ def test_threads_go_when_told_to_and_do_no_task_for_it(task):
 
 def test_a_task_is_done_where_no_other_thread_runs(monkeypatch, task):
     """As where other programs have all other processors."""
-    words, found = task
+    words, (*_, found) = task
     for name in ("start", "join"):
         monkeypatch.setattr(threading.Thread, name, lambda self, timeout=None: None)
     with thread_pool.thread_pool(3):
@@ -106,7 +106,7 @@ def test_times_of_different_calls_at_one_address_are_not_compared():
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning", "ignore:os.fork:RuntimeWarning")
 def test_a_forked_process_has_no_pool_yet_no_held_lock_and_trains(task, problem, monkeypatch):
-    words, found = task
+    words, (*_, found) = task
     monkeypatch.setattr("mlp_xp.backends._numpy.backend._LONG", 0)
     pool = thread_pool.thread_pool(2)
     with pool:

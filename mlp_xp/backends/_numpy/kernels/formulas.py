@@ -12,6 +12,7 @@ from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 from mlp_xp._utils.array_types import Namespace
+from mlp_xp.backends import kernels
 from mlp_xp.backends._numpy.kernels.writing import run
 from mlp_xp.backends._numpy.runtime.tuning import LEAST_NUMBERS
 from mlp_xp.compiler import FormulaError, Layout, in_order, remember
@@ -121,6 +122,17 @@ def _loss_loop(loss: Loss, logits: Layout, targets: Layout) -> Sized | None:
         is_own = loss.is_own or not type(loss).__module__.startswith("mlp_xp.")
         if not _may_lack_loop(error, is_own=is_own):
             raise
+        return None
+
+
+@lru_cache(maxsize=256)
+def gather_loop(source: kernels.Source, dtype: str) -> Sized | None:
+    """Return the loop that converts and scales the rows of a source, given as layouts."""
+    try:
+        x, inputs = trace_formula(partial(kernels.gather, dtype=dtype), source, names=["source"])
+        is_known = (x.shape, x.dtype) == (source.x.shape, dtype)
+        return _sized(inputs, [x.node]) if is_known else None
+    except (FormulaError, UnprintableError):
         return None
 
 

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from mlp_xp._utils.array_types import DType, Namespace
+from mlp_xp._utils.tree import map_leaves
 from mlp_xp.augmentation import map_pixels, take_lines
 from mlp_xp.backends import kernels
 from mlp_xp.backends._numpy.kernels.writing import (
@@ -132,47 +133,21 @@ def gather(source: kernels.Source, *, dtype: DType, xp: Namespace) -> Array:
         from mlp_xp.backends._numpy.kernels.sparse import TakenRows  # Only sparse data needs SciPy.
 
         return TakenRows(x, rows)
+    x = x if rows is None else xp.take(x, rows, axis=0)
     if pixel_map is not None:
-        x = x if rows is None else xp.take(x, rows, axis=0)
         x = map_pixels(x, pixel_map, take_pixels=_take_pixels, xp=xp)
-        rows = None
-    places = () if scaling is None else tuple(scaling)
-    is_known = (
-        has_pool()
-        and (rows is not None or scaling is not None or x.dtype != dtype)
-        and dtype in (np.float32, np.float64)
-        and x.ndim == 2
-        and x.dtype in (np.uint8, dtype)
-        and x.flags.c_contiguous
-        and x.flags.aligned
-        and (rows is None or are_positions(rows, rows))
-        and all(
-            place.dtype == dtype and place.shape == x.shape[1:] and are_contiguous(place)
-            for place in places
-        )
-    )
-    if not is_known:
-        return kernels.gather(kernels.Source(x, rows, scaling), dtype=dtype, xp=xp)
-    from mlp_xp.backends._numpy.runtime.tasks import Gather
-    from mlp_xp.backends._numpy.runtime.tuning import LEAST_NUMBERS
+    source = kernels.Source(x, None, scaling)
+    changes = scaling is not None or x.dtype != dtype
+    if has_pool() and changes and x.size and x.flags.c_contiguous and x.flags.aligned:
+        from mlp_xp.backends._numpy.kernels.formulas import gather_loop, is_large, layout
 
-    n = x.shape[0] if rows is None else rows.shape[0]
-    out = np.empty_like(x, shape=(n, x.shape[1]), dtype=dtype)
-    shift, scale = places or (0, 0)
-    task = Gather(
-        is_double=dtype == np.float64,
-        n_source=x.shape[0],
-        n_rows=n,
-        width=x.shape[1],
-        source=x,
-        positions=0 if rows is None else rows,
-        shift=shift,
-        scale=scale,
-        out=out,
-        is_bytes=x.dtype == np.uint8,
-    )
-    run(task, out.size >= LEAST_NUMBERS)
-    return out
+        given = map_leaves(lambda array: None if array is None else layout(array), source)
+        loop = gather_loop(given, np.dtype(dtype).name)
+        if loop is not None and (scaling is None or are_contiguous(*scaling)):
+            out = np.empty_like(x, dtype=dtype)
+            loop.run([x, *(scaling or ())], [out], is_shared=is_large(x))
+            return out
+    return kernels.gather(source, dtype=dtype, xp=xp)
 
 
 @with_fallback

@@ -67,7 +67,6 @@ _EFFORT = {0: 8} | {
         tasks.GradientLoop: 10,
         tasks.Softmax: 6,
         tasks.Copy: 3,
-        tasks.Gather: 4,
         tasks.AddRows: 2,
         tasks.ColumnSums: 3,
         tasks.Pack: 5,

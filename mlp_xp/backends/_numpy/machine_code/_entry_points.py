@@ -24,7 +24,6 @@ from mlp_xp.backends._numpy.machine_code._loops import (
     SOFTMAX_ROWS,
     add_rows,
     copy_runs,
-    gather,
     make_gradient_loop,
     softmax,
     sum_rows,
@@ -56,11 +55,8 @@ from mlp_xp.backends._numpy.runtime.tuning import (
 )
 
 _TASK_BYTES = HEADER.itemsize
-_GATHER, _TAKE = map(number_of, (tasks.Gather, tasks.Take))
-_PRODUCT = number_of(tasks.TiledProduct)
-_COLUMN_SUMS_TASK, _GATHER_TASK, _TAKE_TASK = map(
-    record, (tasks.ColumnSums, tasks.Gather, tasks.Take)
-)
+_TAKE, _PRODUCT = map(number_of, (tasks.Take, tasks.TiledProduct))
+_COLUMN_SUMS_TASK, _TAKE_TASK = map(record, (tasks.ColumnSums, tasks.Take))
 _ADD_ROWS_TASK, _SOFTMAX_TASK = map(record, (tasks.AddRows, tasks.Softmax))
 _COPY_TASK, _GROUP_TASK = map(record, (tasks.Copy, tasks.Group))
 
@@ -79,29 +75,6 @@ def source(unit: Unit) -> Callable[..., Any]:
     return _MAKERS[tasks.KINDS[unit.kind - 1]](bool(unit.is_double), unit.variant)
 
 
-def _gather(is_double: bool, is_bytes: int) -> Any:
-    number = np.float64 if is_double else np.float32
-    source = np.uint8 if is_bytes else number
-
-    def unit(address, thread, n_threads, scratch):  # type: ignore[no-untyped-def]
-        task = carray(pointer(address), 1, _GATHER_TASK)[0]
-        n, width = task.n_rows, task.width
-        low, high, left, right = 0, n, 0, width
-        if by_columns(width, n_threads):
-            left, right = start_of(thread, n_threads, width), start_of(thread + 1, n_threads, width)
-        else:
-            low, high = start_of(thread, n_threads, n), start_of(thread + 1, n_threads, n)
-        x = carray(pointer(task.source), (task.n_source, width), source)
-        rows = carray(pointer(task.positions), n, np.int32)
-        shift = carray(pointer(task.shift), width, number)
-        scale = carray(pointer(task.scale), width, number)
-        out = carray(pointer(task.out), (n, width), number)
-        has_rows, has_scaling = task.positions != 0, task.shift != 0
-        gather(x, rows, has_rows, shift, scale, has_scaling, out, low, high, left, right)
-
-    return unit
-
-
 def _column_sums(is_double: bool, _: int) -> Any:
     number = np.float64 if is_double else np.float32
 
@@ -118,11 +91,22 @@ def _column_sums(is_double: bool, _: int) -> Any:
 def _take(is_double: bool, _: int) -> Any:
     def unit(address, thread, n_threads, scratch):  # type: ignore[no-untyped-def]
         task = carray(pointer(address), 1, _TAKE_TASK)[0]
-        positions = carray(pointer(task.positions), task.n_rows, np.int32)
-        for i in range(task.n_rows):
-            row = positions[i] if task.positions else i
+        n, width = task.n_rows, task.width
+        low, high, left, right = 0, n, 0, width
+        if by_columns(width // 4, n_threads):
+            left, right = start_of(thread, n_threads, width), start_of(thread + 1, n_threads, width)
+        else:
+            low, high = start_of(thread, n_threads, n), start_of(thread + 1, n_threads, n)
+        positions = carray(pointer(task.positions), n, np.int32)
+        source = carray(pointer(task.source), (task.n_source, width), np.uint8)
+        out = carray(pointer(task.out), (n, width), np.uint8)
+        n_words = (right - left) // 4
+        for i in range(low, high):
+            row = positions[i]
             row += task.n_source if row < 0 else 0
-            copy(task.source + 4 * task.width * row, task.out + 4 * task.width * i, task.width)
+            copy(task.source + width * row + left, task.out + width * i + left, n_words)
+            for j in range(left + 4 * n_words, right):
+                out[i, j] = source[row, j]
 
     return unit
 
@@ -187,7 +171,6 @@ def _softmax(is_double: bool, _: int) -> Any:
 _MAKERS: dict[type, Callable[[bool, int], Any]] = {
     tasks.Product: make_product,
     tasks.ColumnSums: _column_sums,
-    tasks.Gather: _gather,
     tasks.Take: _take,
     tasks.AddRows: _add_rows,
     tasks.Softmax: _softmax,
@@ -205,11 +188,9 @@ _MAKERS: dict[type, Callable[[bool, int], Any]] = {
 @jit
 def _has_its_rows(address, kind):  # type: ignore[no-untyped-def]
     """Whether all row positions are valid; negative positions count from the end, as in NumPy."""
-    if kind != _GATHER and kind != _TAKE:
+    if kind != _TAKE:
         return True
-    task = carray(pointer(address), 1, _TAKE_TASK)[0]  # `Gather` starts with the same fields.
-    if task.positions == 0:
-        return True
+    task = carray(pointer(address), 1, _TAKE_TASK)[0]
     rows = carray(pointer(task.positions), task.n_rows, np.int32)
     lowest, highest = np.int64(0), np.int64(-1)
     for i in range(rows.size):

@@ -54,19 +54,6 @@ def sum_rows(x, total, low, high):  # type: ignore[no-untyped-def]
             sums[j] += row[j]
 
 
-@jit
-def gather(x, rows, has_rows, shift, scale, has_scaling, out, low, high, left, right):  # type: ignore[no-untyped-def]
-    number = out.dtype.type
-    for i in range(low, high):
-        source, target = x[rows[i] if has_rows else i][left:right], out[i][left:right]
-        if has_scaling:
-            for j in range(target.size):
-                target[j] = (number(source[j]) - shift[left + j]) * scale[left + j]
-        else:
-            for j in range(target.size):
-                target[j] = number(source[j])
-
-
 # The Taylor coefficients of e^x, highest power first. For |x| <= ln(2) / 2, they give the precision
 # of float64.
 _TERMS = tuple(1 / math.factorial(k) for k in range(13, -1, -1))

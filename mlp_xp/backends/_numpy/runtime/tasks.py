@@ -48,26 +48,14 @@ class ColumnSums(namedtuple("ColumnSums", "is_double n_rows n_columns x sums")):
 
 
 class Take(namedtuple("Take", "is_double n_source n_rows width source positions out")):
-    """Copy the rows of ``source`` at ``positions`` (int32), or its first rows if that is 0.
+    """Copy the rows of ``source`` at ``positions`` (int32).
 
-    ``width`` is the length of a row in 32-bit words; ``is_double`` is not used.
+    ``width`` is the length of a row in bytes; ``is_double`` is not used.
     """
 
 
 class AddRows(namedtuple("AddRows", "is_double n_sums n_rows width source positions out")):
     """Sum the rows of ``source`` that have the same position (int32), in a row of ``out``."""
-
-
-class Gather(
-    namedtuple(
-        "Gather", "is_double n_source n_rows width source positions shift scale out is_bytes"
-    )
-):
-    """Copy rows of ``source``, cast and scaled: (x - shift) * scale.
-
-    The first fields are the fields of `Take`, but ``width`` is in numbers. If ``is_bytes`` is true,
-    the source is uint8.
-    """
 
 
 class FormulaLoop(
@@ -214,7 +202,6 @@ KINDS: tuple[type, ...] = (
     ColumnSums,
     Take,
     AddRows,
-    Gather,
     FormulaLoop,
     Softmax,
     Copy,
@@ -301,13 +288,10 @@ class Unit(NamedTuple):
 
 # The field that selects the variant of a unit.
 _VARIANTS: dict[type, str] = {
-    Gather: "is_bytes",
     FormulaLoop: "loop",
     Pack: "in_pairs",
     TiledProduct: "in_pairs",
 }
-# The number of variants that are compiled for every processor, if there are several.
-_N_VARIANTS: dict[type, int] = {Gather: 2}
 
 
 def all_units(*, has_tile: bool, packing: int) -> list[Unit]:
@@ -322,8 +306,7 @@ def all_units(*, has_tile: bool, packing: int) -> list[Unit]:
         if kind is FormulaLoop or (kind in (GradientLoop, Pack, TiledProduct) and not has_tile):
             continue
         dtypes = (0,) if kind in (Take, Copy, Group) else (0, 1)
-        variants = range(_N_VARIANTS.get(kind, 1))
-        units += [Unit(number_of(kind), d, variant) for d in dtypes for variant in variants]
+        units += [Unit(number_of(kind), is_double) for is_double in dtypes]
     pairs = [Unit(number_of(kind), 0, packing) for kind in (Pack, TiledProduct)]
     return units + pairs if packing else units
 

@@ -116,22 +116,23 @@ def _take_rows(
     All axes but the first ``n_axes`` are a row. Positions are from -``size`` to ``size`` - 1.
     """
     row_bytes = math.prod(source.shape[n_axes:]) * source.itemsize
-    if row_bytes % 4 or not source.size or not out.size:
+    if not source.size or not out.size:
         return False
     source, program = in_order(source), out.program
     if source is None:
         return False
     positions = _as_int32(positions)
 
-    def record(size: int, n_words: int, chosen: Any) -> None:
+    def record(size: int, row_bytes: int, chosen: Any) -> None:
         rows = in_order(np.reshape(chosen, (-1,)))
-        program.task(Task(Take(False, size, rows.shape[0], n_words, source, rows, out)))
+        fields = Take(False, size, rows.shape[0], row_bytes, source, rows, out)
+        program.task(Task(fields, out.size >= LEAST_NUMBERS))
 
     if starts.size > 1 or step > 1:
         record(size, 0, positions)  # This only checks the positions.
         positions = np.where(positions < 0, positions + size, positions) * step + starts
         size = math.prod(source.shape[:n_axes])
-    record(size, row_bytes // 4, positions)
+    record(size, row_bytes, positions)
     return True
 
 
