@@ -17,7 +17,7 @@ from mlp_xp._utils.tree import map_leaves
 from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.network import Params
 from mlp_xp.training.data.placement import Data
-from mlp_xp.training.divergence.finite import NonFiniteError, is_finite
+from mlp_xp.training.divergence.finite import NonFiniteError
 from mlp_xp.training.loop.early_stopping import Plateau
 from mlp_xp.training.loop.history import History
 from mlp_xp.training.loop.loop_settings import LoopPosition, LoopSettings, Validation, Watcher
@@ -146,11 +146,8 @@ class FitLoop:
                     self._budget.lap()
                     self.validation.measure()
                     self._budget.between()  # Reserve this time after each epoch.
-            if settings.max_fun is None:
-                yield from self._descend()
-                self._at_end.close()
-            else:
-                self._minimize(settings.max_fun)
+            yield from self._descend() if settings.max_fun is None else self._minimize()
+            self._at_end.close()
             trainer.guard.check(trainer)
         except NonFiniteError as error:
             if self.best is None:
@@ -265,9 +262,11 @@ class FitLoop:
             weights=self._weights,
             validation=self.validation,
             at_end=self._at_end,
+            epoch=len(self.history.losses) + 1,
             n_epochs=n_epochs,
             budget=self._budget,
             after_step=self._after_step,
+            after_iteration=self._after_iteration,
             step_by_step=self._watcher is not None and self._watcher.watches_steps,
             first_step=first_step,
             n_left=n_left,
@@ -336,46 +335,26 @@ class FitLoop:
             print(message)
         return is_lowered
 
-    def _minimize(self, max_fun: int) -> None:
-        # Imported on first use, since few fits use L-BFGS.
-        from mlp_xp.training.lbfgs import explain_minimum, minimize
+    def _minimize(self) -> Fit[None]:
+        """Request all iterations of L-BFGS at once; it reports each one to `_after_iteration`."""
+        max_iter = self._settings.max_iter
+        [(result, _)] = yield self._request(max_iter, n_left=max_iter)
+        self.history.n_epochs, self.history.loss = result.epoch, np.float64(result.loss)
 
-        settings, trainer, watcher = self._settings, self.trainer, self._watcher
-        problem = trainer, self._data, self._weights
-        start = time.perf_counter()
-        initial = trainer.learned
+    def _after_iteration(self, params: Callable[[], Params], loss: float) -> bool:
+        """Record and report an iteration of L-BFGS; return whether the fit should end."""
+        watcher = self._watcher
         # Convert SciPy's vector to weights only if validation or a callback reads the weights.
-        is_watched = self.validation is not None or (watcher is not None and watcher.watches_epochs)
-
-        def last_finite() -> Params:
-            return initial
-
-        def error() -> NonFiniteError:
-            trainer.set_learned(last_finite(), ())
-            return explain_minimum(*problem, len(self.history.losses) + 1)
-
-        def after_iteration(params: Callable[[], Params], loss: float) -> bool:
-            nonlocal start, last_finite
-            if not np.isfinite(loss):
-                raise error()
-            if is_watched:
-                trainer.set_learned(params(), ())
-            last_finite = params
-            if watcher is not None:
-                watcher.begin_epoch()
-            now = time.perf_counter()
-            epoch, n_samples = len(self.history.losses) + 1, self._data.n_samples
-            record = Record(epoch, loss, None, np.nan, n_samples, now - start)
-            start = now
-            self._end_epoch(Trained(record))
-            if self._budget is not None:
-                self._budget.count(1)
-                self.is_stopped = self.is_stopped or self._budget.next_steps(1) == 0
-            self._pause(0)
-            return self.is_stopped
-
-        limits = settings.max_iter, max_fun, settings.tol
-        n_iter, loss = minimize(*problem, *limits, after_iteration)
-        if not (np.isfinite(loss) and is_finite(trainer.backend, trainer.learned)):
-            raise error()
-        self.history.n_epochs, self.history.loss = n_iter, np.float64(loss)
+        if self.validation is not None or (watcher is not None and watcher.watches_epochs):
+            self.trainer.set_learned(params(), ())
+        if watcher is not None:
+            watcher.begin_epoch()
+        now, epoch = time.perf_counter(), len(self.history.losses) + 1
+        seconds, self.epoch_start = now - self.epoch_start, now
+        n_samples = self._data.n_samples
+        self._end_epoch(Trained(Record(epoch, loss, None, np.nan, n_samples, seconds)))
+        if self._budget is not None:
+            self._budget.count(1)
+            self.is_stopped = self.is_stopped or self._budget.next_steps(1) == 0
+        self._pause(0)
+        return self.is_stopped

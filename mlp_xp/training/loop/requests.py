@@ -35,7 +35,9 @@ class Trained(NamedTuple):
 class Request:
     """A request to train the next epochs of a fit: at least one, at most ``n_epochs``.
 
-    ``at_end`` is closed when the fit needs no more epochs. In a request for one epoch,
+    ``epoch`` is the number of the first of them, from 1. ``at_end`` is closed when the fit needs no
+    more epochs. L-BFGS calls ``after_iteration(params, loss)``, which returns True to end the fit;
+    ``params()`` returns the weights. In a request for one epoch,
     ``after_step(done, n_steps)`` is called after each step if ``step_by_step`` is true, otherwise
     about every tenth of a second. It returns True to end the epoch. ``first_step`` is the number of
     that epoch's steps that are already done. ``n_left`` is the maximum number of epochs left,
@@ -49,9 +51,11 @@ class Request:
     weights: np.ndarray | None
     validation: Validation | None
     at_end: ExitStack
+    epoch: int
     n_epochs: int
     budget: Budget | None
     after_step: Callable[[int, int], bool]
+    after_iteration: Callable[[Callable[[], Params], float], bool]
     step_by_step: bool
     first_step: int
     n_left: int
