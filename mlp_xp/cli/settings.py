@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import field
+from dataclasses import field, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,9 @@ from mlp_xp.cli.terminal.output import Output
 from mlp_xp.datasets import LOADERS, Dataset
 from mlp_xp.datasets._dataset import Column
 from mlp_xp.datasets._own_data.csv_format import CsvFormat
+from mlp_xp.datasets._own_data.own import TASKS
 from mlp_xp.recipes import FILES
 from mlp_xp.recipes.parameters import CLASSIFIER, OPTIONS, Number, Option
-
-TASKS = "classification", "regression"
-OWN_OPTIONS = ("target", "image_size", "task", "drop", "separator", "decimal", "encoding")
 
 
 def _option(default: Any, *declared: Any, **more: Any) -> Any:
@@ -106,6 +104,11 @@ class DataSettings:
         options = {name: getattr(self, name) for name in OWN_OPTIONS}
         options["columns"] = self.columns or None
         return load_data(self.data, self.data_path, options, output, is_logged=is_logged)
+
+
+# The settings that are only for the user's own data.
+_OF_ALL_DATA = "data", "data_path", "columns"
+OWN_OPTIONS = [field.name for field in fields(DataSettings) if field.name not in _OF_ALL_DATA]
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ def history_of(folder):
 
 
 def complete(*words):
-    return training.complete(Settings.typed(**vars(parse(["train", *map(str, words)]))))
+    return training.complete_settings(Settings.typed(**vars(parse(["train", *map(str, words)]))))
 
 
 def start(*argv, held_at=None):

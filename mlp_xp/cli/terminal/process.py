@@ -102,6 +102,8 @@ def without_pandas(*, is_process: bool) -> Iterator[None]:
     """Disable the import of pandas during the context.
 
     scikit-learn would import pandas, which takes 30 MB and 0.3 s, but no command uses data frames.
+    None in `sys.modules` is Python's way to make an import fail:
+    https://docs.python.org/3/reference/import.html#the-module-cache.
     """
     if not is_process or "pandas" in sys.modules:
         yield

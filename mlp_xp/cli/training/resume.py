@@ -18,7 +18,7 @@ from mlp_xp.cli.settings import Settings
 from mlp_xp.cli.terminal.output import Output
 from mlp_xp.cli.terminal.text import count_text
 from mlp_xp.cli.training.prepare import Prepared
-from mlp_xp.cli.training.settings import complete, resume_settings, unchanged
+from mlp_xp.cli.training.settings import complete_settings, drop_unchanged, resume_settings
 from mlp_xp.cli.training.tasks import result_text, task_of
 from mlp_xp.datasets import Dataset
 from mlp_xp.estimators.fitted.state import fitted_state
@@ -66,8 +66,8 @@ def plan_training(typed: Settings, resume: Path | bool | None, out: Path | None)
     """Return what to train, given the typed settings, ``--resume [RUN]`` and ``--out DIR``."""
     run = _run_to_resume(resume, out)
     if run is None:
-        return Plan(complete(typed))
-    settings = resume_settings(typed if out is None else unchanged(typed, run), run)
+        return Plan(complete_settings(typed))
+    settings = resume_settings(typed if out is None else drop_unchanged(typed, run), run)
     extends = run.is_complete and settings.params["max_iter"] != run.n_epochs
     if run.is_complete and run.folder != run.final:
         with resumed_run(run):  # The process was killed before it could rename the folder.

@@ -35,7 +35,7 @@ _MIN_STEPS = 1000  # The minimum number of training steps for small data sets.
 _INTERVAL = "1 min"  # The default time between two checkpoints.
 
 
-def complete(settings: Settings) -> Settings:
+def complete_settings(settings: Settings) -> Settings:
     """Return the settings of a new run: the recipe's settings, overridden by these settings."""
     path, typed = Path(settings.data), settings.params
     is_table = settings.data not in LOADERS and path.is_file() and not holds_images(path)
@@ -97,7 +97,7 @@ def _locate(settings: Settings, recipe: str, by_default: str) -> tuple[str, str 
     return data, path
 
 
-def unchanged(settings: Settings, run: FoundRun) -> Settings:
+def drop_unchanged(settings: Settings, run: FoundRun) -> Settings:
     """Return only the settings that --resume accepts; the others must be the run's."""
     arguments = run.config.get("arguments")
     if not isinstance(arguments, list):

@@ -20,7 +20,7 @@ from mlp_xp.datasets._own_data.tables import TABLES, read_table
 
 _RECOGNIZED = CsvFormat()
 _TEST_FRACTION = 0.2
-_TASKS = ("classification", "regression")
+TASKS = ("classification", "regression")
 # Integers are classes if they have at most 20 distinct values, or one distinct value per 10 rows.
 _MOST_CLASSES, _ROWS_A_CLASS = 20, 10
 _EXACT = 2**53  # Integers below this number are exact in float64.
@@ -101,8 +101,8 @@ def load_files(
     ((8, 2), ('legs', 'weight'), ('cat', 'dog'))
     """
     path, form = Path(path), CsvFormat(separator, decimal, encoding)
-    if task not in (None, *_TASKS):
-        raise DatasetError(f"`task` must be {' or '.join(map(repr, _TASKS))}, got {task!r}")
+    if task not in (None, *TASKS):
+        raise DatasetError(f"`task` must be {' or '.join(map(repr, TASKS))}, got {task!r}")
     if path.suffix.lower() != ".csv" or path.is_dir():
         form.refuse(path)
     if path.is_dir():
