@@ -22,7 +22,7 @@ from mlp_xp.nn.network import Network
 from mlp_xp.optimizers import OPTIMIZERS
 from mlp_xp.training import lbfgs
 from mlp_xp.training.data.epoch_plan import plan_epoch
-from mlp_xp.training.data.placement import place
+from mlp_xp.training.data.placement import put_data
 from mlp_xp.training.inference.inference import predict
 
 PLAIN = Network((5, 5))
@@ -68,7 +68,7 @@ def use(backend, network, case=None, **rules):
 
 def train(trainer, x, y):
     for placement in ("resident", "streamed"):
-        data = place(trainer.backend, x, y, "float32", placement)
+        data = put_data(trainer.backend, x, y, "float32", placement)
         trainer.run_epoch(data, plan_epoch(N, BATCHES_OF, seed=0, pad=True), n_epochs=1)
 
 
@@ -110,7 +110,7 @@ def use_lbfgs(backend):
     trainer = make_trainer(backend, dtype="float32", x=x, network=network)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lbfgs, "BLOCK", BATCHES_OF)
-        data, options = place(backend, x, labels, "float32"), {"max_iter": 2, "max_fun": 10}
+        data, options = put_data(backend, x, labels, "float32"), {"max_iter": 2, "max_fun": 10}
         options |= {"tol": 0.0, "after_iteration": lambda params, loss: True}
         lbfgs.minimize(trainer, data, np.ones(N), **options)
 

@@ -11,7 +11,7 @@ from mlp_xp.optimizers import Adam
 from mlp_xp.optimizers.schedules import Cosine
 from mlp_xp.training.data.epoch_plan import plan_epoch
 from mlp_xp.training.data.input_scaling import standardization
-from mlp_xp.training.data.placement import place
+from mlp_xp.training.data.placement import put_data
 from mlp_xp.training.step.step_settings import Rules
 from mlp_xp.training.trainer import Trainer
 
@@ -44,7 +44,7 @@ def make_trainer(backend, *, dtype="float64", network=None, x=None, **settings):
 
 
 def place_bytes(backend, kind="float64", dtype="float64", placement="auto"):
-    return place(backend, *byte_data(kind), dtype, placement)
+    return put_data(backend, *byte_data(kind), dtype, placement)
 
 
 def plan_for(backend, epoch=0, weights=None):

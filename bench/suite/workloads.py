@@ -116,7 +116,7 @@ def make_epoch(
     from mlp_xp.optimizers import Adam
     from mlp_xp.training.data.epoch_plan import plan_epoch
     from mlp_xp.training.data.input_scaling import standardization
-    from mlp_xp.training.data.placement import place
+    from mlp_xp.training.data.placement import put_data
     from mlp_xp.training.step.step_settings import Rules
     from mlp_xp.training.trainer import Trainer
 
@@ -128,7 +128,7 @@ def make_epoch(
         dtype="float32",
         scaling=standardization(backend, x, "float32"),
     )
-    data = place(backend, x, y, "float32", placement)
+    data = put_data(backend, x, y, "float32", placement)
     own = {"seed": 0, "pad": backend.fixed_shapes}
 
     def epoch() -> None:

@@ -11,7 +11,7 @@ from mlp_xp._utils.tree import map_leaves
 from mlp_xp.backends import get_backend, to_numpy
 from mlp_xp.estimators.checks.processes import validating
 from mlp_xp.estimators.checks.target_column import take_target
-from mlp_xp.estimators.checks.validation import Given, asks_for_table
+from mlp_xp.estimators.checks.validation import SampleArguments, asks_for_table
 from mlp_xp.estimators.fitted.device_cache import FittedArrays, FittedAttribute
 from mlp_xp.estimators.fitted.notebook_repr import NotebookMixin
 from mlp_xp.estimators.fitted.sklearn_overrides import SklearnNamesMixin
@@ -159,23 +159,25 @@ class BaseMLP(SklearnNamesMixin, NotebookMixin, RecipeMixin, CallbackSupportMixi
         start = time.perf_counter()
         # Import late, since predictions do not need the trainer.
         from mlp_xp.estimators.fitting.fit import fit_requests
-        from mlp_xp.training.loop.answer import answer
+        from mlp_xp.training.loop.run_fit import run_fit
 
         given = (*take_target(X, y), sample_weight)
         held_out = (*take_target(X_val, y_val, "y_val"), sample_weight_val)
         requests = fit_requests(self, start, given, held_out, resume=resume)
-        if answer(requests):
+        if run_fit(requests):
             warnings.warn("Training interrupted by user.", stacklevel=2)
         return self
 
-    def _partial_fit(self, given: Given, held_out: Given, classes: Any = None) -> Any:
+    def _partial_fit(
+        self, given: SampleArguments, held_out: SampleArguments, classes: Any = None
+    ) -> Any:
         from mlp_xp.estimators.fitting.fit import partial_fit_requests
-        from mlp_xp.training.loop.answer import answer
+        from mlp_xp.training.loop.run_fit import run_fit
 
         (X, y, weights), (X_val, y_val, weights_val) = given, held_out
         given = (*take_target(X, y), weights)
         held_out = (*take_target(X_val, y_val, "y_val"), weights_val)
-        answer(partial_fit_requests(self, given, held_out, classes))
+        run_fit(partial_fit_requests(self, given, held_out, classes))
         return self
 
     def _can_partial_fit(self) -> bool:

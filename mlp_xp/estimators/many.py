@@ -39,10 +39,10 @@ from mlp_xp.nn.hidden import Layer
 from mlp_xp.training.data.rows import Rows
 from mlp_xp.training.data.shared import SharedData
 from mlp_xp.training.divergence.finite import NonFiniteError
-from mlp_xp.training.loop.answer import answer
 from mlp_xp.training.loop.records import Record
 from mlp_xp.training.loop.requests import Fit
-from mlp_xp.training.stack.answer_many import answer_many
+from mlp_xp.training.loop.run_fit import run_fit
+from mlp_xp.training.stack.run_fits import run_fits
 from mlp_xp.training.stack.stacked_trainer import StackedTrainer, StackError
 from mlp_xp.training.stack.workers import work_in_threads
 from mlp_xp.training.step.step_settings import own_parts
@@ -124,7 +124,7 @@ def fit_many(
                 worker = Worker(max(1, n_threads // most), n_models, is_pressed)
                 fits = map(fit, numbers)
                 with _own_generators(models):
-                    yield from answer_many(fits, most=most, worker=worker, n_stacks=n_stacks)
+                    yield from run_fits(fits, most=most, worker=worker, n_stacks=n_stacks)
                 continue
             # Ranks must communicate in the same order, so they fit one model at a time.
             is_distributed = any(tasks[i].model.distributed is not None for i in numbers)
@@ -136,7 +136,7 @@ def fit_many(
                 n_workers = min(n_jobs or n_threads, n_models)
             with _own_generators(models if n_workers > 1 else []):
                 yield from work_in_threads(
-                    lambda number, fit=fit: answer(fit(number)),  # type: ignore[misc]
+                    lambda number, fit=fit: run_fit(fit(number)),  # type: ignore[misc]
                     numbers,
                     n_tasks=n_models,
                     n_workers=n_workers,
@@ -352,7 +352,7 @@ def _fit(
     if is_stack and isinstance(error, StackError | NonFiniteError):
         model.random_state = untouched
         try:
-            error = answer(data.fit(task, is_stack=False))
+            error = run_fit(data.fit(task, is_stack=False))
         except Exception as raised:
             error = raised
     data.end(task)

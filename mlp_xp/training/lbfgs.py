@@ -27,7 +27,7 @@ from mlp_xp.training.data.epoch_plan import plan_epoch
 from mlp_xp.training.data.placement import Data, Resident, count_work
 from mlp_xp.training.divergence.finite import NonFiniteError, is_finite
 from mlp_xp.training.loop.records import Record
-from mlp_xp.training.loop.requests import Request, Trained
+from mlp_xp.training.loop.requests import Trained, TrainingRequest
 from mlp_xp.training.step.inputs import Batch
 from mlp_xp.training.step.step import StepArguments
 from mlp_xp.training.step.value_and_gradient import value_and_gradient
@@ -42,7 +42,7 @@ _SMALL = 1 << 19
 AfterIteration = Callable[[Callable[[], Params], float], bool]
 
 
-def train_by_lbfgs(request: Request) -> list[Trained]:
+def train_by_lbfgs(request: TrainingRequest) -> list[Trained]:
     """Run all iterations of a fit; return the number of iterations and the loss as one record.
 
     Raise `NonFiniteError` if a loss is not finite; the trainer then has the last finite weights.

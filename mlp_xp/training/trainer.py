@@ -68,15 +68,15 @@ class Trainer(BaseTrainer):
     def copy_learned(self) -> tuple[Params, tuple[BatchStats, ...]]:
         """Return a copy of `learned` and of the batch statistics, on the device."""
         with self.home.scope():
-            own: tuple[Params, tuple[BatchStats, ...]]
-            own = self._own((self.learned, self.state.batch_stats))
-            return own
+            copied: tuple[Params, tuple[BatchStats, ...]]
+            copied = self._put_copy((self.learned, self.state.batch_stats))
+            return copied
 
     def set_learned(self, params: Params, batch_stats: tuple[BatchStats, ...]) -> None:
         """Replace the weights with copies of arrays from any library."""
         self.guard.forget()
         with self.home.scope():
-            new = self._own((params, batch_stats, params if self.state.average else ()))
+            new = self._put_copy((params, batch_stats, params if self.state.average else ()))
         self.state = self.state._replace(params=new[0], batch_stats=new[1], average=new[2])
 
     def release_memory(self) -> None:
@@ -113,11 +113,11 @@ class Trainer(BaseTrainer):
         state = self.state
         with self.home.scope():
             if continues:
-                state = state._replace(opt_state=self._own(progress.opt_state))
+                state = state._replace(opt_state=self._put_copy(progress.opt_state))
             if progress.params and state.average:
-                state = state._replace(params=self._own(progress.params))
+                state = state._replace(params=self._put_copy(progress.params))
             if progress.loss_scale and state.loss_scale:
-                state = state._replace(loss_scale=self._own(progress.loss_scale))
+                state = state._replace(loss_scale=self._put_copy(progress.loss_scale))
         self.state = state
         self.n_epochs, self.n_steps = progress.n_epochs, progress.n_steps
         self.n_samples = progress.n_samples

@@ -22,7 +22,7 @@ from mlp_xp.nn.network import Network, init_params
 from mlp_xp.optimizers import SGD
 from mlp_xp.saving import load_model, save_model
 from mlp_xp.training.data.epoch_plan import plan_epoch, with_draws
-from mlp_xp.training.data.placement import place
+from mlp_xp.training.data.placement import put_data
 from mlp_xp.training.step.inputs import Batch, Selection
 from mlp_xp.training.step.step import init_state, make_step
 from mlp_xp.training.step.step_settings import Rules
@@ -40,7 +40,7 @@ def trained(backend, augmentation, x, *, placement="resident", weights=None, dty
     rules, params = Rules(network, loss, SGD(), **settings), init_params(network, 3)
     settings = {"scaling": scaling_of(backend, dtype), "seed": 3, "with_accuracy": True}
     trainer = Trainer(backend, rules, params=params, dtype=dtype, **settings)
-    data, numbers = place(backend, x, labels(len(x)), dtype, placement), []
+    data, numbers = put_data(backend, x, labels(len(x)), dtype, placement), []
     for epoch in range(2):
         settings = {"weights": weights, "pad": trainer.backend.fixed_shapes}
         plan = plan_epoch(len(x), BATCH, seed=7, epoch=epoch, **settings)
@@ -124,7 +124,7 @@ def test_mixup_with_weights_is_mixup_of_what_is_there():
     rules = Rules(network, loss, SGD(), learning_rate=1e-9, augmentation=(Mixup(1.0),))
     trainer = Trainer(get_backend("numpy"), rules, params=params, dtype="float64", seed=3)
     plan = plan_epoch(6, 6, weights=weights)
-    record = trainer.run_epoch(place(trainer.backend, x, y, "float64"), plan, n_epochs=1)
+    record = trainer.run_epoch(put_data(trainer.backend, x, y, "float64"), plan, n_epochs=1)
     lam = with_draws(plan, rules.augmentation, seed=3, epoch=0).draws[0].share[0]
     assert 0.01 < lam < 0.99
     logits = (lam * x + (1 - lam) * x[::-1]) @ params[0].W + params[0].b
@@ -142,7 +142,7 @@ def test_a_steady_step_allocates_nothing_big():
     params = map_leaves(lambda leaf: leaf.astype("float32"), init_params(network, 0))
     state = init_state(params, rule, with_accuracy=False, xp=backend.xp)
     coefs = np.asarray([1.0, 0.0, 0.0, 0.0, 0.1], "float32")
-    data = place(backend, x, labels(256), "float32")
+    data = put_data(backend, x, labels(256), "float32")
     batches = list(data.epoch(image_data.drawn(chosen, 256, 128)))
     with backend.scope(), backend.training(0):
         for batch in batches * 2:

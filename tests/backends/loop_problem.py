@@ -12,7 +12,7 @@ from mlp_xp.nn.hidden import Blocks, Branch
 from mlp_xp.nn.network import Network
 from mlp_xp.optimizers.schedules import Constant
 from mlp_xp.training.data.epoch_plan import plan_epoch
-from mlp_xp.training.data.placement import place
+from mlp_xp.training.data.placement import put_data
 
 N, FEATURES, CLASSES, BATCH = 57, 12, 4, 10
 
@@ -42,7 +42,7 @@ class Problem:
         return plan_epoch(n, BATCH, seed=7, epoch=epoch, weights=self.weights)
 
     def train(self, trainer, n_epochs=3, data=None, step_by_step=False, budget=None):
-        data = data or place(trainer.backend, self.x, self.y, self.dtype)
+        data = data or put_data(trainer.backend, self.x, self.y, self.dtype)
         options = {"n_epochs": n_epochs, "step_by_step": step_by_step, "budget": budget}
         return [trainer.run_epoch(data, self.plan(epoch), **options) for epoch in range(n_epochs)]
 

@@ -22,7 +22,7 @@ from mlp_xp.backends._cupy.captured import CupyGraphs
 from mlp_xp.nn.network import init_params
 from mlp_xp.optimizers import Adam
 from mlp_xp.training.data import placement
-from mlp_xp.training.data.placement import place
+from mlp_xp.training.data.placement import put_data
 from mlp_xp.training.loop.time_budget import Budget
 from mlp_xp.training.trainer import Trainer
 
@@ -59,7 +59,7 @@ def test_an_epoch_is_a_graph_for_32_steps(monkeypatch):
     monkeypatch.setattr(_captured, "_STEPS_BEFORE_CAPTURE", 0)
     backend, problem = get_backend("cupy"), Problem(n=330 * BATCH)
     trainer = problem.trainer(backend)
-    data = place(backend, problem.x, problem.y, problem.dtype)
+    data = put_data(backend, problem.x, problem.y, problem.dtype)
     counts = []
     for epoch in range(2):
         _launch.launches.clear()
@@ -114,7 +114,7 @@ def test_each_shape_of_a_batch_has_its_own_graphs(soon, monkeypatch):
 def test_graphs_of_few_shapes_are_kept(soon):
     backend, problem = get_backend("cupy"), Problem(n=400)
     trainer = problem.trainer(backend)
-    data = place(backend, problem.x, problem.y, problem.dtype)
+    data = put_data(backend, problem.x, problem.y, problem.dtype)
     for n in range(100, 200, 10):
         trainer.run_epoch(data, problem.plan(0, n), n_epochs=10, step_by_step=False)
     assert len(trainer._loop._shapes) == _captured._MOST_SHAPES
@@ -158,7 +158,7 @@ def test_another_thread_may_go_on(soon, monkeypatch):
     backend, problem = get_backend("cupy"), Problem()
     expected = problem.eagerly(backend, monkeypatch)
     trainer = problem.trainer(backend)
-    data = place(backend, problem.x, problem.y, problem.dtype)
+    data = put_data(backend, problem.x, problem.y, problem.dtype)
     records, options = [], {"n_epochs": 3, "step_by_step": False}
     for epoch in range(3):
         with ThreadPoolExecutor(1) as pool:
@@ -193,7 +193,7 @@ def test_other_data_are_captured_again(soon, monkeypatch):
         trainer, records = problem.trainer(backend), []
         for seed in range(3):
             x = np.random.default_rng(seed).standard_normal(problem.x.shape)
-            records += problem.train(trainer, data=place(backend, x, problem.y, "float64"))
+            records += problem.train(trainer, data=put_data(backend, x, problem.y, "float64"))
             trainer.guard.release()
             gc.collect()
         return numbers(trainer, records)
@@ -204,7 +204,7 @@ def test_other_data_are_captured_again(soon, monkeypatch):
 def test_data_are_not_kept_alive(soon):
     backend, problem = get_backend("cupy"), Problem()
     trainer = problem.trainer(backend)
-    data = place(backend, problem.x, problem.y, problem.dtype)
+    data = put_data(backend, problem.x, problem.y, problem.dtype)
     array = weakref.ref(data.x)
     problem.train(trainer, data=data)
     assert _launch.launches["graph"]
@@ -217,7 +217,7 @@ def test_data_are_not_kept_alive(soon):
 def test_sparse_rows_are_captured(device, soon, monkeypatch, caplog):
     backend, problem = get_backend("cupy", device), Problem()
     x = sparse.random(N, FEATURES, 0.5, format="csr", random_state=0)
-    data = place(backend, x, problem.y, "float64", multiplies_sparse=True)
+    data = put_data(backend, x, problem.y, "float64", multiplies_sparse=True)
     problem.check(backend, monkeypatch, data=data)
     assert not caplog.messages
     assert _launch.launches["graph"] > 4
@@ -271,7 +271,7 @@ def test_a_trainer_at_rest_releases_its_graphs(soon):
 def test_fits_on_two_devices_take_turns(soon, monkeypatch):
     problem = Problem()
     trainers = [problem.trainer(get_backend("cupy", device)) for device in DEVICES]
-    placed = [place(t.backend, problem.x, problem.y, "float64") for t in trainers]
+    placed = [put_data(t.backend, problem.x, problem.y, "float64") for t in trainers]
     records = [[], []]
     for epoch in range(3):
         for trainer, data, own in zip(trainers, placed, records, strict=True):
@@ -355,7 +355,7 @@ def test_an_interrupt_ends_the_capture(soon, monkeypatch):
 
 def test_streamed_data_run_step_by_step_and_say_so_once(soon, caplog):
     backend, problem = get_backend("cupy"), Problem()
-    data = place(backend, problem.x, problem.y, problem.dtype, "streamed")
+    data = put_data(backend, problem.x, problem.y, problem.dtype, "streamed")
     trainer = problem.trainer(backend)
     with caplog.at_level("INFO"):
         problem.train(trainer, data=data)

@@ -18,7 +18,7 @@ from mlp_xp.nn.losses import SquaredError
 from mlp_xp.nn.network import Network
 from mlp_xp.optimizers import SGD
 from mlp_xp.training.data.epoch_plan import plan_epoch
-from mlp_xp.training.data.placement import place
+from mlp_xp.training.data.placement import put_data
 from mlp_xp.training.step.step_settings import Rules
 from mlp_xp.training.trainer import Trainer
 
@@ -166,7 +166,7 @@ def test_updates_too_small_for_16_bits_are_kept(plain, precision):
     rules = Rules(Network((1, 1)), SquaredError(), rule, learning_rate=1e-5)
     one, zero = np.ones((1, 1), np.float32), np.zeros(1, np.float32)
     trainer = Trainer(backend, rules, params=(Dense(one, zero),), dtype="float32")
-    data = place(backend, np.ones((64, 1), np.float32), np.zeros((64, 1), np.float32), "float32")
+    data = put_data(backend, np.ones((64, 1), np.float32), np.zeros((64, 1), np.float32), "float32")
     for _ in range(20):
         trainer.run_epoch(data, plan_epoch(64, 64), n_epochs=20)
     W = backend.get(trainer.learned[0].W)

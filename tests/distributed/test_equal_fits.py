@@ -28,7 +28,7 @@ from mlp_xp.optimizers import SGD
 from mlp_xp.optimizers.schedules import Linear
 from mlp_xp.training import lbfgs
 from mlp_xp.training.data.epoch_plan import plan_epoch
-from mlp_xp.training.data.placement import place
+from mlp_xp.training.data.placement import put_data
 
 SHAPE = (1, 4, 4)
 PIXELS = 16
@@ -135,7 +135,7 @@ def train(case, backend, ranks):
         x, y = x[mine], y[mine]
     settings = {"network": case.network, "with_accuracy": True, "processes": ranks} | case.rules
     trainer = make_trainer(backend, **settings)
-    placed = place(backend, x, y, "float64", case.placement, multiplies_sparse=case.is_sparse)
+    placed = put_data(backend, x, y, "float64", case.placement, multiplies_sparse=case.is_sparse)
     if owned is not None:
         placed.n_samples, placed.owned = N, owned
     if case.is_lbfgs:

@@ -140,7 +140,7 @@ def test_bad_input_changes_nothing(backend):
 
 @pytest.mark.parametrize(
     ("fails", "classes"),
-    [(None, [0, 1, 2]), ("network.find_scaling", ["a", "b"]), ("fit.place_sample", ["a", "b"])],
+    [(None, [0, 1, 2]), ("network.find_scaling", ["a", "b"]), ("fit.put_sample", ["a", "b"])],
     ids=["labels", "device", "data"],
 )
 def test_a_fit_that_fails_leaves_the_model_as_it_was(fails, classes, monkeypatch):

@@ -17,7 +17,7 @@ from mlp_xp.nn.layers import Norm
 from mlp_xp.optimizers.schedules import Constant
 from mlp_xp.saving import load_model
 from mlp_xp.training.data.epoch_plan import plan_epoch
-from mlp_xp.training.data.placement import place
+from mlp_xp.training.data.placement import put_data
 from mlp_xp.training.divergence.finite import NonFiniteError, is_finite
 
 pytestmark = pytest.mark.filterwarnings("ignore:(overflow|invalid value|divide):RuntimeWarning")
@@ -121,7 +121,7 @@ def test_weights_that_are_replaced_in_an_epoch_are_where_an_error_returns_to(bac
         return False
 
     x[25] = np.inf  # In the third step.
-    data, plan = place(backend, x, y, "float64"), plan_epoch(N, BATCH, pad=backend.fixed_shapes)
+    data, plan = put_data(backend, x, y, "float64"), plan_epoch(N, BATCH, pad=backend.fixed_shapes)
     with pytest.raises(NonFiniteError, match=r"epoch 1, step 3: input") as caught:
         trainer.run_epoch(data, plan, n_epochs=1, after_step=after_step)
     assert (caught.value.step, caught.value.cause) == (3, "input")

@@ -17,7 +17,7 @@ from mlp_xp.optimizers import SGD
 from mlp_xp.optimizers.schedules import Constant
 from mlp_xp.training import lbfgs
 from mlp_xp.training.data.epoch_plan import plan_epoch
-from mlp_xp.training.data.placement import place
+from mlp_xp.training.data.placement import put_data
 from mlp_xp.training.lbfgs import minimize
 
 N, FEATURES, OUTPUTS = 57, 4, 2
@@ -41,7 +41,7 @@ def trainer_for(backend, network=LINEAR, **settings):
 
 
 def solve(trainer, x, y, weights=None, after_iteration=lambda params, loss: False, **settings):
-    data = place(trainer.backend, x, y, trainer.dtype)
+    data = put_data(trainer.backend, x, y, trainer.dtype)
     defaults = {"max_iter": 200, "max_fun": 1000, "tol": 1e-8}
     settings = defaults | settings | {"after_iteration": after_iteration}
     return minimize(trainer, data, weights, **settings)
@@ -54,7 +54,7 @@ def learned(trainer):
 def objective(backend, x, y, **settings):
     """Return the function that is minimized, and where it starts."""
     trainer = trainer_for(backend, **settings)
-    function = lbfgs._Objective(trainer, place(backend, x, y, "float64"), None)
+    function = lbfgs._Objective(trainer, put_data(backend, x, y, "float64"), None)
     start = function.ravel(trainer.learned)
     return function, start + 0.3 * np.random.default_rng(6).standard_normal(start.shape)
 
@@ -106,7 +106,7 @@ def test_its_gradient_is_that_of_a_step(backend, monkeypatch, network, weighted,
     weights = np.maximum(rng.random(N) - 0.2, 0.0) if weighted else None
     rules = {"optimizer": SGD(momentum=0.0), "schedule": Constant(), "learning_rate": 1.0}
     trainer = trainer_for(backend, network, x=x, loss=SoftmaxCrossEntropy(), alpha=2.0, **rules)
-    data = place(backend, x, labels, "float64", placement)
+    data = put_data(backend, x, labels, "float64", placement)
     function = lbfgs._Objective(trainer, data, weights)
     before = function.ravel(trainer.learned)
     value, slope = function(before)

@@ -13,7 +13,7 @@ from mlp_xp.backends import BackendError, get_backend, installed, to_numpy
 from mlp_xp.callbacks import Checkpoint
 from mlp_xp.nn.losses import SquaredError
 from mlp_xp.nn.network import Network
-from mlp_xp.training.data.placement import place
+from mlp_xp.training.data.placement import put_data
 from mlp_xp.training.step.loss_scaling import LossScale
 
 NETWORK = Network((FEATURES, 9, CLASSES), "tanh", normalization="batch")
@@ -63,7 +63,7 @@ def test_a_step_that_overflows_changes_nothing_and_halves_the_factor(scaling):
     before = host(scaling, trainer.state[:4])
     set_scale(trainer, 2.0**power, 3.0)
     x, _ = trainers.byte_data("float32")
-    (record,) = train(trainer, place(scaling, x, y.astype("float32"), "float32"), n_epochs=1)
+    (record,) = train(trainer, put_data(scaling, x, y.astype("float32"), "float32"), n_epochs=1)
     assert np.isfinite(record.loss)
     assert_close(host(scaling, trainer.state[:4]), before)
     assert scale_of(trainer) == [2.0 ** (power - -(-N // BATCH)), 0.0]

@@ -7,7 +7,7 @@ from sklearn.base import clone
 
 from mlp_xp._utils.tree import leaves
 from mlp_xp.estimators.many import FitTask, fit_many
-from mlp_xp.training.stack import answer_many as stack
+from mlp_xp.training.stack import run_fits as stack
 
 stacks = pytest.mark.libraries("torch", "jax")
 X, Y = problem()

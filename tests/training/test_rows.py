@@ -11,7 +11,7 @@ import mlp_xp.training.data.rows
 from mlp_xp.backends import get_backend
 from mlp_xp.nn.losses import SoftmaxCrossEntropy
 from mlp_xp.nn.network import Network, init_params
-from mlp_xp.training.data.placement import Resident, Streamed, place
+from mlp_xp.training.data.placement import Resident, Streamed, put_data
 from mlp_xp.training.data.rows import is_mapped
 from mlp_xp.training.data.shared import Column, SharedData
 from mlp_xp.training.inference import inference
@@ -61,12 +61,12 @@ def test_placement_follows_the_free_memory(monkeypatch):
     backend = get_backend("array_api_strict", "device1")
     for free, kind in ((None, Resident), (10 * x.nbytes, Resident), (x.nbytes, Streamed)):
         monkeypatch.setattr(type(backend), "free_memory", lambda self, free=free: free)
-        assert type(place(backend, x, y, "float32")) is kind
+        assert type(put_data(backend, x, y, "float32")) is kind
     # What is there already stays there; what is elsewhere counts like host data.
-    assert type(place(backend, backend.put(x), y, "float32")) is Resident
-    assert type(place(backend, get_backend("array_api_strict").put(x), y, "float32")) is Streamed
+    assert type(put_data(backend, backend.put(x), y, "float32")) is Resident
+    assert type(put_data(backend, get_backend("array_api_strict").put(x), y, "float32")) is Streamed
     with pytest.raises(ValueError, match=r"`placement` must be 'auto', .*, got 'gpu'"):
-        place(backend, x, y, "float32", "gpu")
+        put_data(backend, x, y, "float32", "gpu")
 
 
 def test_prediction_in_batches(backend, rng, monkeypatch):
@@ -143,13 +143,13 @@ def test_a_fit_holds_little_beside_data_in_memory():
 def test_fits_have_the_very_same_array(backend):
     shared = SharedData(np.ones((4, 2)))
     one, two = (
-        shared.place(backend, np.asarray([1, 2]), "float64", np.asarray(rows, dtype=np.int32))
+        shared.put(backend, np.asarray([1, 2]), "float64", np.asarray(rows, dtype=np.int32))
         for rows in ([0, 1], [2, 3])
     )
     assert one.x is two.x
     assert one.column is two.column
     np.testing.assert_array_equal(backend.get(two.column.on_device), [1, 2, 1, 2])
-    other = shared.place(backend, np.asarray([5]), "float64", np.asarray([1], dtype=np.int32))
+    other = shared.put(backend, np.asarray([5]), "float64", np.asarray([1], dtype=np.int32))
     assert other.x is one.x
     assert backend.get(other.column.on_device)[1] == 5  # Other targets of a row, elsewhere.
     assert backend.get(one.column.on_device)[1] == 2

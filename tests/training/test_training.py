@@ -16,7 +16,7 @@ from mlp_xp.nn.network import Network, init_params
 from mlp_xp.optimizers import SGD, Adam, AdamW, Muon
 from mlp_xp.optimizers.schedules import Constant, FlatCosine, Linear
 from mlp_xp.training.data.epoch_plan import plan_epoch
-from mlp_xp.training.data.placement import Resident, Streamed, place
+from mlp_xp.training.data.placement import Resident, Streamed, put_data
 
 SMALL = Network((FEATURES, 9, CLASSES), "tanh")
 EVERYTHING = Network((FEATURES, 9, 9, CLASSES), "gelu", "batch", (0.2, 0.3), 0.1, residual=True)
@@ -67,7 +67,7 @@ def test_the_same_numbers_on_every_backend(backend, name, weighted, kind):
     for each in (plain, backend):
         trainer = make_trainer(each, **TRAININGS[name], x=x, with_accuracy=True)
         steps.append(getattr(trainer._step, "_function", trainer._step))
-        records = train(trainer, place(each, x, y, "float64"), weights=weights)
+        records = train(trainer, put_data(each, x, y, "float64"), weights=weights)
         found.append(state_of(trainer, *records))
     assert (steps[0] is steps[1]) == (backend == plain)
     # The errors of the steps add up.
@@ -116,8 +116,8 @@ def test_nothing_that_is_given_is_written_to(backend, network, kind):
     trainer = make_trainer(
         backend, network=network, params=start[0], batch_stats=start[1], x=x, **rules
     )
-    train(trainer, place(backend, x, y, "float64"))
-    trainer.run_epoch(place(backend, x, y, "float64"), plan_epoch(N, N), n_epochs=1)
+    train(trainer, put_data(backend, x, y, "float64"))
+    trainer.run_epoch(put_data(backend, x, y, "float64"), plan_epoch(N, N), n_epochs=1)
     trainers.assert_close([x, y, *leaves(start)], before)
     now = host(backend, (trainer.state.params, trainer.state.batch_stats))
     for mine, old in zip(now, leaves(start), strict=True):
@@ -134,7 +134,7 @@ def test_it_stops_after_the_step_that_says_so(backend, placement):
     assert (trainer.n_steps, record.n_samples) == (2, 2 * BATCH)
     x, y = (array[: 2 * BATCH] for array in byte_data())
     plan = plan_epoch(2 * BATCH, BATCH)
-    expected = whole.run_epoch(place(backend, x, y, "float64"), plan, n_epochs=1)
+    expected = whole.run_epoch(put_data(backend, x, y, "float64"), plan, n_epochs=1)
     assert record.loss == pytest.approx(expected.loss, rel=1e-12)
 
 
@@ -324,7 +324,7 @@ def test_random_trainings_follow_the_reference_as_far_as_rounding_allows(dtype):
         params = [p.astype(np.float64) for p in host(backend, trainer.state.params)]
         noise = np.random.default_rng(1)
         others = [p + eps * noise.standard_normal(p.shape) for p in params]
-        data = place(backend, x, y.astype(dtype if y.ndim > 1 else np.int32), dtype)
+        data = put_data(backend, x, y.astype(dtype if y.ndim > 1 else np.int32), dtype)
         for epoch in range(5):
             plan = plan_epoch(len(x), batch_size, seed=7, epoch=epoch)
             trainer.run_epoch(data, plan, n_epochs=5)

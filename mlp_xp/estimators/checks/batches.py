@@ -12,8 +12,8 @@ from scipy import sparse
 from mlp_xp.backends import host, to_numpy
 from mlp_xp.estimators.checks.unusable import is_stream
 from mlp_xp.estimators.checks.validation import (
-    Given,
     Sample,
+    SampleArguments,
     asks_for_table,
     check_held_out,
     check_sample,
@@ -47,14 +47,16 @@ def refuse_batches(X: Any, y: Any, what: str) -> None:
         )
 
 
-def check_training(model: Any, given: Given, *, reset: bool, processes: SingleProcess) -> Sample:
+def check_training(
+    model: Any, given: SampleArguments, *, reset: bool, processes: SingleProcess
+) -> Sample:
     """Return the checked training samples, given as arrays or as batches."""
     if has_batches(*given[:2]):
         return check_batches(model, given, reset=reset)
     return check_sample(model, given, reset=reset, processes=processes)
 
 
-def check_validation(model: Any, given: Given, processes: SingleProcess) -> Sample | None:
+def check_validation(model: Any, given: SampleArguments, processes: SingleProcess) -> Sample | None:
     """Return the checked validation samples as arrays, or None if none are given."""
     if not has_batches(*given[:2]):
         return check_held_out(model, given, processes)
@@ -70,7 +72,7 @@ def without_order(sample: Sample) -> Sample:
     return Sample(sample.X, np.sort(sample.y, axis=0), weights)
 
 
-def check_batches(model: Any, given: Given, *, reset: bool, suffix: str = "") -> Sample:
+def check_batches(model: Any, given: SampleArguments, *, reset: bool, suffix: str = "") -> Sample:
     """Read all batches once; return targets and weights of all samples, and X as `Batches`."""
     X, _, sample_weight = given
     name = f"X{suffix}"

@@ -34,7 +34,7 @@ _TEXT, _NAN = "could not convert string to float", "contains NaN"
 _BLOCK = 1 << 18
 
 
-Given = tuple[Any, Any, Any]  # The arguments X, y and sample_weight.
+SampleArguments = tuple[Any, Any, Any]  # The arguments X, y and sample_weight.
 
 
 class Sample(NamedTuple):
@@ -55,7 +55,7 @@ class Sample(NamedTuple):
 
 
 def check_sample(
-    model: Any, given: Given, *, reset: bool, suffix: str = "", processes: SingleProcess
+    model: Any, given: SampleArguments, *, reset: bool, suffix: str = "", processes: SingleProcess
 ) -> Sample:
     """Return the checked samples of all processes; ``suffix`` is appended to names in errors."""
     check = functools.partial(_check_inputs, model, reset=reset, suffix=suffix)
@@ -67,7 +67,7 @@ def check_sample(
     return Sample(x, y, weights)
 
 
-def check_held_out(model: Any, given: Given, processes: SingleProcess) -> Sample | None:
+def check_held_out(model: Any, given: SampleArguments, processes: SingleProcess) -> Sample | None:
     """Return the checked held-out samples, or None if none are given."""
     X, y, weights = given
     if X is None and y is None:
@@ -119,7 +119,7 @@ def check_x(
         X = _fill_rows(X)
     if not is_table and _is_plain(X):
         if reset:
-            return _note_features(estimator, X)
+            return _set_n_features(estimator, X)
         if X.shape[1] == estimator.n_features_in_ and not hasattr(estimator, "feature_names_in_"):
             return X
     refuse_unusable(X, type(estimator).__name__, is_table=is_table)
@@ -149,7 +149,7 @@ def asks_for_table(estimator: Any) -> bool:
 def _check_rows(estimator: Any, X: Rows, *, reset: bool) -> Any:
     """Check rows of an array, unless a search has already checked the array for many fits."""
     if X.shared is not None and reset:
-        _note_features(estimator, X)
+        _set_n_features(estimator, X)
         vars(estimator).update(X.shared.names)
         return X
     if X.shared is not None and "columns_" in X.shared.names:
@@ -231,7 +231,7 @@ def _check_array(estimator: Any, X: Any, backend: Backend, *, reset: bool) -> An
         if not is_finite:
             raise _nan_error("NaN or infinity")
     if reset:
-        return _note_features(estimator, X)
+        return _set_n_features(estimator, X)
     _check_n_features(estimator, X, reset=False)
     return X
 
@@ -242,7 +242,7 @@ def _nan_error(what: str = "NaN") -> ValueError:
     return ValueError(f"Input X contains {what}: {IMPUTE}.")
 
 
-def _note_features(estimator: Any, X: Any) -> Any:
+def _set_n_features(estimator: Any, X: Any) -> Any:
     """Set the number of features of an estimator, and return X, which has no column names."""
     vars(estimator).pop("feature_names_in_", None)  # Left over from an earlier fit.
     _check_n_features(estimator, X, reset=True)

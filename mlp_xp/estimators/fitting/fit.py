@@ -27,7 +27,7 @@ from mlp_xp.estimators.checks.processes import (
     processes_of,
 )
 from mlp_xp.estimators.checks.range import check_range
-from mlp_xp.estimators.checks.validation import Given, Sample
+from mlp_xp.estimators.checks.validation import Sample, SampleArguments
 from mlp_xp.estimators.fitted.sklearn_overrides import check_overrides
 from mlp_xp.estimators.fitted.state import FittedState, fitted_state, publish
 from mlp_xp.estimators.fitting.baseline import warn_if_useless
@@ -35,7 +35,7 @@ from mlp_xp.estimators.fitting.draft import advance_generator, draft_of, undone_
 from mlp_xp.estimators.fitting.network import Training, continue_state, new_state, trainer_for
 from mlp_xp.estimators.fitting.reporting import Reporter, publish_training, set_temperature
 from mlp_xp.estimators.fitting.resuming import identity, newest_snapshot, with_snapshot
-from mlp_xp.estimators.fitting.samples import place_sample, refuse_without_held_out, split_sample
+from mlp_xp.estimators.fitting.samples import put_sample, refuse_without_held_out, split_sample
 from mlp_xp.estimators.settings.config import (
     LBFGS,
     TrainingConfig,
@@ -70,8 +70,8 @@ class FitCall(NamedTuple):
     """
 
     model: Any
-    given: Given
-    held_out: Given
+    training: SampleArguments
+    held_out: SampleArguments
     processes: SingleProcess
     continues: bool
     classes: Any = None
@@ -145,14 +145,14 @@ def check(call: FitCall) -> Checked:
     check_params(params)
     layers = resolve_layers(params["hidden_layer_sizes"])
     kept = model if call.continues else None
-    others = call.resume, call.given[2], *call.held_out
+    others = call.resume, call.training[2], *call.held_out
     processes.agree(partial(describe_fit, params, kept, *others))
     snapshot = state = None
     if call.resume is not None:
         snapshot = processes.first_of(partial(newest_snapshot, call.resume, params))
     if call.continues and snapshot is None and {"_state", "coefs_"} & vars(model).keys():
         state = fitted_state(draft)
-    sample = check_training(draft, call.given, reset=state is None, processes=processes)
+    sample = check_training(draft, call.training, reset=state is None, processes=processes)
     validation = check_validation(draft, call.held_out, processes)
     return Checked(call, draft, params, layers, sample, validation, state, snapshot)
 
@@ -162,7 +162,7 @@ def encode(checked: Checked) -> Encoded:
     call, params, sample, state = checked.call, checked.params, checked.sample, checked.state
     history, columns, n_features = History(), checked.columns, sample.X.shape[1]
     if state is None:
-        output, is_sparse = params["output_activation"], sparse.issparse(call.given[1])
+        output, is_sparse = params["output_activation"], sparse.issparse(call.training[1])
         settings: Any = {"output_activation": output, "is_sparse": is_sparse}
         targets = call.model._targets_type.learn(sample.y, classes=call.classes, **settings)
         layers, inputs = checked.layers, None if columns is None else columns.block
@@ -217,7 +217,7 @@ def place(split: Split) -> Placed:
     wants = processes.first(any(getattr(one, "wants_accuracy", False) for one in callbacks))
     trainer.want_accuracy(targets.classes is not None and wants)
     batch_size = params["batch_size"] if config.loop.max_fun is None else "auto"
-    data = place_sample(trainer, sample, targets, params, batch_size)
+    data = put_sample(trainer, sample, targets, params, batch_size)
     if validation is None:
         return Placed(split, trainer, data, None)
     if trainer.dtype == "float32":
@@ -283,8 +283,8 @@ def begin(ready: Ready) -> None:
 def fit_requests(
     model: Any,
     start: float,
-    given: Given,
-    held_out: Given,
+    training: SampleArguments,
+    held_out: SampleArguments,
     *,
     resume: Any = None,
     trainer_type: type[Trainer] = Trainer,
@@ -298,7 +298,7 @@ def fit_requests(
     with processes.fitting(), contextlib.ExitStack() as stack:
         with processes.sharing_errors():
             settings: Any = {"resume": resume, "trainer_type": trainer_type}
-            call = FitCall(model, given, held_out, processes, model.warm_start, **settings)
+            call = FitCall(model, training, held_out, processes, model.warm_start, **settings)
             ready = prepare(call)
             split, loop = ready.placed.split, ready.loop
             targets, sample = split.state.targets, split.sample
@@ -308,10 +308,10 @@ def fit_requests(
 
                 reporter_type = RankZeroReporter
             if isinstance(sample.X, Batches):
-                given = sample.X, None, None
+                training = sample.X, None, None
             with undone_by_errors(model):
                 begin(ready)
-                reporter = reporter_type(model, loop, given, processes)
+                reporter = reporter_type(model, loop, training, processes)
                 is_interrupted = stack.enter_context(reporter.fit())
                 loop_settings = reporter.settings()
             advance_generator(model, split.encoded.checked.params["random_state"])
@@ -329,13 +329,13 @@ def fit_requests(
 
 
 def partial_fit_requests(
-    model: Any, given: Given, held_out: Given, classes: Any = None
+    model: Any, training: SampleArguments, held_out: SampleArguments, classes: Any = None
 ) -> Fit[None]:
     """Train a model for one epoch, without calling callbacks."""
     processes = processes_of(model.distributed)
     with processes.fitting():
         with processes.sharing_errors():
-            call = FitCall(model, given, held_out, processes, continues=True, classes=classes)
+            call = FitCall(model, training, held_out, processes, continues=True, classes=classes)
             ready = prepare(call)
             begin(ready)
             loop, params = ready.loop, ready.placed.split.encoded.checked.params
@@ -348,7 +348,7 @@ def partial_fit_requests(
             try:
                 yield from loop.run_epoch(is_interrupted)
             finally:
-                publish_training(model, loop, get_backend(given[0]))
+                publish_training(model, loop, get_backend(training[0]))
                 _draw_epochs(model, model.history_[-1:])
             set_temperature(model, loop)
             is_over = is_interrupted()

@@ -77,7 +77,7 @@ class Reporter:
         self._loop = loop
         X, y, weights = given
         self._to = get_backend(X.x if isinstance(X, View) else X)
-        self._facts = {"X": X, "y": y, "metadata": {"sample_weight": weights}}
+        self._details = {"X": X, "y": y, "metadata": {"sample_weight": weights}}
         self._callbacks = list(model.callbacks or ())
         self._step_hooks = self._hooks("on_step_end")
         self.watches_steps = bool(self._step_hooks)
@@ -104,7 +104,7 @@ class Reporter:
         model = self._model
         self._begin()
         self._context = model._init_callback_context(max_subtasks=model.max_iter)
-        self._context.call_on_fit_task_begin(estimator=model, **self._facts)
+        self._context.call_on_fit_task_begin(estimator=model, **self._details)
         with interrupts() as is_pressed, contextlib.ExitStack() as stack:
             for callback in self._callbacks:
                 if hasattr(callback, "on_fit_end"):
@@ -131,7 +131,7 @@ class Reporter:
     def begin_epoch(self) -> None:
         """Report to scikit-learn's callbacks that an epoch begins."""
         self._task = self._context.subcontext(task_name="epoch")
-        self._task.call_on_fit_task_begin(estimator=self._model, **self._facts)
+        self._task.call_on_fit_task_begin(estimator=self._model, **self._details)
 
     def end_step(self, done: int, n_steps: int) -> bool:
         """Report a step to every callback; return whether a callback ends the fit."""
@@ -176,7 +176,7 @@ class Reporter:
             task.call_on_fit_task_end(
                 estimator=self._model,
                 reconstruction_attributes=self._fitted_attributes,
-                **self._facts,
+                **self._details,
             )
         )
 

@@ -18,7 +18,7 @@ from mlp_xp.estimators.targets import Targets
 from mlp_xp.nn.layers import ACTIVATIONS
 from mlp_xp.nn.network import derived_blocks
 from mlp_xp.training.data.batches import StreamedBatches
-from mlp_xp.training.data.placement import Data, multiplies_sparse, place
+from mlp_xp.training.data.placement import Data, multiplies_sparse, put_data
 from mlp_xp.training.data.rows import Batches, Triple
 from mlp_xp.training.step.step_settings import own_parts
 from mlp_xp.training.trainer import Trainer
@@ -112,7 +112,7 @@ def _split(
     return fit, held
 
 
-def place_sample(
+def put_sample(
     trainer: Trainer, sample: Sample, targets: Targets, params: Mapping[str, Any], batch_size: Any
 ) -> Data:
     """Return the training data, either on the device or to be streamed there batch by batch."""
@@ -123,7 +123,7 @@ def place_sample(
     _check_pullbacks(trainer, encoded)
     backend, rules = trainer.backend, trainer.rules
     stays_sparse = multiplies_sparse(backend, rules.network, trainer.scaling, rules.augmentation)
-    data = place(
+    data = put_data(
         backend,
         sample.X,
         encoded,

@@ -20,7 +20,7 @@ from mlp_xp.estimators.targets import Targets
 from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.losses import EachMember, mean_loss
 from mlp_xp.nn.network import Params
-from mlp_xp.training.data.placement import Data, place
+from mlp_xp.training.data.placement import Data, put_data
 from mlp_xp.training.data.rows import Rows, Shard, some_rows, take_rows
 from mlp_xp.training.inference.inference import predict
 from mlp_xp.training.trainer import Trainer
@@ -74,15 +74,15 @@ class HeldOut:
         elif isinstance(x, Rows | Shard) and isinstance(x_fit, type(x)) and x.x is x_fit.x:
             x = replace(x, x=data.x)  # Use the array that is already on the device.
         else:
-            there = place(backend, base, np.zeros(base.shape[0]), dtype, params["placement"]).x
+            there = put_data(backend, base, np.zeros(base.shape[0]), dtype, params["placement"]).x
             x = replace(x, x=there) if isinstance(x, Shard) else there
         self._x = x.mine if isinstance(x, Shard) else x
-        self._own, self._positions = [self._x], np.arange(len(sample.y))
+        self._parts, self._positions = [self._x], np.arange(len(sample.y))
         if isinstance(x, Shard):
             self._positions = np.flatnonzero(x.owned >= 0)
         elif (parts := trainer.processes.parts(len(sample.y))) is not None:
             base, rows = (x.x, x.rows) if isinstance(x, Rows) else (x, np.arange(len(sample.y)))
-            self._own = [some_rows(base, rows[part]) for part in parts if len(part)]
+            self._parts = [some_rows(base, rows[part]) for part in parts if len(part)]
             self._positions = np.concatenate(parts)
         self._encoded = self._scores_on.put(encoded)
         self._loss_weights = None
@@ -143,7 +143,7 @@ class HeldOut:
                 dtype=trainer.dtype,
                 precision=trainer.backend.precision,
             )
-            for x in self._own
+            for x in self._parts
         ]
         return logits[0] if len(logits) == 1 else self._scores_on.xp.concat(logits, axis=0)
 

@@ -157,9 +157,9 @@ class RecipeMixin:
         except (ValueError, TypeError) as error:
             raise ValueError(f"{read.path}: {error}") from error
         if replaced := replacements(recipe, read.params, overrides):
-            note, own = replaced
-            warnings.warn(note, stacklevel=2)
-            overrides |= own
+            warning, others = replaced
+            warnings.warn(warning, stacklevel=2)
+            overrides |= others
         names = [] if ensemble is None else ensemble._get_param_names()
         shared = {name: overrides.pop(name) for name in names if name in overrides}
         model = kind(**params_with(read, overrides)).set_params(**overrides)

@@ -196,7 +196,7 @@ class TableColumns:
         problems.raise_error()
         matrix = np.empty((len(raws[0].values), len(self.input_names)), self.dtype)
         self._write_numbers(pairs, matrix, imputes=imputes)
-        place = len(self.medians) + len(self._gaps)
+        start = len(self.medians) + len(self._gaps)
         code_place, first_code = len(self.input_names) - len(self._embedded), 0
         for column, raw in pairs:
             if not isinstance(column, CategoryColumn):
@@ -205,9 +205,9 @@ class TableColumns:
                 matrix[:, code_place] = column.codes(raw) + first_code
                 code_place, first_code = code_place + 1, first_code + column.n_codes
                 continue
-            end = place + len(column.category_names)
-            matrix[:, place:end] = column.rows.astype(self.dtype)[column.codes(raw)]
-            place = end
+            end = start + len(column.category_names)
+            matrix[:, start:end] = column.rows.astype(self.dtype)[column.codes(raw)]
+            start = end
         return matrix
 
     def _write_numbers(

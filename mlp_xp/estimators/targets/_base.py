@@ -167,8 +167,8 @@ def _missing_row(y: Any) -> int | None:
     values = np.asarray(y, dtype=object)
     if values.ndim == 0:  # y is a sparse matrix.
         return None
-    place = next((i for i, value in enumerate(values.flat) if is_missing(value)), None)
-    return None if place is None else place // (values.size // len(values))
+    position = next((i for i, value in enumerate(values.flat) if is_missing(value)), None)
+    return None if position is None else position // (values.size // len(values))
 
 
 def make_loss(given: Any, named: Mapping[str, Callable[[], Loss]], output: str) -> Loss:

@@ -67,8 +67,10 @@ class LabelTargets(Targets):
         return np.asarray(labels)
 
     def resolve_loss(self, params: Mapping[str, Any]) -> Loss:
-        place = 0 if self.output == "softmax" else 1
-        named: dict[str, Any] = {name: pair[place] for name, pair in CLASSIFICATION_LOSSES.items()}
+        position = 0 if self.output == "softmax" else 1
+        named: dict[str, Any] = {
+            name: pair[position] for name, pair in CLASSIFICATION_LOSSES.items()
+        }
         smoothing = float(params["label_smoothing"])
         if smoothing:
             if params["loss"] != "log_loss":

@@ -95,10 +95,10 @@ def with_draws(
     rows = here if plan.rows is None else plan.rows
     sizes = np.asarray(plan.counts)[steps]
     draws = []
-    for place, transform in enumerate(augmentation):
+    for number, transform in enumerate(augmentation):
 
-        def generator(stream: int, place: int = place) -> np.random.Generator:
-            return host_generator(seed, "augmentation", stream, place)
+        def generator(stream: int, number: int = number) -> np.random.Generator:
+            return host_generator(seed, "augmentation", stream, number)
 
         own = Epoch(generator, epoch, rows, n_samples, steps, positions, sizes)
         draws.append(transform.draw(own))

@@ -160,7 +160,7 @@ def put_sparse(backend: Backend, x: Any, dtype: str, rows: slice = slice(None)) 
     return SparseMatrix(backend.put(data, dtype), backend.put(indices), backend.put(indptr))
 
 
-def place(
+def put_data(
     backend: Backend,
     x: Any,
     y: Any,
@@ -204,7 +204,7 @@ def place(
             fits = fits and kept_dtype(x, dtype) in (None, x.dtype) and x.flags.c_contiguous
         placement = "resident" if fits else "streamed"
     if placement == "resident" and shared is not None:
-        placed: Resident = shared.place(backend, targets, dtype, rows)
+        placed: Resident = shared.put(backend, targets, dtype, rows)
         return placed
     if placement == "resident":
         return Resident(backend, x, y, dtype, rows, owned)

@@ -60,7 +60,7 @@ class SharedData:
         self._columns: list[tuple[Backend, Column]] = []
         self._lock = fork_safe_lock()
 
-    def place(
+    def put(
         self, backend: Backend, targets: np.ndarray, dtype: str, rows: np.ndarray
     ) -> SharedResident:
         """Return some rows with their targets, on a device."""

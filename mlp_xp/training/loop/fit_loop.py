@@ -22,7 +22,7 @@ from mlp_xp.training.loop.early_stopping import Plateau
 from mlp_xp.training.loop.history import History
 from mlp_xp.training.loop.loop_settings import LoopPosition, LoopSettings, Validation, Watcher
 from mlp_xp.training.loop.records import Record
-from mlp_xp.training.loop.requests import Fit, Request, Trained
+from mlp_xp.training.loop.requests import Fit, Trained, TrainingRequest
 from mlp_xp.training.trainer import Trainer
 
 if TYPE_CHECKING:  # Imported on first use, since few fits have a time limit.
@@ -251,10 +251,10 @@ class FitLoop:
             or (validation is not None and validation.looks_at_model)
         )
 
-    def _request(self, n_epochs: int, *, n_left: int) -> Request:
+    def _request(self, n_epochs: int, *, n_left: int) -> TrainingRequest:
         first_step, self.first_step = self.first_step, 0
         self.epoch_start += time.perf_counter()
-        return Request(
+        return TrainingRequest(
             trainer=self.trainer,
             data=self._data,
             settings=self._settings,

@@ -23,7 +23,7 @@ from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.network import Params
 from mlp_xp.training.data.epoch_plan import EpochPlan
 from mlp_xp.training.data.placement import Resident
-from mlp_xp.training.loop.requests import Request, Trained
+from mlp_xp.training.loop.requests import Trained, TrainingRequest
 from mlp_xp.training.step.inputs import Batch, Selection
 from mlp_xp.training.step.step import Step, Steps, TrainState, make_indexed_step
 from mlp_xp.training.step.step_context import n_alike, step_context
@@ -48,7 +48,7 @@ class _Kept(NamedTuple):
 States: TypeAlias = tuple[TrainState, tuple[_Kept, ...]]
 
 
-def new_multi_epoch(request: Request) -> Callable[[Request], list[Trained]] | None:
+def new_multi_epoch(request: TrainingRequest) -> Callable[[TrainingRequest], list[Trained]] | None:
     """Return a function that trains several epochs per call, or None if the fit is not small."""
     trainer, data, settings = request.trainer, request.data, request.settings
     backend, validation = trainer.backend, request.validation
@@ -75,7 +75,7 @@ def new_multi_epoch(request: Request) -> Callable[[Request], list[Trained]] | No
 class MultiEpoch:
     """A small fit that runs up to ``most`` epochs per call; see `new_multi_epoch`."""
 
-    def __init__(self, request: Request, data: Resident, most: int) -> None:
+    def __init__(self, request: TrainingRequest, data: Resident, most: int) -> None:
         self._trainer, self._data, self._most = request.trainer, data, most
         self._validation = request.validation
         trainer, plan = request.trainer, request.plan()
@@ -113,7 +113,7 @@ class MultiEpoch:
         self._faulty: Callable[[], None] | None = None
         request.at_end.callback(trainer.release, self._loop)
 
-    def train(self, request: Request) -> list[Trained]:
+    def train(self, request: TrainingRequest) -> list[Trained]:
         """Train at most the requested epochs, with the same results as `Trainer.run_epoch`.
 
         Raise `NonFiniteError` if the loss of the first epoch has become infinite or NaN.
@@ -181,8 +181,8 @@ class MultiEpoch:
         state, self._kept = self._loop.run_ranges(ranges, states, self._arguments(plans, tables))
         trainer.state = state
         last = _kept_of(state, self._kept[0])
-        for place, leaf in zip(leaves(self._kept[0]), last, strict=True):
-            place[n_epochs * lengths[0]] = leaf
+        for stored, leaf in zip(leaves(self._kept[0]), last, strict=True):
+            stored[n_epochs * lengths[0]] = leaf
 
     def _losses(self, n_epochs: int) -> np.ndarray:
         """Return each step's contribution to the loss of its epoch, (epochs, steps)."""
@@ -233,8 +233,8 @@ def _make_keeping_step(step: Step) -> Callable[..., Any]:
         i: Any, states: States, part: int, steps: Steps, zeros: Array, *shared: Any
     ) -> States:
         state, kept = states
-        for place, leaf in zip(leaves(kept[part]), _kept_of(state, kept[part]), strict=True):
-            place[i, ...] = leaf
+        for stored, leaf in zip(leaves(kept[part]), _kept_of(state, kept[part]), strict=True):
+            stored[i, ...] = leaf
         return indexed_step(i, state._replace(loss=zeros[i, ...]), steps, *shared), kept
 
     return keeping_step

@@ -32,7 +32,7 @@ class Trained(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Request:
+class TrainingRequest:
     """A request to train the next epochs of a fit: at least one, at most ``n_epochs``.
 
     ``epoch`` is the number of the first of them, from 1. ``at_end`` is closed when the fit needs no
@@ -84,4 +84,4 @@ class Request:
 
 
 # A generator that yields requests, receives trained epochs, and returns when the fit ends.
-Fit: TypeAlias = Generator[Request, list[Trained], T]
+Fit: TypeAlias = Generator[TrainingRequest, list[Trained], T]

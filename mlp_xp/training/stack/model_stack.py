@@ -19,7 +19,7 @@ from mlp_xp.backends import Backend
 from mlp_xp.training.data.epoch_plan import EpochPlan
 from mlp_xp.training.data.shared import SharedResident
 from mlp_xp.training.loop.records import Record
-from mlp_xp.training.loop.requests import Request, Trained
+from mlp_xp.training.loop.requests import Trained, TrainingRequest
 from mlp_xp.training.stack.stacked_trainer import StackedTrainer, StackError
 from mlp_xp.training.step.inputs import Batch, Selection
 from mlp_xp.training.step.step import Step, TrainState, make_indexed_step, make_step
@@ -95,7 +95,7 @@ class ModelStack:
         return id(trainer) in self._positions
 
     def train(
-        self, requests: list[Request], size: int, n_epochs: int
+        self, requests: list[TrainingRequest], size: int, n_epochs: int
     ) -> list[list[Trained] | StackError]:
         """Train all models in a stack of at least ``size``; return each model's epochs or error."""
         backend = requests[0].trainer.backend
@@ -118,7 +118,7 @@ class ModelStack:
             for own in trained
         ]
 
-    def _run_epoch(self, requests: list[Request]) -> Iterator[Record]:
+    def _run_epoch(self, requests: list[TrainingRequest]) -> Iterator[Record]:
         start = time.perf_counter()
         backend = requests[0].trainer.backend
         plans = [request.plan(pad=True) for request in requests]
@@ -137,7 +137,7 @@ class ModelStack:
 
     def _return_state(self, trainer: Trainer) -> None:
         """Copy a model's state to its trainer."""
-        trainer.adopt(self._copy_of(trainer.backend, self._positions[id(trainer)]))
+        trainer.set_state(self._copy_of(trainer.backend, self._positions[id(trainer)]))
 
     def _leave(self, trainer: Trainer) -> None:
         """Copy the state of a model that has ended to its trainer, unless training was stopped."""
@@ -157,7 +157,7 @@ class ModelStack:
         copy: TrainState = rebuild(self._state, copies)
         return copy
 
-    def _arrange(self, requests: list[Request], size: int, backend: Backend) -> None:
+    def _arrange(self, requests: list[TrainingRequest], size: int, backend: Backend) -> None:
         """Assign each model a position; new models take the positions of models that have ended."""
         trainers: list[Any] = [request.trainer for request in requests]
         present = set(map(id, trainers))
@@ -205,7 +205,7 @@ class ModelStack:
         self._positions = {id(own): i for i, own in enumerate(trainers) if own is not None}
 
     def _put_steps(
-        self, requests: list[Request], plans: list[EpochPlan], tables: list[StepTable]
+        self, requests: list[TrainingRequest], plans: list[EpochPlan], tables: list[StepTable]
     ) -> tuple[Batch, StepTable, Array | None]:
         """Copy the batches, tables and keys of an epoch to the device, with an axis for models."""
         first, n_steps = requests[0].trainer, len(plans[0].counts)
@@ -238,7 +238,7 @@ class ModelStack:
         )
 
     def _run_steps(
-        self, requests: list[Request], batch: Batch, table: StepTable, keys: Array | None
+        self, requests: list[TrainingRequest], batch: Batch, table: StepTable, keys: Array | None
     ) -> None:
         backend, rules = requests[0].trainer.backend, requests[0].trainer.rules
         if self._run is None:

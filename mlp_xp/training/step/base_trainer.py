@@ -86,19 +86,19 @@ class BaseTrainer:
         """Reset the state to before the first step, with copies of the given arrays."""
         average = params if self.rules.ema_decay is not None else ()
         with self.home.scope():
-            own = self._own((params, batch_stats, average))
+            copied = self._put_copy((params, batch_stats, average))
             self.state = init_state(
-                own[0],
+                copied[0],
                 self.rules.optimizer,
-                batch_stats=own[1],
-                average=own[2],
+                batch_stats=copied[1],
+                average=copied[2],
                 with_accuracy=self.with_accuracy,
                 with_loss_scale=self.backend.scales_loss,
                 xp=self.home.xp,
             )
         self.n_steps = 0
 
-    def _own(self, tree: Tree) -> Tree:
+    def _put_copy(self, tree: Tree) -> Tree:
         """Copy a tree to the state's backend, since steps overwrite the arrays in the state."""
         return map_leaves(lambda leaf: self.home.put_copy(leaf, self.dtype), tree)
 
@@ -111,10 +111,10 @@ class BaseTrainer:
     def restore(self, state: TrainState, n_steps: int) -> None:
         """Restore a copied state, taken after ``n_steps`` steps in total."""
         with self.home.scope():
-            self.state = self._own(state)
+            self.state = self._put_copy(state)
         self.n_steps = n_steps
 
-    def adopt(self, state: TrainState) -> None:
+    def set_state(self, state: TrainState) -> None:
         """Replace the state with a state that was trained elsewhere."""
         self.state = state
 

@@ -63,8 +63,8 @@ class StepScalars(NamedTuple):
     @classmethod
     def unpack(cls, coefs: Any, n_dropouts: int = 0) -> StepScalars:
         """Unpack the scalars from an array."""
-        place: tuple[Any, ...] = () if coefs.ndim == 1 else (...,)
-        numbers = [coefs[(*place, i)] for i in range(coefs.shape[-1])]
+        axes: tuple[Any, ...] = () if coefs.ndim == 1 else (...,)
+        numbers = [coefs[(*axes, i)] for i in range(coefs.shape[-1])]
         end = len(numbers) - n_dropouts
         return cls._make((*numbers[:4], tuple(numbers[4:end]), tuple(numbers[end:])))
 
@@ -197,10 +197,10 @@ def make_indexed_step(step: Step) -> Callable[..., TrainState]:
     def indexed_step(
         i: Array, state: TrainState, steps: Steps, x: Array, y: Array, scaling: Scaling | None
     ) -> TrainState:
-        def pick(leaf: Array | None) -> Array | None:
+        def of_step(leaf: Array | None) -> Array | None:
             return None if leaf is None else leaf[i, ...]
 
-        selection, coefs, keys = map_leaves(pick, steps)
+        selection, coefs, keys = map_leaves(of_step, steps)
         return step(state, Batch(x, y, selection), scaling, coefs, keys)
 
     return indexed_step

@@ -8,15 +8,15 @@ from typing import TypeVar
 
 from mlp_xp.training.data.epoch_plan import EpochPlan, with_draws
 from mlp_xp.training.loop.multi_epoch import new_multi_epoch
-from mlp_xp.training.loop.requests import Fit, Request, Trained
+from mlp_xp.training.loop.requests import Fit, Trained, TrainingRequest
 
 T = TypeVar("T")
 
 
-def answer(fit: Fit[T]) -> T:
+def run_fit(fit: Fit[T]) -> T:
     """Run the epochs that a fit requests until it ends, and return its result."""
     plans: dict[int, EpochPlan] = {}  # The next epoch's plan, made while the device computes.
-    train: Callable[[Request], list[Trained]] | None = None
+    train: Callable[[TrainingRequest], list[Trained]] | None = None
     try:
         request = next(fit)
         while True:
@@ -32,7 +32,9 @@ def answer(fit: Fit[T]) -> T:
         return result
 
 
-def _algorithm(request: Request, plans: dict[int, EpochPlan]) -> Callable[..., list[Trained]]:
+def _algorithm(
+    request: TrainingRequest, plans: dict[int, EpochPlan]
+) -> Callable[..., list[Trained]]:
     """Return the function that trains the epochs of a fit."""
     if request.settings.max_fun is not None:
         from mlp_xp.training.lbfgs import train_by_lbfgs  # Few fits use L-BFGS.
@@ -41,7 +43,7 @@ def _algorithm(request: Request, plans: dict[int, EpochPlan]) -> Callable[..., l
     return new_multi_epoch(request) or partial(_train, plans)
 
 
-def _train(plans: dict[int, EpochPlan], request: Request) -> list[Trained]:
+def _train(plans: dict[int, EpochPlan], request: TrainingRequest) -> list[Trained]:
     epoch = request.trainer.n_epochs
     plan = plans.pop(epoch, None) or request.plan()
 

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 
 from mlp_xp._utils.threads import Worker, worker_context
 from mlp_xp.training.data.shared import SharedResident
-from mlp_xp.training.loop.requests import Fit, Request, Trained
+from mlp_xp.training.loop.requests import Fit, Trained, TrainingRequest
 from mlp_xp.training.stack.model_stack import ModelStack, stack_settings
 from mlp_xp.training.stack.stacked_trainer import StackError
 
@@ -24,7 +24,7 @@ T = TypeVar("T")
 _MOST_SECONDS = 1.0
 
 
-def answer_many(
+def run_fits(
     fits: Iterable[Fit[T]], *, most: int, worker: Worker, n_stacks: int = 1
 ) -> Generator[T]:
     """Train the epochs that many fits request, and yield each fit's result when it ends.
@@ -53,11 +53,11 @@ def answer_many(
                 (present if fit.resume() else ended).append(fit)
             if not present:
                 return
-            answers = stacks.train([fit.request for fit in present])
+            results = stacks.train([fit.request for fit in present])
             if worker.is_stopped():
                 return
-            for fit, answer in zip(present, answers, strict=True):
-                fit.answer = answer
+            for fit, trained in zip(present, results, strict=True):
+                fit.trained = trained
     finally:
         for fit in present:
             fit.close()
@@ -66,16 +66,16 @@ def answer_many(
 class _InProgress(Generic[T]):
     """A fit in its own context: its current request, or its result."""
 
-    request: Request
+    request: TrainingRequest
     result: T
 
     def __init__(self, fit: Fit[T], worker: Worker) -> None:
         self._fit, self._context = fit, worker_context(worker)
-        self.answer: list[Trained] | Exception | None = None
+        self.trained: list[Trained] | Exception | None = None
 
     def resume(self) -> bool:
         """Send the fit its records; return whether it requests more epochs."""
-        given, self.answer = self.answer, None
+        given, self.trained = self.trained, None
         resume: Any = self._fit.throw if isinstance(given, Exception) else self._fit.send
         try:
             self.request = self._context.run(resume, given)
@@ -90,21 +90,21 @@ class _InProgress(Generic[T]):
 
 
 class _Stacks:
-    """The stacks that train the models of `answer_many`."""
+    """The stacks that train the models of `run_fits`."""
 
     def __init__(self, is_stopped: Callable[[], bool], n_stacks: int) -> None:
         self._is_stopped, self._n_stacks = is_stopped, n_stacks
         self._seconds = math.inf  # Duration of the last epoch.
         self._stacks: dict[Hashable, list[ModelStack]] = {}
 
-    def train(self, requests: list[Request]) -> list[list[Trained] | Exception]:
+    def train(self, requests: list[TrainingRequest]) -> list[list[Trained] | Exception]:
         """Train as many epochs as all fits request, for about a second at most."""
-        answers: dict[int, list[Trained] | Exception] = {}
-        groups: dict[Hashable, list[Request]] = {}
+        results: dict[int, list[Trained] | Exception] = {}
+        groups: dict[Hashable, list[TrainingRequest]] = {}
         for request in requests:
             key = _key(request)
             if key is None:
-                answers[id(request)] = StackError("A stack cannot train this model.")
+                results[id(request)] = StackError("A stack cannot train this model.")
             else:
                 groups.setdefault(key, []).append(request)
         if groups.keys() - self._stacks.keys():
@@ -118,13 +118,13 @@ class _Stacks:
         n_epochs = min(1 if r.validation is not None else r.n_epochs for r in requests)
         n_epochs = max(1, min(n_epochs, int(_MOST_SECONDS / self._seconds)))
 
-        def train(part: tuple[ModelStack, list[Request], int]) -> None:
+        def train(part: tuple[ModelStack, list[TrainingRequest], int]) -> None:
             stack, own, size = part
             try:
                 found: Sequence[list[Trained] | Exception] = stack.train(own, size, n_epochs)
             except Exception as error:
                 found = [error] * len(own)
-            answers.update(zip(map(id, own), found, strict=True))
+            results.update(zip(map(id, own), found, strict=True))
 
         start = time.perf_counter()
         if self._n_stacks == 1 or len(parts) == 1:
@@ -134,12 +134,12 @@ class _Stacks:
             with ThreadPoolExecutor(self._n_stacks, "mlp_xp-stack") as pool:
                 list(pool.map(train, parts))
         self._seconds = (time.perf_counter() - start) / n_epochs
-        return [answers[id(request)] for request in requests]
+        return [results[id(request)] for request in requests]
 
 
 def _parts(
-    stacks: list[ModelStack], requests: list[Request]
-) -> list[tuple[ModelStack, list[Request], int]]:
+    stacks: list[ModelStack], requests: list[TrainingRequest]
+) -> list[tuple[ModelStack, list[TrainingRequest], int]]:
     """Return each stack with its requests, and the size of the largest stack.
 
     All stacks are compiled for this size. Models remain in their stack, and new models are added to
@@ -154,7 +154,7 @@ def _parts(
     return [(stack, part, size) for stack, part in zip(stacks, parts, strict=True) if part]
 
 
-def _key(request: Request) -> Hashable:
+def _key(request: TrainingRequest) -> Hashable:
     """Return a key; models with equal keys can share a stack. None if a stack cannot train them."""
     trainer, data, size = request.trainer, request.data, request.batch_size
     has_own = trainer.rules.augmentation or trainer.backend.scales_loss or trainer.with_accuracy
