@@ -21,6 +21,7 @@ def optimize(text: str, machine: Any) -> Any:
     """Return a module that LLVM has optimized, e.g. vectorized, for a machine."""
     module = binding.parse_assembly(text)
     options = binding.create_pipeline_tuning_options(speed_level=3)
+    options.loop_unrolling = False  # Unrolled again, loops are seldom faster, but compile longer.
     passes = binding.create_pass_builder(machine, options)
     passes.getModulePassManager().run(module, passes)
     return module
