@@ -277,6 +277,12 @@ def test_ctrl_c_leaves_no_part_of_a_file(folder, monkeypatch):
     assert list(folder.iterdir()) == []
 
 
+def test_the_cache_does_not_wait_for_the_disk(folder, monkeypatch):
+    monkeypatch.setattr(os, "fsync", Mock(side_effect=AssertionError))
+    _native._write(UNIT.name, b"code")
+    assert _native._read(UNIT.name) == b"code"
+
+
 def test_a_flipped_bit_in_any_byte_and_any_cut_are_found(folder):
     """Loaded, such a file would end the process."""
     _native._write(UNIT.name, b"code")

@@ -56,14 +56,19 @@ def make_folder(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path to write to; at the end, the new file atomically replaces `path`."""
+def replacing(path: Path, *, flushes: bool = True) -> Iterator[Path]:
+    """Yield a temporary path to write to; at the end, the new file atomically replaces `path`.
+
+    Flushing takes milliseconds. Otherwise, the file may be incomplete after a power failure.
+    """
     temporary = _temporary(path)
     try:
         yield temporary
-        flush(temporary)
+        if flushes:
+            flush(temporary)
         _rename(temporary, path)
-        flush(path.parent)
+        if flushes:
+            flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -324,7 +324,7 @@ def _write(name: str, code: bytes) -> None:
     folder = _writable()
     if folder is None:
         return
-    # Ignore a full disk: the cache only saves time.
-    with contextlib.suppress(OSError), replacing(_file(folder, name)) as file:
+    # Ignore a full disk: the cache only saves time. A file that is incomplete has another hash.
+    with contextlib.suppress(OSError), replacing(_file(folder, name), flushes=False) as file:
         file.write_bytes(hashlib.sha256(code).digest() + code)
         file.chmod(0o644)  # Let all users read the file.
