@@ -73,10 +73,27 @@ class Graph:
                 self._orders[n_needed] = self._order(n_needed)
             found = {self.cotangent: dy, **saved}
             evaluate(self._orders[n_needed], found, xp=xp)
-            needed = zip(arrays[:n_needed], self.gradients, strict=False)
-            return [xp.zeros_like(x) if node is None else found[node] for x, node in needed]
+            given: list[Array] = []
+            owners: set[Node] = set()
+            for x, node in zip(arrays[:n_needed], self.gradients, strict=False):
+                if node is None:
+                    given.append(xp.zeros_like(x))
+                    continue
+                owner = _owner(node)
+                # Gradients are overwritten, so no two share memory.
+                is_shared = owner in owners or owner.operation == "broadcast_to"
+                given.append(xp.asarray(found[node], copy=True) if is_shared else found[node])
+                owners.add(owner)
+            return given
 
         return value, pullback
+
+
+def _owner(node: Node) -> Node:
+    """Return the node whose memory a node's array may share."""
+    while node.operation in ("reshape", "index", "permute_dims", "flip"):
+        node = node.operands[0]
+    return node
 
 
 def evaluate(order: Sequence[Node], values: dict[Node, Any], *, xp: Namespace) -> None:

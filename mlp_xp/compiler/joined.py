@@ -64,7 +64,8 @@ def _split(node: Node, operands: Sequence[_Parts]) -> _Parts | None:
     """Return the parts of a node, or None if it must be computed as a whole."""
     if node.operation == "concat" and node.settings == (len(node.shape) - 1,):
         is_alike = {part.dtype for parts in operands for part in parts} == {node.dtype}
-        return tuple(part for parts in operands for part in parts) if is_alike else None
+        joined = [part for parts in operands for part in parts if _width(part)]
+        return tuple(joined) if joined and is_alike else None
     parts = max(operands, key=len)
     if len(parts) == 1:
         return None

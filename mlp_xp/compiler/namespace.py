@@ -134,7 +134,9 @@ class Namespace:
 
     def asarray(self, x: Any, *, dtype: Any = None, device: Any = None, copy: Any = None) -> Any:
         if isinstance(x, TracedArray):
-            return x if dtype is None else self.astype(x, dtype, copy=bool(copy))
+            if dtype is None and not copy:
+                return x
+            return self.astype(x, x.dtype if dtype is None else dtype, copy=bool(copy))
         if not hasattr(x, "dtype"):
             if isinstance(x, list | tuple) and any(isinstance(i, TracedArray) for i in x):
                 return self.stack([self.asarray(item, dtype=dtype) for item in x])

@@ -33,6 +33,8 @@ _BLOCKS, _BLOCKS_OF_DOUBLES = 4, 3
 # In a loop along columns, the columns of a block: the smallest memory read, 32 bytes, contains 8
 # float32 numbers.
 COLUMNS = 8
+# A column's number plus `THREADS` is an int in a row of fewer columns.
+_MOST_COLUMNS = 1 << 30
 PREAMBLE = """#define INFINITY __uint_as_float(0x7f800000u)
 #define NAN __uint_as_float(0x7fc00000u)
 """
@@ -193,10 +195,10 @@ class _Printer:
             self._store_line(node, value, phase)
 
     def _store_line(self, node: Node, value: str, phase: int) -> None:
-        result = self.parameters.add("result", node)
-        self.outer[phase].append(
-            f"if (is_inside && lane == 0) {result}[{self.outer_index}] = {value};"
-        )
+        result, at = self.parameters.add("result", node), self.outer_index
+        if node in self.strided and at == "row":
+            at = f"row * {self.parameters.add('stride', node)}"
+        self.outer[phase].append(f"if (is_inside && lane == 0) {result}[{at}] = {value};")
 
     def _shared(self, node: Node) -> str:
         kind = C_TYPES[node.dtype]
@@ -282,10 +284,10 @@ class _Printer:
             ]
         along_row = self.grid.along == ROW
         lanes = THREADS // COLUMNS
-        if along_row:  # Without reductions, a thread computes whole rows.
-            lanes = lanes_for(self.grid.columns) if len(self.inner) > 1 else 1
-        # A matrix may have 2^31 rows, but not as many columns.
-        index_type = "int" if along_row else "long long"
+        if along_row:  # Without loops along rows, a thread computes a row's number.
+            lanes = lanes_for(self.grid.columns) if any(self.inner) else 1
+        # A matrix may have 2^31 rows, but only a vector as many columns.
+        index_type = "int" if along_row and self.grid.columns < _MOST_COLUMNS else "long long"
         loops = [
             "const int lane = threadIdx.x / STRIDE % LANES, n_lines = THREADS / LANES;",
             "for (long long first = (long long)blockIdx.x * n_lines; "

@@ -116,7 +116,14 @@ def schedule(results: Sequence[Node], inputs: Collection[Node]) -> list[Launch |
         options = [] if is_by_library(first) else _options(pending, frozenset(known))
         grid, targets = max(options, key=lambda option: len(option[1]), default=(None, []))
         if grid is None or not targets:
-            targets = [node for node in in_order([first], known) if node not in known]
+            # A library computes only this node; loops may compute its operands.
+            given.update(first.operands)
+            found = [x for x in first.operands if x not in known]
+            if found:
+                kept.update(found)
+                pending = [*dict.fromkeys(found), *pending]
+                continue
+            targets = [first]
             launches += targets
         else:
             rest = [node for node in pending if node not in targets]
@@ -162,7 +169,7 @@ def _options(pending: Sequence[Node], known: Collection[Node]) -> list[tuple[Gri
             shape = _covered(node)
             if len(shape) == 1 and not is_map(node):
                 shape = (1, *shape) if along == ROW else (*shape, 1)
-            grid = Grid(along, math.prod(shape[:-1]), shape[-1] if shape else 1, known)
+            grid = Grid(along, shape, known)
             found.append((grid, [x for x in pending if grid.add(x, pending)]))
     return found
 
@@ -179,6 +186,8 @@ class Grid:
     ----------
     along : str
         `ROW` or `COLUMN`: what a group of threads shares.
+    shape : tuple of int
+        The shape of arrays that cover the grid.
     rows, columns : int
     known : collection of Node
         The nodes that were computed before.
@@ -188,8 +197,9 @@ class Grid:
         The layouts of the targets that the launch computes and can use.
     """
 
-    def __init__(self, along: str, rows: int, columns: int, known: Collection[Node]) -> None:
-        self.along, self.rows, self.columns, self.known = along, rows, columns, known
+    def __init__(self, along: str, shape: tuple[int, ...], known: Collection[Node]) -> None:
+        self.along, self.shape, self.known = along, shape, known
+        self.rows, self.columns = math.prod(shape[:-1]), shape[-1] if shape else 1
         self.outer, self.inner = (ROW, COLUMN) if along == ROW else (COLUMN, ROW)
         self.local: dict[Node, str] = {}
         self._layouts: dict[tuple[Node, str], str] = {}
@@ -253,7 +263,8 @@ class Grid:
     def span(self, node: Node, hint: str = "") -> str:
         """Return how a node's shape covers the grid; ``hint`` decides for vectors of a square."""
         shape, n = node.shape, math.prod(node.shape)
-        if node in self.local and self.local[node] == self.outer and len(shape) == 1:
+        is_rows = len(shape) == 1 or shape == self.shape[:-1]
+        if node in self.local and self.local[node] == self.outer and is_rows:
             return self.outer
         if n == self.rows * self.columns and (len(shape) < 2 or shape[-1] == self.columns):
             return FULL
@@ -261,7 +272,7 @@ class Grid:
             return SCALAR
         of_rows, of_columns = n == self.rows, n == self.columns
         if len(shape) > 1:
-            of_rows = of_rows and shape[-1] == 1
+            of_rows = of_rows and (shape[-1] == 1 or is_rows)
             of_columns = of_columns and shape[-1] == n
         if of_rows and of_columns:
             return hint or COLUMN
@@ -296,17 +307,12 @@ class Grid:
         span, found = self.span(node, hint), set[str]()
         for x in node.operands:
             layout = self.layout(x, self.operands_hint(node, hint))
-            is_vector = len(x.shape) == 1 and layout in (ROW, COLUMN)
-            if is_vector and len(node.shape) > 1 and not _moves(node) and layout != COLUMN:
-                raise MisfitError  # Vectors are broadcast along the last axis.
+            if layout == ROW and not _moves(node) and len(x.shape) < len(node.shape):
+                raise MisfitError  # Arrays are broadcast along the last axis.
             found.add(layout)
         found.discard(SCALAR)
-        if len(found) > 1:
-            if len(node.shape) == 1 and FULL not in found:
-                raise MisfitError
-            return FULL
-        layout = found.pop() if found else SCALAR
-        if {layout, span} == {ROW, COLUMN}:
+        layout = FULL if len(found) > 1 else found.pop() if found else SCALAR
+        if span in (ROW, COLUMN) and layout not in (span, SCALAR):
             raise MisfitError  # A vector of rows became one of columns, as in a square.
         return layout
 

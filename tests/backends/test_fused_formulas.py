@@ -66,6 +66,14 @@ FORMULAS = {
         [X],
         lambda x, *, xp: xp.concat([xp.exp(x), xp.astype(xp.tanh(x), xp.float64)], axis=1),
     ),
+    "a column beside others": (
+        [(6, 3)],
+        lambda x, *, xp: xp.sqrt(1.0 + xp.concat([x[:, :1], xp.exp(x[:, 1:])], axis=1) ** 2),
+    ),
+    "nothing beside a column": (
+        [(4, 1)],
+        lambda x, *, xp: xp.maximum(xp.concat([x[:, :0], xp.exp(x)], axis=1), 1.0) - x,
+    ),
     "constants": (
         [X],
         lambda x, *, xp: (

@@ -8,6 +8,7 @@ from gradient import check_gradient
 
 from mlp_xp.compiler import FormulaError, derive, graph_of
 from mlp_xp.compiler.primitives import ELEMENTWISE, PRIMITIVES, UNARY, ZERO
+from mlp_xp.optimizers import clip
 
 # The imitation of CuPy has only the functions that the package uses.
 pytestmark = pytest.mark.libraries("numpy", "torch", "jax", "array_api_strict")
@@ -275,3 +276,21 @@ def test_equal_formulas_have_equal_graphs():
     assert first.result == second.result
     assert first.gradients == second.gradients
     assert first.result != graph(lambda x, *, xp: xp.tanh(3.0 * x)).result
+
+
+def test_no_two_gradients_share_memory(backend):
+    """Clipping and penalties overwrite gradients."""
+
+    def function(a, b, c, d, x, *, xp):
+        return x + a + xp.reshape(b, (1, -1)) + xp.sum(c) + d
+
+    xp = backend.xp
+    with backend.scope():
+        vectors = [backend.put(np.full(3, 2.0), "float32") for _ in range(3)]
+        x, d = (backend.put(np.ones((4, 3)), "float32") for _ in range(2))
+        _, pullback = derive(function, *vectors, d, x, xp=xp)
+        clipped, norm = clip(pullback(xp.ones_like(x)), 1.0, xp=xp)
+        a, b, c, d, x = (backend.get(gradient) for gradient in clipped)
+    assert float(norm) == pytest.approx(math.sqrt(2 * 3 * 4**2 + 3 * 12**2 + 2 * 12))
+    np.testing.assert_allclose(np.stack([a, b, c / 3.0]), 4.0 / float(norm), rtol=1e-6)
+    np.testing.assert_allclose(np.stack([d, x]), 1.0 / float(norm), rtol=1e-6)

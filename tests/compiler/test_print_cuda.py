@@ -107,6 +107,26 @@ def test_the_text_suits_the_hardware(dtype, columns):
     assert "column = lane; column < n; column += LANES" in text
 
 
+def test_threads_next_to_each_other_read_numbers_next_to_each_other_in_a_total():
+    def squares(x, *, xp):
+        return [xp.sum(x * x)]
+
+    (launch,) = steps_of(squares, Layout((4096, 4096), "float32"))
+    text = print_launch(launch, "squares", ()).text
+    assert "#define LANES 256" in text
+    assert "for (int column = lane; column < n; column += LANES)" in text
+
+
+def test_a_vector_may_have_more_than_2_to_the_31_numbers():
+    def total(x, *, xp):
+        return [xp.sum(x)]
+
+    (launch,) = steps_of(total, Layout((1 << 31,), "float32"))
+    text = print_launch(launch, "total", ()).text
+    assert "const long long n = is_inside ? (long long)columns : 0;" in text
+    assert "for (long long column = lane;" in text
+
+
 def test_parts_of_joined_columns_are_computed_one_by_one():
     def apart(z, t, *, xp):
         joined = xp.concat([z[:, :3], xp.exp(z[:, 3:])], axis=1)
