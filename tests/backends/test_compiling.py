@@ -215,7 +215,9 @@ def test_the_command_compiles_all_there_is(tmp_path, monkeypatch, capsys):
     assert '[fast]"' in capsys.readouterr().err
 
 
-def test_ctrl_c_ends_a_compilation_at_once(tmp_path, monkeypatch):
+@pytest.mark.parametrize("is_early", [True, False])
+def test_ctrl_c_ends_a_compilation_at_once(is_early, tmp_path, monkeypatch):
+    """It also ends a process that has started before `Popen` returns."""
     started = tmp_path / "started"
     child = f"import time; open({str(started)!r}, 'w'); time.sleep(120)"
     monkeypatch.setattr(_native, "_CHILD", child)
@@ -225,13 +227,21 @@ def test_ctrl_c_ends_a_compilation_at_once(tmp_path, monkeypatch):
         os.kill(os.getpid(), signal.SIGINT)
 
     children, begin = [], subprocess.Popen
-    popen = lambda *args, **kwargs: children.append(begin(*args, **kwargs)) or children[-1]  # noqa: E731
+
+    def popen(*args, **kwargs):
+        children.append(begin(*args, **kwargs))
+        if is_early:
+            press()
+        return children[-1]
+
     monkeypatch.setattr(subprocess, "Popen", popen)
     thread = threading.Thread(target=press)
-    thread.start()
+    if not is_early:
+        thread.start()
     with pytest.raises(KeyboardInterrupt):
         _native._compile_apart([UNIT])
-    thread.join()
+    if not is_early:
+        thread.join()
     assert [child.wait(PATIENCE) for child in children] == [-signal.SIGKILL]
 
 

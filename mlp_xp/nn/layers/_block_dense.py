@@ -108,8 +108,8 @@ def block_dense(
     """
     W = xp.astype(params.W, x.dtype, copy=False)
     parts = arrangement.split(x, xp=xp)
-    y = arrangement.join(parts @ W, xp=xp)
-    y += per_sample(xp.astype(params.b, x.dtype, copy=False))
+    b = per_sample(xp.astype(params.b, x.dtype, copy=False))
+    y = arrangement.join(parts @ W, xp=xp) + b
 
     def pullback(dy: Array, *, need_dx: bool) -> tuple[Array | None, Dense]:
         dy = xp.astype(dy, x.dtype, copy=False)

@@ -31,7 +31,7 @@ from typing import Any
 
 from llvmlite import binding
 
-from mlp_xp._utils.signals import interruptible
+from mlp_xp._utils.signals import interruptible, postponed
 from mlp_xp._utils.signals.forks import fork_safe_lock
 from mlp_xp._utils.storage.durable import locked, replacing
 from mlp_xp._utils.storage.paths import cache_dir
@@ -202,17 +202,18 @@ def _compile_apart(units: Sequence[Unit]) -> dict[Unit, bytes]:
     with contextlib.ExitStack() as stack, interruptible():
         children = []
         for part in parts:
-            # In a new session, Ctrl-C reaches only this process, which then kills the others.
-            child = subprocess.Popen(
-                [*command, json.dumps(part)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env=environment,
-                start_new_session=True,
-            )
-            stack.enter_context(child)
-            stack.callback(child.kill)
+            with postponed():  # A process must not start without an entry in the stack.
+                # In a new session, Ctrl-C reaches only this process, which then kills the others.
+                child = subprocess.Popen(
+                    [*command, json.dumps(part)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    env=environment,
+                    start_new_session=True,
+                )
+                stack.enter_context(child)
+                stack.callback(child.kill)
             children.append(child)
         for part, child in zip(parts, children, strict=True):
             out = None
