@@ -2,16 +2,18 @@
 
 import ctypes
 import importlib.util
+import io
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-STRICT = ("-O2", "-Wall", "-Wextra", "-Werror", "-pedantic")
-C99, CPP17 = ("-std=c99", *STRICT), ("-std=c++17", *STRICT)
+WARNINGS = ("-Wall", "-Wextra", "-Werror", "-pedantic")
+C99, CPP17 = ("-std=c99", "-O2", *WARNINGS), ("-std=c++17", "-O2", *WARNINGS)
 
 
 def compilers(language: str = "c") -> dict[str, tuple[str, ...]]:
@@ -56,3 +58,24 @@ def build_library(source: str, folder: Path, **options: Sequence[str]) -> ctypes
     return ctypes.CDLL(
         str(build(command, file, folder / "source.so", "-shared", "-fPIC", **options))
     )
+
+
+def build_program(
+    header: Path, macro: str, *, language: str = "c", flags: Sequence[str] = (), target: str = ""
+) -> Path:
+    """Compile the program of a header that a macro selects, with the first compiler or zig."""
+    command = next(iter(compilers(language).values()))
+    if target:
+        command = zig("cc" if language == "c" else "c++", "-target", target)
+    program = header.with_name(f"{macro}-{language}{target}")
+    options = (*(flags or (C99 if language == "c" else CPP17)), f"-D{macro}")
+    return build((*command, "-x", language), header, program, "-x", "none", flags=options)
+
+
+def predict_csv(program: Path, rows: str | np.ndarray) -> np.ndarray:
+    """Return the predictions that a header's program prints for a matrix, or the text of a file."""
+    if not isinstance(rows, str):
+        rows = "\n".join(",".join(map(repr, row)) for row in np.asarray(rows, float).tolist())
+    done = subprocess.run([program], input=rows.encode(), capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    return np.loadtxt(io.StringIO(done.stdout.decode()), delimiter=",", ndmin=2)

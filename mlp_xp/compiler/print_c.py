@@ -42,6 +42,8 @@ class Function(NamedTuple):
         Statements, which read the inputs and write ``out`` and ``work``.
     work_size : int
         How many numbers ``work`` must have.
+    local_bytes : int
+        The memory of arrays of other dtypes, which are local variables.
     constant_bytes : int
         The memory of all constants.
     """
@@ -49,6 +51,7 @@ class Function(NamedTuple):
     constants: list[str]
     body: list[str]
     work_size: int
+    local_bytes: int
     constant_bytes: int
 
 
@@ -97,7 +100,7 @@ class _Printer:
         self._lines: list[str] = []
         self._declared: list[str] = []
         self._buffers: dict[str, Buffer] = {}
-        self._n_arrays = self._n_values = self._position = 0
+        self._n_arrays = self._n_values = self._position = self._local_bytes = 0
 
     def function(self) -> Function:
         """Print all statements, then place their arrays in the work space."""
@@ -115,7 +118,7 @@ class _Printer:
         pointers = [f"{kind} *const {name} = work + {at};" for name, at in offsets.items()]
         body = [*pointers, *self._declared, *self._lines]
         n_bytes = sum(np.asarray(node.value).nbytes for node in self._constants)
-        return Function(self._definitions, body, work_size, n_bytes)
+        return Function(self._definitions, body, work_size, self._local_bytes, n_bytes)
 
     def _print(self, node: Node) -> None:
         name = node.operation
@@ -182,6 +185,7 @@ class _Printer:
             self._buffers[name] = Buffer(name, _size(node), self._position, self._position)
         else:
             self._declared.append(f"{c_type(node.dtype)} {name}[{_size(node)}];")
+            self._local_bytes += _size(node) * np.dtype(node.dtype).itemsize
         return new_view(name, node)
 
     def new(self, node: Node) -> View:

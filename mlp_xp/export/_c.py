@@ -9,18 +9,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mlp_xp import __version__
 from mlp_xp._utils.storage.durable import replacing
 from mlp_xp.compiler.kernel import UnprintableError
 from mlp_xp.compiler.print_c import Function, print_c
 from mlp_xp.export._c_header import Inputs, Names, Output
-from mlp_xp.export._c_int8 import quantize
+from mlp_xp.export._c_int8 import calibration_rows, quantize
 from mlp_xp.export._c_network import NetworkGraph, trace_networks
 from mlp_xp.export._c_program import program_text
 from mlp_xp.export._c_tables import table_inputs
 from mlp_xp.export._c_test import test_rows, test_text
 from mlp_xp.export._c_text import RESERVED, c_part, identifiers, string_array
-from mlp_xp.export._members import members_of, state_of
+from mlp_xp.export._members import members_of, states_of
 
 _DTYPES = ("float32", "float64", "int8")
 _TOLERANCES = {"float32": 1e-4, "float64": 1e-9, "int8": 0.05}
@@ -53,7 +55,8 @@ def to_c(
     dtype : {"float32", "float64", "int8"}, default "float32"
         The dtype of inputs, weights and outputs. With ``"int8"``, inputs and outputs are float32;
         weights, and the inputs of each layer, have 8 bits. The header then has about a quarter of
-        the size of float32, and matrix products consist of integers.
+        the size of float32, and matrix products consist of integers. Inputs outside of the
+        calibrated range become its nearest number, and NaN becomes some number in it.
     calibration_X : frame or array-like of shape (samples, features), optional
         For ``dtype="int8"``: rows, e.g. a few hundred of the training data, that define the range
         of each layer's inputs.
@@ -67,7 +70,8 @@ def to_c(
           For a table with categories or dates, the row is a struct ``iris_row`` with a member for
           each column: text (NULL or "" if missing) or numbers (NAN if missing).
         - ``iris_predict_with(x, out, work)``, which uses an array ``work`` of ``IRIS_WORK`` numbers
-          instead of the stack.
+          instead of the stack. Integers, which networks in 8 bits have, stay on the stack. The head
+          of the header says how many bytes of stack ``iris_predict`` needs.
         - ``IRIS_OUTPUTS``, the length of ``out``, and the positions of its parts:
           ``IRIS_PROBABILITIES`` for a classifier (``IRIS_PROBABILITIES_0``, ... for several
           targets), ``IRIS_PREDICTION`` for a regressor, and ``IRIS_STD`` and ``IRIS_QUANTILES``
@@ -134,12 +138,12 @@ def _name(name: str | None, path: Any) -> str:
 
 def _header(model: Any, names: Names, dtype: str, calibration_X: Any) -> str:
     members = members_of(model)
-    states = [state_of(member) for member in members]
+    states = states_of(members)
     first = states[0]
     graph = trace_networks(model, members, states, names.dtype)
     exact = graph
     if dtype == "int8":
-        rows = graph.encode(calibration_X)
+        rows = calibration_rows(members, states, calibration_X)
         exact = quantize(graph, rows, is_exact=True)
         graph = quantize(graph, rows)
     inputs = (
@@ -153,8 +157,11 @@ def _header(model: Any, names: Names, dtype: str, calibration_X: Any) -> str:
         ) from error
     rows = test_rows(first, names.dtype)
     expected = exact.run(exact.encode(rows))
-    may_be_missing = members[0].missing_values != "error"
+    may_be_missing = all(member.missing_values != "error" for member in members)
     n_features = first.n_features
+    # The network's buffers follow the encoded inputs.
+    work_size = max(function.work_size, 1) + (graph.x.shape[1] if inputs.encode else 0)
+    function = function._replace(work_size=work_size)
     return "".join([
         _about(model, names, inputs, graph.outputs, function, dtype),
         c_part("begin", names.placeholders),
@@ -189,9 +196,10 @@ def _about(
     dtype: str,
 ) -> str:
     """Return the comment at the head of the header."""
+    stack = function.work_size * np.dtype(names.dtype).itemsize + function.local_bytes
     lines = [
         f"{names.name}: {type(model).__name__} as C, by mlp-xp {__version__}, in {dtype}; "
-        f"{function.constant_bytes:,} bytes of weights.",
+        f"{function.constant_bytes:,} bytes of weights, {stack:,} bytes of stack.",
         *inputs.about,
         "Example:",
     ]
@@ -221,11 +229,10 @@ def _uncommented(text: str) -> str:
 
 def _sizes(names: Names, graph: NetworkGraph, function: Function, *, encodes: bool) -> str:
     """Return the macros of sizes and of positions of outputs."""
-    n_encoded = graph.x.shape[1]
-    work = max(function.work_size, 1) + (n_encoded if encodes else 0)
-    sizes = {"OUTPUTS": sum(output.size for output in graph.outputs), "WORK": work}
+    n_outputs = sum(output.size for output in graph.outputs)
+    sizes = {"OUTPUTS": n_outputs, "WORK": function.work_size}
     if encodes:
-        sizes["ENCODED"] = n_encoded
+        sizes["ENCODED"] = graph.x.shape[1]
     place = 0
     for output in graph.outputs:
         sizes |= {output.name.upper(): place, f"{output.name.upper()}_SIZE": output.size}
@@ -235,7 +242,7 @@ def _sizes(names: Names, graph: NetworkGraph, function: Function, *, encodes: bo
 
 def _network(names: Names, function: Function) -> str:
     body = "\n".join(f"    {line}" for line in function.body)
-    unused = "" if "work" in body else "    (void)work;\n"
+    unused = "" if re.search(r"\bwork\b", body) else "    (void)work;\n"
     unused += "" if re.search(r"\bx\[", body) else "    (void)x;\n"
     return (
         f"\n/* Compute the outputs of the networks for encoded inputs. */\n"
@@ -265,11 +272,17 @@ def _classes(names: Names, output: Output) -> str:
     """Return the functions that name the classes of an output."""
     if output.labels is None:
         return ""
+    try:
+        labels = string_array("labels", output.labels)
+    except ValueError as error:
+        raise ValueError(
+            f"C cannot represent a class: {error}. Replace it in y, and fit again."
+        ) from None
     values = {
         **names.placeholders,
         "ending": output.ending,
         "start": f"{names.caps}_{output.name.upper()}",
         "n": len(output.labels),
-        "labels": textwrap.indent(string_array("labels", output.labels), "    "),
+        "labels": textwrap.indent(labels, "    "),
     }
     return c_part("label", values) + (c_part("class", values) if output.is_exclusive else "")

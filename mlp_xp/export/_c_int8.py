@@ -2,20 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import array_api_compat.numpy as xp_numpy
 import numpy as np
+import scipy.sparse
 
+from mlp_xp.backends import to_numpy
 from mlp_xp.compiler.array import TracedArray
 from mlp_xp.compiler.formula import evaluate
 from mlp_xp.compiler.graph import Node, in_order
 from mlp_xp.compiler.kernel import replaced
 from mlp_xp.compiler.namespace import Namespace
+from mlp_xp.estimators.checks.validation import check_x
+from mlp_xp.estimators.fitted.state import FittedState
 from mlp_xp.export._c_network import NetworkGraph
 
 _LOWEST, _HIGHEST = -128, 127
 _DEEPEST = (2**31 - 1) // (_HIGHEST * 255)  # The most terms whose sum is surely an int32.
+
+
+def calibration_rows(members: Sequence[Any], states: Sequence[FittedState], X: Any) -> np.ndarray:
+    """Return the encoded rows of calibration data, after the checks of a prediction.
+
+    Raises
+    ------
+    ValueError
+        If the estimators cannot predict these rows.
+    """
+    # One network of each encoding.
+    encoders = {id(state.columns): member for member, state in zip(members, states, strict=True)}
+    try:
+        parts = [check_x(member, X, reset=False) for member in encoders.values()]
+    except ValueError as error:
+        raise ValueError(f"`calibration_X` must be rows like the training data: {error}") from error
+    dense = [part.toarray() if scipy.sparse.issparse(part) else to_numpy(part) for part in parts]
+    return np.concatenate(dense, axis=1)
 
 
 def quantize(graph: NetworkGraph, rows: np.ndarray, *, is_exact: bool = False) -> NetworkGraph:

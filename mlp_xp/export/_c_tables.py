@@ -104,15 +104,9 @@ def table_inputs(tables: Sequence[TableColumns], names: Names) -> Inputs:
     Raises
     ------
     ValueError
-        If C cannot represent a column, or the networks read different columns.
+        If C cannot represent a column.
     """
     first = tables[0]
-    kinds = {tuple((c.name, type(c), _is_text(c)) for c in table.columns) for table in tables}
-    if len(kinds) > 1:
-        raise ValueError(
-            "The networks of the ensemble have different inputs: some of them encode other columns "
-            "of a table. Export each of its estimators_ alone."
-        )
     is_struct = takes_struct(first)
     row = f"{names.name}_row" if is_struct else names.type
     body = ""
@@ -227,10 +221,8 @@ def _encode_numbers(
     elif scaling is not None:
         quantiles = round_jumps(scaling.quantiles, dtype)
         yield number_array("quantiles", quantiles.T.ravel(), "float64")
-        length = len(quantiles)
-        scaled = (
-            f"({kind}){names.name}_normal_score(numbers[i], quantiles + i * {length}, {length})"
-        )
+        given = f"(double)numbers[i], quantiles + i * {len(quantiles)}, {len(quantiles)}"
+        scaled = f"({kind}){names.name}_normal_score({given})"
     for variable, array in arrays.items():
         _check_range(held, array, dtype)
         yield number_array(variable, array, dtype)

@@ -16,7 +16,7 @@ from mlp_xp.estimators.tables.reading import read_table
 from mlp_xp.estimators.tables.scaling import Affine, Quantile
 from mlp_xp.export._c_header import Inputs, Names
 from mlp_xp.export._c_tables import takes_struct
-from mlp_xp.export._c_text import c_part, in_lines, literal
+from mlp_xp.export._c_text import LONGEST, c_part, in_lines, literal
 
 _N_ROWS, _MOST_NUMBERS = 8, 4096
 
@@ -41,7 +41,8 @@ def _table_rows(
     place = 0
     for i, column in enumerate(table.columns):
         if isinstance(column, CategoryColumn):
-            values = [*column.values, "?-unknown"] if column.is_text else [*column.values]
+            values = [value for value in column.values if len(str(value).encode()) < LONGEST]
+            values += ["?-unknown"] if column.is_text else []
             rows[:, i] = [values[k % len(values)] for k in range(i, i + n_rows)]
         elif isinstance(column, DateColumn):
             days = np.datetime64(f"{int(table.medians[place]):04d}-01-01")

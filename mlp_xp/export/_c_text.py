@@ -16,7 +16,7 @@ from mlp_xp.compiler.print_c import wrap
 
 _WIDTH = 100
 _PARTS = Path(__file__).with_name("c_parts")
-_LONGEST = 4095  # The bytes that a string literal may have in C99.
+LONGEST = 4095  # The bytes that a string literal may have in C99.
 # Keywords of C99 and C++20, and macros in small letters that compilers define.
 _WORDS = """
 alignas alignof and and_eq asm auto bitand bitor bool break case catch char char8_t char16_t
@@ -107,7 +107,7 @@ def string_array(variable: str, texts: Sequence[str]) -> str:
     """
     long, entries = [], []
     for i, data in enumerate(map(_encode, texts)):
-        if len(data) < _LONGEST:
+        if len(data) < LONGEST:
             entries.append(_literal(data))
             continue
         # Escape spaces, where lines may break.

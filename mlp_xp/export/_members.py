@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sklearn.utils.validation import check_is_fitted
@@ -27,6 +28,27 @@ def members_of(model: Any) -> list[Any]:
             f"`model` must be an estimator or ensemble of mlp_xp, got {model!r}. {_OTHERWISE}"
         )
     return [model]
+
+
+def states_of(members: Sequence[Any]) -> list[FittedState]:
+    """Return the states of an ensemble's networks, which must read the same inputs."""
+    states = [state_of(member) for member in members]
+    if len({_inputs_of(state) for state in states}) > 1:
+        raise ValueError(
+            "The networks of the ensemble have different inputs: some of them encode other columns "
+            "of a table. Export each of its estimators_ alone."
+        )
+    return states
+
+
+def _inputs_of(state: FittedState) -> Any:
+    """Return the names and kinds of a network's columns; None if it takes a matrix."""
+    if state.columns is None:
+        return None
+    return tuple(
+        (column.name, type(column), getattr(column, "is_text", None))
+        for column in state.columns.columns
+    )
 
 
 def state_of(model: Any) -> FittedState:

@@ -12,9 +12,8 @@ import numpy as np
 from mlp_xp import __version__
 from mlp_xp._utils.optional import optional
 from mlp_xp._utils.storage.durable import replacing
-from mlp_xp.estimators.fitted.state import FittedState
 from mlp_xp.estimators.targets import MultilabelTargets, Targets
-from mlp_xp.export._members import members_of, state_of
+from mlp_xp.export._members import members_of, states_of
 from mlp_xp.export._outputs import Library, mean_probabilities, named_values, predictions
 
 
@@ -41,10 +40,10 @@ def to_onnx(
     -------
     onnx.ModelProto
         The input is ``X : (N, features)``. For a table with categories or dates, each column is an
-        input ``(N,)`` with the column's name instead: text ("" if missing) or numbers (NaN if
-        missing). A date has an input for each of its numbers, e.g. ``"born: year"``. A classifier
-        has the outputs ``label : (N,)``, in the dtype of its classes, or ``(N, classes)`` int64 for
-        multilabel targets, and ``probabilities : (N, classes)``; for several targets, the outputs
+        input ``(N,)`` with the column's name instead: text ("" or a word such as "NA", without
+        spaces around it, if missing) or numbers (NaN if missing). A date has an input for each of
+        its numbers, e.g. ``"born: year"``. A classifier has the outputs ``label : (N,)``, in the
+        dtype of its classes, or ``(N, classes)`` int64 for multilabel targets, and ``probabilities : (N, classes)``; for several targets, the outputs
         are ``label_0``, ``probabilities_0``, ``label_1`` and so on. A regressor has ``prediction :
         (N,)`` or ``(N, outputs)``. With ``loss="gaussian"``, it also has ``std``, of the same
         shape, and with several quantiles, ``quantiles : (N, levels)`` or ``(N, outputs, levels)``,
@@ -80,16 +79,6 @@ def to_onnx(
     return graph
 
 
-def _inputs_of(state: FittedState) -> Any:
-    """Return the names and kinds of a network's columns; None if it takes a matrix."""
-    if state.columns is None:
-        return None
-    return tuple(
-        (column.name, type(column), getattr(column, "is_text", None))
-        for column in state.columns.columns
-    )
-
-
 def trace(model: Any, precision: str | None, *, in_pipeline: bool = False) -> Any:
     """Return an estimator as an ONNX model.
 
@@ -100,16 +89,11 @@ def trace(model: Any, precision: str | None, *, in_pipeline: bool = False) -> An
     from mlp_xp.export._tidy import tidy
 
     members = members_of(model)
-    states = [state_of(member) for member in members]
+    states = states_of(members)
     first = states[0]
     precision = first.dtype if precision is None else precision
     if precision not in ("float32", "float64"):
         raise ValueError(f"`precision` must be 'float32' or 'float64', got {precision!r}.")
-    if len({_inputs_of(state) for state in states}) > 1:
-        raise ValueError(
-            "The networks of the ensemble have different inputs: some of them encode other columns "
-            "of a table. Export each of its estimators_ alone."
-        )
     x: Any = None
     if first.columns is not None:
         from mlp_xp.export._tables import encode_columns, graph_inputs  # Only needed for tables.

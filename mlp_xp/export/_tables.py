@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import Any
 
 import ndonnx
 import numpy as np
 import spox.opset.ai.onnx.ml.v3 as operators
 
+from mlp_xp._utils.categories import MISSING
 from mlp_xp.estimators.tables.columns import TableColumns
 from mlp_xp.estimators.tables.kinds import CategoryColumn, EmptyColumn, NumberColumn
 from mlp_xp.estimators.tables.scaling import Affine
@@ -82,6 +84,8 @@ def _numbers(columns: TableColumns, inputs: dict[str, Any], dtype: Any) -> list[
         shift = scaling.shift.astype(dtype.unwrap_numpy())
         x = (x - put(shift) - put(scaling.shift - shift)) * put(scaling.scale)
         if scaling.is_clipped:
+            # Limit numbers whose squares overflow; the result is the bound to the last bit.
+            x = ndonnx.clip(x, -1e15, 1e15)
             x = x / ndonnx.sqrt(1.0 + (x / Affine.bound) ** 2)
     elif scaling is not None:
         quantiles = round_jumps(scaling.quantiles, dtype.unwrap_numpy())
@@ -143,8 +147,14 @@ def _polynomial(coefficients: list[float], x: Any) -> Any:
     return functools.reduce(lambda y, coefficient: y * x + coefficient, coefficients)
 
 
+def _missing_texts() -> list[str]:
+    """Return the words for missing values, in small and large letters."""
+    spelled = [itertools.product(*zip(word, word.upper(), strict=True)) for word in sorted(MISSING)]
+    return sorted({"".join(letters) for words in spelled for letters in words})
+
+
 def _codes(column: CategoryColumn, values: Any) -> Any:
-    """Return the code of each row; empty text and NaN are missing."""
+    """Return the code of each row; NaN, empty text and words such as "NA" are missing."""
     missing = column.n_codes - 1
     if column.is_text:
         if "" in column.values and column.has_missing:
@@ -152,8 +162,9 @@ def _codes(column: CategoryColumn, values: Any) -> Any:
                 f"{column.name!r} has empty text and missing values, which a graph cannot tell "
                 "apart: fit again without one of them."
             )
-        codes = {"": missing} | {value: code for code, value in enumerate(column.values, 1)}
-        table: Any = {"keys_strings": [*map(str, codes)], "values_int64s": [*codes.values()]}
+        codes = dict.fromkeys(_missing_texts(), missing)
+        codes |= {str(value): code for code, value in enumerate(column.values, 1)}
+        table: Any = {"keys_strings": [*codes], "values_int64s": [*codes.values()]}
         found = operators.label_encoder(values.unwrap_spox(), default_int64=0, **table)
         return ndonnx.asarray(found)
     if len(np.unique(np.asarray(column.values, values.dtype.unwrap_numpy()))) < missing - 1:

@@ -1,7 +1,7 @@
 import pytest
 
-OTHERS = [pytest.param(name, marks=pytest.mark.matrix) for name in ("onnx", "torch")]
-LIBRARIES = {"sklearn": (), "onnx": ("ndonnx", "onnxruntime"), "torch": ("torch",)}
+OTHERS = [pytest.param(name, marks=pytest.mark.matrix) for name in ("onnx", "torch", "c")]
+LIBRARIES = {"sklearn": (), "onnx": ("ndonnx", "onnxruntime"), "torch": ("torch",), "c": ()}
 
 
 @pytest.fixture(params=["sklearn", *OTHERS])

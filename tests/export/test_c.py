@@ -1,24 +1,19 @@
 """Headers of C: predictions of compiled programs are those of the estimators."""
 
-import io
+import ctypes
 import subprocess
 
 import numpy as np
+import pandas
 import pytest
-from c_compiler import C99, CPP17, build, compilers
-from problems import TARGETS, X, fitted
+from c_compiler import C99, WARNINGS, build_library, build_program, predict_csv
+from problems import TARGETS, X, Y, fitted
 
-from mlp_xp import MLPClassifier, MLPRegressor
+from mlp_xp import MLPClassifier, MLPEnsembleClassifier, MLPRegressor
 from mlp_xp.export import to_c
+from mlp_xp.nn.hidden import Blocks
 
 TOLERANCES = {"float32": 2e-5, "float64": 1e-12, "int8": 0.05}
-
-
-def run(program, rows):
-    """Return the predictions of a program for rows."""
-    text = "\n".join(",".join(map(repr, row)) for row in np.asarray(rows, float).tolist())
-    done = subprocess.run([program], input=text, capture_output=True, text=True, check=True)
-    return np.loadtxt(io.StringIO(done.stdout), delimiter=",", ndmin=2)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int8"])
@@ -29,17 +24,12 @@ def test_a_header_predicts_like_the_estimator(what, dtype, tmp_path):
     path = tmp_path / "my-net.h"
     header = to_c(model, path, dtype=dtype, calibration_X=rows)
     assert path.read_text() == header
-    command = next(iter(compilers().values()))
-    program = build((*command, "-x", "c"), path, tmp_path / "main", "-x", "none",
-                    flags=(*C99, "-DMY_NET_MAIN"))  # fmt: skip
-    np.testing.assert_allclose(run(program, rows), expected, atol=TOLERANCES[dtype])
-    command = next(iter(compilers("c++").values()))
-    test = build((*command, "-x", "c++"), path, tmp_path / "test", "-x", "none",
-                 flags=(*CPP17, "-DMY_NET_TEST"))  # fmt: skip
+    found = predict_csv(build_program(path, "MY_NET_MAIN"), rows)
+    np.testing.assert_allclose(found, expected, atol=TOLERANCES[dtype])
+    test = build_program(path, "MY_NET_TEST", language="c++")
     done = subprocess.run([test], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (
-        0, f"my_net: {8 * expected.shape[1]} of {8 * expected.shape[1]} outputs are right.\n"
-    )  # fmt: skip
+    n = 8 * expected.shape[1]
+    assert (done.returncode, done.stdout) == (0, f"my_net: {n} of {n} outputs are right.\n")
 
 
 def test_int8_has_a_quarter_of_the_bytes_and_no_float_in_inner_loops():
@@ -51,6 +41,52 @@ def test_int8_has_a_quarter_of_the_bytes_and_no_float_in_inner_loops():
     assert loops
     assert "const signed char r0 = " in headers["int8"]
     assert "const float r0" not in headers["int8"]
+
+
+def test_float_arithmetic_has_no_double_and_no_state(tmp_path):
+    model, rows = fitted("text", activation="gelu", input_scaling="standardize", n_members=2)
+    for dtype in ("float32", "int8"):
+        header = to_c(model, path := tmp_path / "net.h", dtype=dtype, calibration_X=rows)
+        build_program(path, "NET_TEST", flags=("-O0", "-std=c99", *WARNINGS, "-Wdouble-promotion"))
+        code, _, _ = header.partition("#ifdef NET_MAIN")
+        assert "double" not in code
+        assert not [
+            line
+            for line in code.splitlines()
+            if line.lstrip().startswith("static ")
+            and "(" not in line.partition("=")[0]
+            and "const" not in line
+        ]
+        assert "alloc" not in code
+
+
+# What ends a comment, a line, a string, or the program, and signs that are not ASCII.
+HOSTILE = ["*/ #error", "a\\", "??/", "/* x", 'q"', "'", "line\nbreak", "größe", "\u202e", "\\n%s"]
+
+
+def test_hostile_names_and_labels_are_only_text(tmp_path):
+    frame = pandas.DataFrame(X[:, :10], columns=HOSTILE)
+    labels = np.asarray(['"*/', "a\\\n??/", "日" * 2000])
+    model = MLPClassifier((), max_iter=1, learning_rate="cosine").fit(frame, labels[Y])
+    # Names of variables in functions that the name of the header begins.
+    for name in ("network", "x", "out", "work"):
+        to_c(model, path := tmp_path / f"{name}.h")
+        found = predict_csv(build_program(path, f"{name.upper()}_MAIN"), frame.to_numpy())
+        np.testing.assert_allclose(found, model.predict_proba(frame), atol=1e-6)
+    source = f"{path.read_text()}\nconst char *label(int i);\n"
+    source += "const char *label(int i) { return work_label(i); }\n"
+    library = build_library(source, tmp_path)
+    library.label.restype = ctypes.c_char_p
+    assert [library.label(i).decode() for i in range(3)] == model.classes_.tolist()
+
+
+def test_numbers_that_overflow_give_what_the_estimator_gives(tmp_path):
+    model, rows = fitted("text", "float32", activation="tanh")
+    rows = rows.copy()
+    rows[:4, 0] = 1e38, -1e38, 1e30, -1e25
+    to_c(model, path := tmp_path / "net.h")
+    found = predict_csv(build_program(path, "NET_MAIN"), rows)
+    np.testing.assert_allclose(found, model.predict_proba(rows), atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -69,9 +105,53 @@ def test_bad_input_is_refused(settings, error, message):
         to_c(model, **settings)
 
 
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (X[:, :5], r"`calibration_X` must be rows like the training data: X has 5 features, but"),
+        (X[:0], r"`calibration_X` must be .*: Found array with 0 sample\(s\)"),
+        (np.where(X > 2.0, np.nan, X), r"`calibration_X` must be .*: Input X contains NaN"),
+        (X[0], r"`calibration_X` must be .*: Expected 2D array, got 1D array"),
+    ],
+    ids=["columns", "no rows", "NaN", "one row"],
+)
+def test_wrong_calibration_rows_are_refused(rows, message):
+    with pytest.raises(ValueError, match=message):
+        to_c(fitted()[0], dtype="int8", calibration_X=rows)
+
+
+def branches(x, *, xp):
+    y = x if bool(xp.any(x > 0.0)) else 2.0 * x
+    return y, lambda dy: dy
+
+
 def test_no_file_is_written_for_a_model_without_c_form(tmp_path):
     path = tmp_path / "net.h"
-    for model in (MLPRegressor(), X):
-        with pytest.raises((ValueError, TypeError)):
+    text = np.asarray(["a\0z", "b", "c"])
+    single = MLPClassifier((4,), max_iter=1, learning_rate="cosine", random_state=0)
+    settings = [{"input_scaling": "robust"}, {"input_scaling": "standardize"}]
+    mixed = MLPEnsembleClassifier(single, 2, settings=settings, random_state=0).fit(X, Y)
+    for model, message in (
+        (MLPRegressor(), "not fitted yet"),
+        (X, "must be an estimator or ensemble of mlp_xp"),
+        (fitted(activation=branches)[0], r"(?s)no C form.*branches fails in line .*where"),
+        (single.fit(X, text[Y].astype(object)), "C cannot represent a class: .* Replace it in y"),
+        (mixed, "have different inputs: .* Export each of its estimators_ alone"),
+    ):
+        with pytest.raises((ValueError, TypeError), match=message):
             to_c(model, path)
     assert not list(tmp_path.iterdir())
+
+
+def test_blocks_and_the_stack_that_a_header_needs(tmp_path):
+    """The head names the bytes of stack: the work space, and integers of networks in 8 bits."""
+    layers = Blocks((3, 4), (0,), 2), Blocks((4, 2), (1,))
+    model, rows = fitted("value", hidden_layer_sizes=layers)
+    for dtype, size in (("float32", 4), ("float64", 8), ("int8", 4)):
+        header = to_c(model, path := tmp_path / "net.h", dtype=dtype, calibration_X=rows)
+        work = int(header.partition("#define NET_WORK ")[2].split()[0])
+        stack = int(header.partition(" bytes of stack")[0].split()[-1].replace(",", ""))
+        assert (stack == size * work) == (dtype != "int8")
+        assert stack >= size * work
+        found = predict_csv(build_program(path, "NET_MAIN", flags=C99), rows)
+        np.testing.assert_allclose(found[:, 0], model.predict(rows), atol=TOLERANCES[dtype])

@@ -1,9 +1,12 @@
 """Every parameter of the estimators: exported with the same predictions, or refused by its name."""
 
 import inspect
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
+from c_compiler import WARNINGS, build_program, predict_csv
 from helpers import case
 from problems import TARGETS, X, run_onnx
 from sklearn.base import clone, is_regressor
@@ -11,7 +14,7 @@ from sklearn.base import clone, is_regressor
 from mlp_xp import MLPClassifier, MLPRegressor
 from mlp_xp.augmentation import Flip, Shift
 from mlp_xp.callbacks import Callback
-from mlp_xp.export import to_onnx, to_sklearn, to_torch
+from mlp_xp.export import to_c, to_onnx, to_sklearn, to_torch
 from mlp_xp.nn.blocks import PLE
 from mlp_xp.nn.hidden import Blocks, Branch, Project
 from mlp_xp.nn.layers import silu
@@ -85,8 +88,8 @@ NOT_BY_SKLEARN = {
     "residual": [True, {"residual": True, "normalization": "layer"}],
     "output_activation": ["logistic", "tanh", "softplus", "exp", "relu"],
 }
-BY_ONNX_ALONE = {"tta": [IMAGES, [IMAGES, Shift((1, 3, 4), pixels=1)]]}
-TABLES = ((EXPORTED, ()), (NOT_BY_SKLEARN, ("sklearn",)), (BY_ONNX_ALONE, ("sklearn", "torch")))
+NOT_BY_TORCH = {"tta": [IMAGES, [IMAGES, Shift((1, 3, 4), pixels=1)]]}
+TABLES = ((EXPORTED, ()), (NOT_BY_SKLEARN, ("sklearn",)), (NOT_BY_TORCH, ("sklearn", "torch")))
 # The kinds that take a value of a parameter of both, where they are not regressors.
 ALONE = {"focal": KINDS[:1], "softmax": KINDS[:1], "logistic": KINDS}
 
@@ -135,7 +138,15 @@ def by_sklearn(model):
     return predictions(exported)
 
 
-EXPORTS = {"sklearn": by_sklearn, "onnx": by_onnx, "torch": by_torch}
+def by_c(model):
+    with tempfile.TemporaryDirectory() as folder:
+        to_c(model, path := Path(folder) / "net.h", dtype=dtype_of(model))
+        program = build_program(path, "NET_MAIN", flags=("-std=c99", "-O0", *WARNINGS))
+        found = predict_csv(program, X)
+    return found[:, 0] if is_regressor(model) else found
+
+
+EXPORTS = {"sklearn": by_sklearn, "onnx": by_onnx, "torch": by_torch, "c": by_c}
 
 
 def check(export, refused, name, value):

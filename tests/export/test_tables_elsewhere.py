@@ -51,7 +51,12 @@ def test_a_graph_takes_the_columns_by_name(scaling, dtype):
     model = clone(MODEL).set_params(input_scaling=scaling, precision=dtype).fit(X, Y)
     settings = [{"max_one_hot": 2}, {"max_one_hot": 99}]
     ensemble = MLPEnsembleClassifier(model, 3, settings=settings, random_state=0).fit(X, Y)
-    rows = X.assign(city=["Rome", *X["city"][1:]], zip=[*X["zip"][1:], 3000.0])
+    rows = X.assign(
+        # Words that mean a missing value, and numbers whose squares overflow.
+        city=["Rome", "NA", "?", "n/a", "NaN", "<na>", "None", "null", *X["city"][8:]],
+        zip=[*X["zip"][1:], 3000.0],
+        age=[1e30, -1e25, 3e38, -3e38, *X["age"][4:]] if scaling == "robust" else X["age"],
+    )
     for each in (model, ensemble):
         session = onnxruntime.InferenceSession(to_onnx(each).SerializeToString())
         assert {one.type for one in session.get_inputs()} == {"tensor(string)", TYPES[dtype]}

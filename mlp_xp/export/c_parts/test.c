@@ -12,10 +12,10 @@ int main(void)
     for (i = 0; i < $n_rows; i++) {
         ${name}_predict($argument, out);
         for (j = 0; j < $n_outputs; j++) {
-            const double y = expected[i][j];
-            if (!(fabs(out[j] - y) <= $tolerance * (1.0 + fabs(y))) && (y == y || out[j] == out[j])) {
+            const double y = expected[i][j], found = (double)out[j];
+            if (!(fabs(found - y) <= $tolerance * (1.0 + fabs(y)) || (y != y && found != found))) {
                 printf("$name: row %d, output %d is %.9g, but must be %.9g.\n", i + 1, j,
-                    (double)out[j], y);
+                    found, y);
                 n_wrong++;
             }
         }
