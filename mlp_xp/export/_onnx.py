@@ -43,11 +43,12 @@ def to_onnx(
         input ``(N,)`` with the column's name instead: text ("" or a word such as "NA", without
         spaces around it, if missing) or numbers (NaN if missing). A date has an input for each of
         its numbers, e.g. ``"born: year"``. A classifier has the outputs ``label : (N,)``, in the
-        dtype of its classes, or ``(N, classes)`` int64 for multilabel targets, and ``probabilities : (N, classes)``; for several targets, the outputs
-        are ``label_0``, ``probabilities_0``, ``label_1`` and so on. A regressor has ``prediction :
-        (N,)`` or ``(N, outputs)``. With ``loss="gaussian"``, it also has ``std``, of the same
-        shape, and with several quantiles, ``quantiles : (N, levels)`` or ``(N, outputs, levels)``,
-        calibrated if the estimator is calibrated.
+        dtype of its classes, or ``(N, classes)`` int64 for multilabel targets, and ``probabilities
+        : (N, classes)``; for several targets, the outputs are ``label_0``, ``probabilities_0``,
+        ``label_1`` and so on. A regressor has ``prediction : (N,)`` or ``(N, outputs)``. With
+        ``loss="gaussian"``, it also has ``std``, of the same shape, and with several quantiles,
+        ``quantiles : (N, levels)`` or ``(N, outputs, levels)``, calibrated if the estimator is
+        calibrated.
 
     Raises
     ------

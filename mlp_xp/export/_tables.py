@@ -10,7 +10,7 @@ import ndonnx
 import numpy as np
 import spox.opset.ai.onnx.ml.v3 as operators
 
-from mlp_xp._utils.categories import MISSING
+from mlp_xp._utils.columns.categories import MISSING
 from mlp_xp.estimators.tables.columns import TableColumns
 from mlp_xp.estimators.tables.kinds import CategoryColumn, EmptyColumn, NumberColumn
 from mlp_xp.estimators.tables.scaling import Affine
