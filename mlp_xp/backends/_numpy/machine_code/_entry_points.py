@@ -18,23 +18,22 @@ from mlp_xp.backends._numpy.machine_code._intrinsics import (
     jit,
     nanoseconds,
     pointer,
-    start_of,
 )
 from mlp_xp.backends._numpy.machine_code._loops import (
-    SOFTMAX_ROWS,
-    add_rows,
-    copy_runs,
+    make_add_rows,
+    make_column_sums,
+    make_copy,
     make_gradient_loop,
-    softmax,
-    sum_rows,
+    make_group,
+    make_take,
 )
 from mlp_xp.backends._numpy.machine_code._packing import make_pack
 from mlp_xp.backends._numpy.machine_code._products import (
     add_parts,
-    by_columns,
     make_product,
     make_tiled_product,
 )
+from mlp_xp.backends._numpy.machine_code._softmax import make_softmax
 from mlp_xp.backends._numpy.machine_code._threads import (
     choose_threads,
     publish,
@@ -56,9 +55,7 @@ from mlp_xp.backends._numpy.runtime.tuning import (
 
 _TASK_BYTES = HEADER.itemsize
 _TAKE, _PRODUCT = map(number_of, (tasks.Take, tasks.TiledProduct))
-_COLUMN_SUMS_TASK, _TAKE_TASK = map(record, (tasks.ColumnSums, tasks.Take))
-_ADD_ROWS_TASK, _SOFTMAX_TASK = map(record, (tasks.AddRows, tasks.Softmax))
-_COPY_TASK, _GROUP_TASK = map(record, (tasks.Copy, tasks.Group))
+_TAKE_TASK = record(tasks.Take)
 
 
 def signature(unit: Unit) -> Any:
@@ -75,107 +72,14 @@ def source(unit: Unit) -> Callable[..., Any]:
     return _MAKERS[tasks.KINDS[unit.kind - 1]](bool(unit.is_double), unit.variant)
 
 
-def _column_sums(is_double: bool, _: int) -> Any:
-    number = np.float64 if is_double else np.float32
-
-    def unit(address, thread, n_threads, scratch):  # type: ignore[no-untyped-def]
-        task = carray(pointer(address), 1, _COLUMN_SUMS_TASK)[0]
-        n = task.n_columns
-        low, high = start_of(thread, n_threads, n), start_of(thread + 1, n_threads, n)
-        x = carray(pointer(task.x), (task.n_rows, n), number)
-        sum_rows(x, carray(pointer(task.sums), n, number), low, high)
-
-    return unit
-
-
-def _take(is_double: bool, _: int) -> Any:
-    def unit(address, thread, n_threads, scratch):  # type: ignore[no-untyped-def]
-        task = carray(pointer(address), 1, _TAKE_TASK)[0]
-        n, width = task.n_rows, task.width
-        low, high, left, right = 0, n, 0, width
-        if by_columns(width // 4, n_threads):
-            left, right = start_of(thread, n_threads, width), start_of(thread + 1, n_threads, width)
-        else:
-            low, high = start_of(thread, n_threads, n), start_of(thread + 1, n_threads, n)
-        positions = carray(pointer(task.positions), n, np.int32)
-        source = carray(pointer(task.source), (task.n_source, width), np.uint8)
-        out = carray(pointer(task.out), (n, width), np.uint8)
-        n_words = (right - left) // 4
-        for i in range(low, high):
-            row = positions[i]
-            row += task.n_source if row < 0 else 0
-            copy(task.source + width * row + left, task.out + width * i + left, n_words)
-            for j in range(left + 4 * n_words, right):
-                out[i, j] = source[row, j]
-
-    return unit
-
-
-def _add_rows(is_double: bool, _: int) -> Any:
-    number = np.float64 if is_double else np.float32
-
-    def unit(address, thread, n_threads, scratch):  # type: ignore[no-untyped-def]
-        task = carray(pointer(address), 1, _ADD_ROWS_TASK)[0]
-        rows = carray(pointer(task.source), (task.n_rows, task.width), number)
-        positions = carray(pointer(task.positions), task.n_rows, np.int32)
-        add_rows(rows, positions, carray(pointer(task.out), (task.n_sums, task.width), number))
-
-    return unit
-
-
-def _copy(is_double: bool, _: int) -> Any:
-    def unit(address, thread, n_threads, scratch):  # type: ignore[no-untyped-def]
-        task = carray(pointer(address), 1, _COPY_TASK)[0]
-        layout = carray(pointer(task.layout), (3, 5), np.int64)
-        n = layout[0, 0]
-        low, high = n * thread // n_threads, n * (thread + 1) // n_threads
-        copy_runs(task.n_words, layout, task.source, task.out, low, high)
-
-    return unit
-
-
-def _group(is_double: bool, _: int) -> Any:
-    def unit(address, thread, n_threads, scratch):  # type: ignore[no-untyped-def]
-        group = carray(pointer(address), 1, _GROUP_TASK)[0]
-        first = group.n_parts * thread // n_threads
-        last = group.n_parts * (thread + 1) // n_threads
-        for i in range(first * group.n_tasks, last * group.n_tasks):
-            place = group.table + i * _TASK_BYTES
-            task = carray(pointer(place), 1, HEADER)[0]
-            call(task.code, place, 0, 1, scratch)
-
-    return unit
-
-
-def _softmax(is_double: bool, _: int) -> Any:
-    number = np.float64 if is_double else np.float32
-
-    def unit(address, thread, n_threads, scratch):  # type: ignore[no-untyped-def]
-        task = carray(pointer(address), 1, _SOFTMAX_TASK)[0]
-        n, k = task.n, task.k
-        logits = carray(pointer(task.logits), (n, k), number)
-        labels = carray(pointer(task.labels), n, np.int32)
-        weights = carray(pointer(task.weights), n, number)
-        smoothing = number(carray(pointer(task.smoothing), 1, np.float64)[0])
-        value = carray(pointer(task.value), 1, number)
-        dlogits = carray(pointer(task.dlogits), (n, k), number)
-        powers = carray(pointer(task.dlogits), n * k, number)
-        largest = carray(pointer(scratch), SOFTMAX_ROWS, number)
-        softmax(
-            logits, labels, weights, task.weights != 0, smoothing, value, dlogits, powers, largest
-        )
-
-    return unit
-
-
 _MAKERS: dict[type, Callable[[bool, int], Any]] = {
     tasks.Product: make_product,
-    tasks.ColumnSums: _column_sums,
-    tasks.Take: _take,
-    tasks.AddRows: _add_rows,
-    tasks.Softmax: _softmax,
-    tasks.Copy: _copy,
-    tasks.Group: _group,
+    tasks.ColumnSums: make_column_sums,
+    tasks.Take: make_take,
+    tasks.AddRows: make_add_rows,
+    tasks.Softmax: make_softmax,
+    tasks.Copy: make_copy,
+    tasks.Group: make_group,
     tasks.GradientLoop: make_gradient_loop,
     tasks.Pack: make_pack,
     tasks.TiledProduct: make_tiled_product,

@@ -1,8 +1,7 @@
-"""Loops written by hand, except matrix products: gathers, sums, the softmax, and gradients."""
+"""Loops written by hand, except matrix products and the softmax: copies, sums, and gradients."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -15,25 +14,30 @@ from mlp_xp.backends._numpy.machine_code._intrinsics import (
     jit,
     part_of,
     pointer,
-    power_of_two,
+    start_of,
 )
-from mlp_xp.backends._numpy.machine_code._products import make_gradient
+from mlp_xp.backends._numpy.machine_code._products import by_columns, make_gradient
 from mlp_xp.backends._numpy.runtime.tasks import (
+    HEADER,
     MOST_ARRAYS,
     WORDS,
+    AddRows,
+    ColumnSums,
+    Copy,
     FormulaLoop,
     GradientLoop,
+    Group,
+    Take,
     record,
 )
 from mlp_xp.backends._numpy.runtime.tuning import GRADIENT_BYTES, LEAST_PACKED, PANEL, SCRATCH
 
-_GRADIENT_TASK = record(GradientLoop)
+_COLUMN_SUMS_TASK, _ADD_ROWS_TASK, _TAKE_TASK = map(record, (ColumnSums, AddRows, Take))
+_COPY_TASK, _GROUP_TASK, _GRADIENT_TASK = map(record, (Copy, Group, GradientLoop))
 # Where a loop's numbers of rows, columns and elements, and its arrays are in its record.
 _WORDS = list(record(FormulaLoop).names or ())
 _ROWS, _COLUMNS, _SIZE = map(_WORDS.index, ("n_rows", "n_columns", "size"))
 _ARRAYS = _WORDS.index("array_0")
-# The number of rows per block, such that a block remains in the cache for several passes.
-SOFTMAX_ROWS = 16
 
 
 @jit
@@ -43,46 +47,71 @@ def _pack(source, distance, width, target, n_rows, size):  # type: ignore[no-unt
         copy(source + size * distance * i, target + size * PANEL * i, width * size // 4)
 
 
+def make_column_sums(is_double: bool, _: int) -> Any:
+    """Return the unit that sums columns by adding slices of rows, which LLVM vectorizes."""
+    number = np.float64 if is_double else np.float32
+
+    def unit(address, thread, n_threads, scratch):  # type: ignore[no-untyped-def]
+        task = carray(pointer(address), 1, _COLUMN_SUMS_TASK)[0]
+        n = task.n_columns
+        low, high = start_of(thread, n_threads, n), start_of(thread + 1, n_threads, n)
+        x = carray(pointer(task.x), (task.n_rows, n), number)
+        sums = carray(pointer(task.sums), n, number)[low:high]
+        sums[:] = 0
+        for i in range(x.shape[0]):
+            row = x[i][low:high]
+            for j in range(sums.size):
+                sums[j] += row[j]
+
+    return unit
+
+
+def make_take(is_double: bool, _: int) -> Any:
+    """Return the unit that copies rows, which threads divide by rows or by columns."""
+
+    def unit(address, thread, n_threads, scratch):  # type: ignore[no-untyped-def]
+        task = carray(pointer(address), 1, _TAKE_TASK)[0]
+        n, width = task.n_rows, task.width
+        low, high, left, right = 0, n, 0, width
+        if by_columns(width // 4, n_threads):
+            left, right = start_of(thread, n_threads, width), start_of(thread + 1, n_threads, width)
+        else:
+            low, high = start_of(thread, n_threads, n), start_of(thread + 1, n_threads, n)
+        positions = carray(pointer(task.positions), n, np.int32)
+        n_source, source, out = task.n_source, task.source + left, task.out + left
+        n_words = (right - left) // 4
+        for i in range(low, high):
+            row = positions[i]
+            row += n_source if row < 0 else 0
+            x, y = source + width * row, out + width * i
+            copy(x, y, n_words)
+            for j in range(4 * n_words, right - left):
+                carray(pointer(y), width, np.uint8)[j] = carray(pointer(x), width, np.uint8)[j]
+
+    return unit
+
+
+def make_add_rows(is_double: bool, _: int) -> Any:
+    """Return the unit that sums the rows of each position, in their order."""
+    number = np.float64 if is_double else np.float32
+
+    def unit(address, thread, n_threads, scratch):  # type: ignore[no-untyped-def]
+        task = carray(pointer(address), 1, _ADD_ROWS_TASK)[0]
+        source = carray(pointer(task.source), (task.n_rows, task.width), number)
+        positions = carray(pointer(task.positions), task.n_rows, np.int32)
+        out = carray(pointer(task.out), (task.n_sums, task.width), number)
+        out[:] = 0
+        for i in range(source.shape[0]):
+            row = positions[i]
+            row += out.shape[0] if row < 0 else 0
+            for k in range(source.shape[1]):
+                out[row, k] += source[i, k]
+
+    return unit
+
+
 @jit
-def sum_rows(x, total, low, high):  # type: ignore[no-untyped-def]
-    """Sum the columns from ``low`` to ``high`` by adding slices of rows, which LLVM vectorizes."""
-    sums = total[low:high]
-    sums[:] = 0
-    for i in range(x.shape[0]):
-        row = x[i][low:high]
-        for j in range(sums.size):
-            sums[j] += row[j]
-
-
-# The Taylor coefficients of e^x, highest power first. For |x| <= ln(2) / 2, they give the precision
-# of float64.
-_TERMS = tuple(1 / math.factorial(k) for k in range(13, -1, -1))
-
-
-@jit
-def _largest_power(x):  # type: ignore[no-untyped-def]
-    """Return the largest integer x for which e^x and e^-x are normal numbers."""
-    return x.dtype.type(87 if x.itemsize == 4 else 708)
-
-
-@jit
-def _exp(x, most):  # type: ignore[no-untyped-def]
-    """Compute e^x for x clipped to [-most, most], without a function call, so loops are vectorized.
-
-    The result is 2^n times the Taylor series of the remainder, for n = round(x / ln 2).
-    """
-    number = type(x)
-    x = -most if x < -most else (most if x > most else x)  # Propagates NaN.
-    n = np.rint(x * number(1 / np.log(2.0)))
-    r = x - n * number(np.log(2.0))
-    y = number(0)
-    for i in range(len(_TERMS)):
-        y = y * r + number(_TERMS[i])
-    return y * power_of_two(n)
-
-
-@jit
-def copy_runs(n_words, layout, source, out, low, high):  # type: ignore[no-untyped-def]
+def _copy_runs(n_words, layout, source, out, low, high):  # type: ignore[no-untyped-def]
     """Copy runs of words between two addresses, from ``low`` to ``high`` along the first axis."""
     lengths, from_, to = layout[0], layout[1], layout[2]
     for i0 in range(low, high):
@@ -97,75 +126,32 @@ def copy_runs(n_words, layout, source, out, low, high):  # type: ignore[no-untyp
                         copy(x, y, 2 * n_words)
 
 
-@jit
-def add_rows(source, positions, out):  # type: ignore[no-untyped-def]
-    """Sum the rows of each position, in their order."""
-    for i in range(out.shape[0]):
-        for k in range(out.shape[1]):
-            out[i, k] = 0.0
-    for i in range(source.shape[0]):
-        row = positions[i]
-        row += out.shape[0] if row < 0 else 0
-        for k in range(source.shape[1]):
-            out[row, k] += source[i, k]
+def make_copy(is_double: bool, _: int) -> Any:
+    """Return the unit that copies runs of words, which threads divide along the first axis."""
+
+    def unit(address, thread, n_threads, scratch):  # type: ignore[no-untyped-def]
+        task = carray(pointer(address), 1, _COPY_TASK)[0]
+        layout = carray(pointer(task.layout), (3, 5), np.int64)
+        n = layout[0, 0]
+        low, high = n * thread // n_threads, n * (thread + 1) // n_threads
+        _copy_runs(task.n_words, layout, task.source, task.out, low, high)
+
+    return unit
 
 
-@jit
-def _clipped(x, lowest, highest):  # type: ignore[no-untyped-def]
-    return lowest if x < lowest else (highest if x > highest else x)  # Propagates NaN.
+def make_group(is_double: bool, _: int) -> Any:
+    """Return the unit that runs kernel calls in parts, which threads divide."""
 
+    def unit(address, thread, n_threads, scratch):  # type: ignore[no-untyped-def]
+        group = carray(pointer(address), 1, _GROUP_TASK)[0]
+        first = group.n_parts * thread // n_threads
+        last = group.n_parts * (thread + 1) // n_threads
+        for i in range(first * group.n_tasks, last * group.n_tasks):
+            place = group.table + 8 * WORDS * i
+            task = carray(pointer(place), 1, HEADER)[0]
+            call(task.code, place, 0, 1, scratch)
 
-@jit
-def softmax(logits, labels, weights, has_weights, smoothing, value, dlogits, powers, largest):  # type: ignore[no-untyped-def]
-    """Compute the average cross-entropy of the rows, and its gradient.
-
-    A label that is not a valid class has a target of zeros, as in `mlp_xp.nn.losses.one_hot`.
-    ``powers`` is ``dlogits`` as one vector: with ten classes, a row is too short for vector
-    instructions. ``largest`` is work space for `SOFTMAX_ROWS` numbers.
-    """
-    number = logits.dtype.type
-    n, k = logits.shape
-    total = number(0)
-    if has_weights:
-        for i in range(n):
-            total += weights[i]
-    else:
-        total = number(n)
-    loss, spread, most = number(0), smoothing / number(k), _largest_power(logits)
-    eps = 2.0**-23 if logits.itemsize == 4 else 2.0**-52
-    lowest, highest = number(np.log(eps)), number(np.log1p(-eps))
-    for first in range(0, n, SOFTMAX_ROWS):
-        end = min(first + SOFTMAX_ROWS, n)
-        for i in range(first, end):
-            row, grad = logits[i], dlogits[i]
-            top = row[0]
-            for j in range(1, k):
-                # This comparison propagates NaN, unlike `row[j] > top`.
-                top = row[j] if not (row[j] <= top) else top
-            largest[i - first] = top
-            for j in range(k):
-                grad[j] = row[j] - top
-        block = powers[first * k : end * k]
-        for i in range(block.size):
-            block[i] = _exp(block[i], most)
-        for i in range(first, end):
-            row, grad, label = logits[i], dlogits[i], labels[i]
-            sum_ = number(0)
-            for j in range(k):
-                sum_ += grad[j]
-            # If all weights are 0, the gradient is 0.
-            share = (weights[i] if has_weights else number(1)) / total if total != 0 else number(0)
-            top, log, of_label = largest[i - first], np.log(sum_), share * (number(1) - smoothing)
-            if smoothing != 0:
-                for j in range(k):
-                    loss -= share * spread * _clipped(row[j] - top - log, lowest, highest)
-            factor = share / sum_
-            for j in range(k):
-                grad[j] = grad[j] * factor - share * spread
-            if 0 <= label < k:
-                loss -= of_label * _clipped(row[label] - top - log, lowest, highest)
-                grad[label] -= of_label
-    value[0] = loss
+    return unit
 
 
 def make_gradient_loop(is_double: bool, _: int) -> Any:
