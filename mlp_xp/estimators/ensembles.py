@@ -162,9 +162,11 @@ class BaseEnsemble(DescriptionMixin, BaseEstimator):  # type: ignore[misc]
         members = []
         for number in range(self.n_estimators):
             # Draw one seed per network, so that the first networks do not depend on `n_estimators`.
-            own = np.random.RandomState(generator.randint(2**31 - 1))
-            params = {"random_state": own.randint(2**31 - 1)} | settings[number % len(settings)]
-            members.append((clone(template).set_params(**params), own))
+            of_member = np.random.RandomState(generator.randint(2**31 - 1))
+            params = {"random_state": of_member.randint(2**31 - 1)} | settings[
+                number % len(settings)
+            ]
+            members.append((clone(template).set_params(**params), of_member))
         return members
 
     def _checked(self, X: Any, method: str) -> Any:

@@ -156,8 +156,8 @@ def _place_batches(
             with in_batch(number):
                 encoded = targets.encode(y, trainer.dtype)
             if balance is not None:
-                own = balance[first][np.searchsorted(labels, y)]
-                weights = own if weights is None else weights * own
+                class_weights = balance[first][np.searchsorted(labels, y)]
+                weights = class_weights if weights is None else weights * class_weights
             yield x, encoded, weights
 
     has_weights = sample.weights is not None
@@ -167,9 +167,9 @@ def _place_batches(
 def _check_pullbacks(trainer: Trainer, targets: np.ndarray) -> None:
     """Check the gradients of the user's functions once, by finite differences on a few samples."""
     backend, network, loss = trainer.backend, trainer.rules.network, trainer.rules.loss
-    own = list(own_parts(network.activation))
+    functions = list(own_parts(network.activation))
     blocks = [*derived_blocks(network, trainer.learned)]
-    if trainer.n_steps or not (own or loss.is_own or blocks):
+    if trainer.n_steps or not (functions or loss.is_own or blocks):
         return
     # Import only if needed.
     from mlp_xp.nn.gradient_check import check_activation, check_block, check_loss
@@ -178,7 +178,7 @@ def _check_pullbacks(trainer: Trainer, targets: np.ndarray) -> None:
     generator = np.random.default_rng(trainer.seed)
     rows = slice(0, _PROBED)
     with backend.scope():
-        for function in own:
+        for function in functions:
             x = backend.put(generator.standard_normal((8, 4)), dtype)
             name = getattr(function, "__name__", repr(function))
             try:

@@ -161,9 +161,9 @@ class HeldOut:
             average, _ = mean_loss(loss, logits, self._encoded, self._loss_weights, xp=backend.xp)
             is_raw = self._scoring == REFINEMENT
             outputs = backend.get(logits if is_raw else loss.activate(logits, xp=backend.xp))
-        own: Any = outputs.dtype
+        dtype: Any = outputs.dtype
         xp: Any = get_backend("numpy").xp
-        outputs = self._targets.restore(loss, outputs, lambda array: array.astype(own), xp=xp)
+        outputs = self._targets.restore(loss, outputs, lambda array: array.astype(dtype), xp=xp)
         return backend.get(average), outputs
 
     def _score_each(
@@ -176,8 +176,8 @@ class HeldOut:
         predicted = self._predictions(outputs.reshape(-1, n_outputs)).predict()
         by_network = predicted.reshape(n_networks, n_samples, *predicted.shape[1:])
         return [
-            (self._reported(value), self._targets.score(self._y, own, self._weights))
-            for value, own in zip(averages.tolist(), by_network, strict=True)
+            (self._reported(value), self._targets.score(self._y, labels, self._weights))
+            for value, labels in zip(averages.tolist(), by_network, strict=True)
         ]
 
     def _predictions(self, outputs: np.ndarray) -> Predictions:

@@ -70,9 +70,9 @@ def resolve_config(
     if layers is None:
         layers = resolve_layers(params["hidden_layer_sizes"])
     activation, optimizer = _hashable(params["activation"]), resolve_optimizer(params)
-    own = {"hidden_layer_sizes": layers, "activation": activation}
-    own |= {"loss": loss, "solver": optimizer}
-    for name, value in own.items():
+    hashed = {"hidden_layer_sizes": layers, "activation": activation}
+    hashed |= {"loss": loss, "solver": optimizer}
+    for name, value in hashed.items():
         _check_hashable(name, value)
     if n_members > 1:
         loss = EachMember(loss, n_members)

@@ -106,8 +106,8 @@ class RecipeMixin:
 
     @classmethod
     def _get_param_names(cls) -> list[str]:
-        own: Any = cls
-        return list(_names(own))
+        kind: Any = cls
+        return list(_names(kind))
 
     @classmethod
     def from_recipe(cls, recipe: str | os.PathLike[str], **overrides: Any) -> Any:

@@ -100,8 +100,8 @@ def with_draws(
         def generator(stream: int, number: int = number) -> np.random.Generator:
             return host_generator(seed, "augmentation", stream, number)
 
-        own = Epoch(generator, epoch, rows, n_samples, steps, positions, sizes)
-        draws.append(transform.draw(own))
+        details = Epoch(generator, epoch, rows, n_samples, steps, positions, sizes)
+        draws.append(transform.draw(details))
     return plan._replace(draws=map_leaves(np.ascontiguousarray, tuple(draws)))
 
 

@@ -259,5 +259,5 @@ def selections(backend: Backend, plan: EpochPlan, dtype: str) -> Iterator[Select
             itertools.repeat(None) if leaf is None else backend.unstack(leaf)
             for leaf in leaves(stacked)
         ]
-        for _, *own in zip(steps, *columns, strict=False):
-            yield rebuild(stacked, own)
+        for _, *entries in zip(steps, *columns, strict=False):
+            yield rebuild(stacked, entries)

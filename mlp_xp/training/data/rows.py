@@ -92,8 +92,8 @@ class Batches(View):
         """Return rows, given as a slice or as ascending positions."""
         positions, start, parts = np.arange(self.shape[0])[rows], 0, []
         for x, *_ in self.read():
-            own = positions[(positions >= start) & (positions < start + x.shape[0])] - start
-            parts.append(x[own])
+            local = positions[(positions >= start) & (positions < start + x.shape[0])] - start
+            parts.append(x[local])
             start += x.shape[0]
             if start > positions[-1]:
                 break

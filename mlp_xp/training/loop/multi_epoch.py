@@ -210,8 +210,8 @@ class MultiEpoch:
         batches = self._batches or self._data.stacked([*plans, *plans[:1] * n_unused])
         found = []
         for number, (part, (x, y, selection)) in enumerate(zip(self._parts, batches, strict=True)):
-            own = (column[:, part.start : part.stop] for column in columns)
-            coefs, *keys = (put(values.reshape(-1, values.shape[2])) for values in own)
+            values_of_part = (column[:, part.start : part.stop] for column in columns)
+            coefs, *keys = (put(values.reshape(-1, values.shape[2])) for values in values_of_part)
             steps = Steps(selection, coefs, keys[0] if keys else None)
             zeros = put(np.zeros(self._most * len(part), trainer.dtype))
             found.append((number, steps, zeros, x, y, trainer.scaling))

@@ -58,7 +58,7 @@ def _step(common: StackSettings, backend: Backend) -> Callable[..., Any]:
         first = coefs.shape[-1] - n_rule - n_loss
         values = [coefs[..., i] for i in range(first, coefs.shape[-1])]
         of_loss = (value[..., None, None] for value in values[n_rule:])
-        own: Step = make_step(
+        step_of_models: Step = make_step(
             rules.network,
             with_numbers(rules.loss, of_loss),
             with_numbers(rules.optimizer, iter(values)),
@@ -68,7 +68,7 @@ def _step(common: StackSettings, backend: Backend) -> Callable[..., Any]:
             takes_dropout_rates=rules.network.n_keys > 0,
             xp=backend.xp,
         )
-        return own(state, batch, scaling, coefs[..., :first], keys)
+        return step_of_models(state, batch, scaling, coefs[..., :first], keys)
 
     return step
 
@@ -106,16 +106,16 @@ class ModelStack:
             for epoch in range(n_epochs):
                 if epoch and self._is_stopped():
                     break
-                for own, record in zip(trained, self._run_epoch(requests), strict=True):
-                    own.append(Trained(record))
+                for epochs, record in zip(trained, self._run_epoch(requests), strict=True):
+                    epochs.append(Trained(record))
         for request in requests:
             if request.validation is not None:
                 self._return_state(request.trainer)
         return [
-            own
-            if all(math.isfinite(record.loss) for record, _ in own)
+            epochs
+            if all(math.isfinite(record.loss) for record, _ in epochs)
             else StackError("The loss is not finite.")
-            for own in trained
+            for epochs in trained
         ]
 
     def _run_epoch(self, requests: list[TrainingRequest]) -> Iterator[Record]:
@@ -168,7 +168,9 @@ class ModelStack:
         size = size if backend.fixed_shapes else n_live
         is_wide = 2 * size <= capacity if backend.fixed_shapes else n_live < capacity
         if not new and not is_wide:
-            self._assign([own if id(own) in present else None for own in self._trainers])
+            self._assign(
+                [trainer if id(trainer) in present else None for trainer in self._trainers]
+            )
             return
         if is_wide or n_live > capacity:
             capacity = size
@@ -202,7 +204,9 @@ class ModelStack:
     def _assign(self, trainers: list[StackedTrainer | None]) -> None:
         """Store which trainer has which position."""
         self._trainers = trainers
-        self._positions = {id(own): i for i, own in enumerate(trainers) if own is not None}
+        self._positions = {
+            id(trainer): i for i, trainer in enumerate(trainers) if trainer is not None
+        }
 
     def _put_steps(
         self, requests: list[TrainingRequest], plans: list[EpochPlan], tables: list[StepTable]
@@ -215,10 +219,10 @@ class ModelStack:
         rows, weights = np.zeros((*shape, self._width), np.int32), np.zeros((*shape, self._width))
         keys, columns = np.zeros((*shape, n_keys), np.int32), []
         for request, plan, table in zip(requests, plans, tables, strict=True):
-            trainer, own = request.trainer, request.data
-            assert isinstance(own, SharedResident)
+            trainer, resident = request.trainer, request.data
+            assert isinstance(resident, SharedResident)
             position, size = self._positions[id(trainer)], (n_steps, plan.batch_size)
-            rows[:, position, : size[1]] = own.rows_of(plan).reshape(size)
+            rows[:, position, : size[1]] = resident.rows_of(plan).reshape(size)
             given = plan.weights
             weights[:, position, : size[1]] = 1.0 if given is None else given.reshape(size)
             drawn = draw_keys(trainer, n_steps, trainer.n_epochs)

@@ -119,12 +119,12 @@ class _Stacks:
         n_epochs = max(1, min(n_epochs, int(_MOST_SECONDS / self._seconds)))
 
         def train(part: tuple[ModelStack, list[TrainingRequest], int]) -> None:
-            stack, own, size = part
+            stack, group, size = part
             try:
-                found: Sequence[list[Trained] | Exception] = stack.train(own, size, n_epochs)
+                found: Sequence[list[Trained] | Exception] = stack.train(group, size, n_epochs)
             except Exception as error:
-                found = [error] * len(own)
-            results.update(zip(map(id, own), found, strict=True))
+                found = [error] * len(group)
+            results.update(zip(map(id, group), found, strict=True))
 
         start = time.perf_counter()
         if self._n_stacks == 1 or len(parts) == 1:

@@ -79,7 +79,7 @@ def step_tables(
     numbers = itertools.count(first + 1 - trainer.rule_start)
     per_step = zip(optimizers, itertools.chain(*rates), numbers, strict=False)
     rule = np.asarray(
-        [own.coefficients(rate, number) for own, rate, number in per_step], np.float64
+        [one.coefficients(rate, number) for one, rate, number in per_step], np.float64
     )
     columns = [rule]
     if trainer.takes_dropout_rates:

@@ -109,8 +109,8 @@ def value_and_gradient(
         def pull_loss() -> Array:
             return mixed([pull() for _, pull in losses], mixture)
 
-        own = value, correct, pull_loss, pullback, measured, context
-        return Evaluation(x, targets, logits, *own)
+        results = value, correct, pull_loss, pullback, measured, context
+        return Evaluation(x, targets, logits, *results)
 
     return evaluate
 
