@@ -12,7 +12,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mlp_xp.compiler.cpu_expressions import find_expression, type_of
 from mlp_xp.compiler.graph import Node, in_order
@@ -71,8 +71,7 @@ def print_kernel(kernel: Kernel) -> Loop:
         array = n_inputs + i if place < 0 else place
         _store(body, node, values[node], _element(body, node, array, kernel.layouts[array]))
     total = None if kernel.total is None else _accumulate(body, kernel.total, values[kernel.total])
-    shape = kernel.is_flat, kernel.sums_rows, kernel.is_narrow
-    text = _function(body, kernel.layouts, total, *shape)
+    text = _function(body, kernel, total)
     name = f"formula_{hashlib.sha256(text.encode()).hexdigest()[:24]}"
     return Loop(name, text.replace("NAME", name))
 
@@ -151,112 +150,116 @@ def _hints(is_sum: bool, is_narrow: bool) -> list[str]:
     return [f"!0 = distinct !{{{', '.join(names)}}}", *nodes] if hints else []
 
 
-def _function(
-    body: Body,
-    layouts: Sequence[str],
-    total: _Total | None,
-    is_flat: bool,
-    sums_rows: bool,
-    is_narrow: bool,
-) -> str:
-    """Return the module: a function that reads the record, and the loop."""
-    n_words = HEADER_WORDS
-    names = [f"%a{i}" for i in range(len(layouts))] + ([] if total is None else ["%total"])
-    names.insert(0, "%strides")
+# A function that reads the record, and the loop; lines that a loop does not need are empty.
+_MODULE = """\
+{declared}
+define internal void @loop({parameters}, {settings}) {{
+entry:
+{strides}
+  %some.rows = icmp slt i64 %low, %high
+  %some.columns = icmp sgt i64 %n_columns, 0
+  %some = and i1 %some.rows, %some.columns
+  %first = add i64 {first}, 0
+  br i1 %some, label %outer, label %end
+outer:
+  %row = phi i64 [ %first, %entry ], [ %next.row, %after ]
+{row_sum}
+  %base = mul i64 %row, %n_columns
+{bound}
+{starts}
+  br label %inner
+inner:
+  %column = phi i64 [ {start}, %outer ], [ %next.column, %inner ]
+{sum}
+  %at = add i64 %base, %column
+{body}
+{next_sum}
+  %next.column = add i64 %column, 1
+  %more = icmp slt i64 %next.column, {limit}
+  br i1 %more, label %inner, label %after{hint}
+after:
+{store_row_sum}
+  %next.row = add i64 %row, 1
+  %more.rows = icmp slt i64 %next.row, {last}
+  br i1 %more.rows, label %outer, label %end
+end:
+{store_sum}
+  ret void
+}}
+define void @NAME(i64 %address, i64 %thread, i64 %n_threads, i64 %scratch) {{
+  %record = inttoptr i64 %address to ptr
+{read}
+{low}
+  %next.thread = add i64 %thread, 1
+{high}
+  call void @loop({arguments}, {settings})
+  ret void
+}}
+{hints}
+{kept}
+"""
+_BOUND = """\
+  %left = sub i64 %size, %base
+  %is.short = icmp slt i64 %left, %n_columns
+  %bound = select i1 %is.short, i64 %left, i64 %n_columns"""
+
+
+def _function(body: Body, kernel: Kernel, total: _Total | None) -> str:
+    """Return the module of a loop."""
+    is_flat, sums_rows = kernel.is_flat, kernel.sums_rows
+    names = ["%strides", *(f"%a{i}" for i in range(len(kernel.layouts)))]
+    names += [] if total is None else ["%total"]
     fields = ["%n_rows", "%n_columns", "%n_inner", "%size", *(f"{name}.word" for name in names)]
-    read = []
-    for i, field in enumerate(fields):
-        read.append(f"  {field}.place = getelementptr i64, ptr %record, i64 {n_words + i}")
-        read.append(f"  {field} = load i64, ptr {field}.place")
+    read = [
+        f"  {field}.place = getelementptr i64, ptr %record, i64 {HEADER_WORDS + i}\n"
+        f"  {field} = load i64, ptr {field}.place"
+        for i, field in enumerate(fields)
+    ]
     read += [f"  {name} = inttoptr i64 {name}.word to ptr" for name in names]
-    parameters = ", ".join(f"ptr noalias {name}" for name in names)
-    arguments = ", ".join(f"ptr {name}" for name in names)
-    strides, starts = _views(layouts)
-    settings = "i64 %low, i64 %high, i64 %n_columns, i64 %n_inner, i64 %size"
+    strides, starts = _views(kernel.layouts)
     length, multiple = ("%n_columns", 16) if is_flat else ("%n_rows", 1)
-    bound = "%high" if is_flat else "%bound" if sums_rows else "%n_columns"
-    start = "%low" if is_flat else "0"
-    kind, zero, add, is_sum = total or ("", "", "", False)
-    hints = _hints(is_sum, is_narrow)
-    carried = zero if sums_rows else "%sum.next"
-    inner = [
-        "inner:",
-        f"  %column = phi i64 [ {start}, %outer ], [ %next.column, %inner ]",
-        *(
-            []
-            if total is None
-            else [f"  %sum = phi {kind} [ %sum.row, %outer ], [ %sum.next, %inner ]"]
-        ),
-        "  %at = add i64 %base, %column",
-        *body.lines,
-        *([] if total is None else [f"  %sum.next = {add}"]),
-        "  %next.column = add i64 %column, 1",
-        f"  %more = icmp slt i64 %next.column, {bound}",
-        f"  br i1 %more, label %inner, label %after{', !llvm.loop !0' if hints else ''}",
-    ]
-    limit = [
-        "  %left = sub i64 %size, %base",
-        "  %is.short = icmp slt i64 %left, %n_columns",
-        "  %bound = select i1 %is.short, i64 %left, i64 %n_columns",
-    ]
-    outer = [
-        "outer:",
-        "  %row = phi i64 [ %first, %entry ], [ %next.row, %after ]",
-        *(
-            []
-            if total is None
-            else [f"  %sum.row = phi {kind} [ {zero}, %entry ], [ {carried}, %after ]"]
-        ),
-        "  %base = mul i64 %row, %n_columns",
-        *(limit if sums_rows else []),
-        *starts,
-        "  br label %inner",
-    ]
-    last = "1" if is_flat else "%high"
-    store = [
-        f"  %place = getelementptr {kind}, ptr %total, i64 %row",
-        f"  store {kind} %sum.next, ptr %place",
-    ]
-    after = [
-        "after:",
-        *(store if sums_rows else []),
-        "  %next.row = add i64 %row, 1",
-        f"  %more.rows = icmp slt i64 %next.row, {last}",
-        "  br i1 %more.rows, label %outer, label %end",
-    ]
-    end = ["end:"]
-    if total is not None and not sums_rows:
-        end.append(f"  %sum.all = phi {kind} [ {zero}, %entry ], [ %sum.next, %after ]")
-        end.append(f"  store {kind} %sum.all, ptr %total")
-    first = "0" if is_flat else "%low"
-    some = [
-        "  %some.rows = icmp slt i64 %low, %high",
-        "  %some.columns = icmp sgt i64 %n_columns, 0",
-    ]
-    return "\n".join([
-        *sorted(body.declared),
-        f"define internal void @loop({parameters}, {settings}) {{",
-        "entry:",
-        *strides,
-        *some,
-        "  %some = and i1 %some.rows, %some.columns",
-        f"  %first = add i64 {first}, 0",
-        "  br i1 %some, label %outer, label %end",
-        *outer, *inner, *after, *end,
-        "  ret void",
-        "}",
-        "define void @NAME(i64 %address, i64 %thread, i64 %n_threads, i64 %scratch) {",
-        "  %record = inttoptr i64 %address to ptr",
-        *read,
-        *_start("%thread", "%low", length, multiple),
-        "  %next.thread = add i64 %thread, 1",
-        *_start("%next.thread", "%high", length, multiple),
-        f"  call void @loop({arguments}, {settings})",
-        "  ret void",
-        "}",
-        *hints,
-        *_kept(body.vectors),
-    ])  # fmt: skip
+    hints = _hints(total is not None and total.is_sum, kernel.is_narrow)
+    parts: dict[str, Any] = {
+        "parameters": ", ".join(f"ptr noalias {name}" for name in names),
+        "arguments": ", ".join(f"ptr {name}" for name in names),
+        "settings": "i64 %low, i64 %high, i64 %n_columns, i64 %n_inner, i64 %size",
+        "first": "0" if is_flat else "%low",
+        "last": "1" if is_flat else "%high",
+        "start": "%low" if is_flat else "0",
+        "limit": "%high" if is_flat else "%bound" if sums_rows else "%n_columns",
+        "bound": _BOUND if sums_rows else "",
+        "hint": ", !llvm.loop !0" if hints else "",
+        **dict.fromkeys(("row_sum", "sum", "next_sum", "store_row_sum", "store_sum"), ""),
+    }
+    if total is not None:
+        kind, zero, add, _ = total
+        carried = zero if sums_rows else "%sum.next"
+        parts["row_sum"] = f"  %sum.row = phi {kind} [ {zero}, %entry ], [ {carried}, %after ]"
+        parts["sum"] = f"  %sum = phi {kind} [ %sum.row, %outer ], [ %sum.next, %inner ]"
+        parts["next_sum"] = f"  %sum.next = {add}"
+        if sums_rows:
+            parts["store_row_sum"] = (
+                f"  %place = getelementptr {kind}, ptr %total, i64 %row\n"
+                f"  store {kind} %sum.next, ptr %place"
+            )
+        else:
+            parts["store_sum"] = (
+                f"  %sum.all = phi {kind} [ {zero}, %entry ], [ %sum.next, %after ]\n"
+                f"  store {kind} %sum.all, ptr %total"
+            )
+    lists = {
+        "declared": sorted(body.declared),
+        "strides": strides,
+        "starts": starts,
+        "body": body.lines,
+        "read": read,
+        "low": _start("%thread", "%low", length, multiple),
+        "high": _start("%next.thread", "%high", length, multiple),
+        "hints": hints,
+        "kept": _kept(body.vectors),
+    }
+    text = _MODULE.format(**parts, **{name: "\n".join(lines) for name, lines in lists.items()})
+    return "\n".join(filter(None, text.split("\n")))
 
 
 def _kept(functions: set[str]) -> list[str]:
