@@ -7,9 +7,9 @@ shape, so it is compiled once.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from mlp_xp._utils.array_types import Namespace
 from mlp_xp.backends import kernels
@@ -24,6 +24,8 @@ from mlp_xp.compiler.kernel import Kernel, UnprintableError, make_kernel
 from mlp_xp.compiler.print_cpu import check_printable
 from mlp_xp.nn.layers import ACTIVATIONS, activate
 from mlp_xp.nn.losses import Loss
+
+T = TypeVar("T")
 
 
 class Sized(NamedTuple):
@@ -69,17 +71,24 @@ class ActivationLoops(NamedTuple):
     reads_output: bool
 
 
+def _or_none(make: Callable[[], T | None], *, is_own: bool = False) -> T | None:
+    """Return the loops that a function makes of a formula, or None if the formula has none.
+
+    A user's function may raise anything while it is traced. It raises its own error again when it
+    runs.
+    """
+    try:
+        return make()
+    except Exception as error:
+        if is_own or isinstance(error, FormulaError | UnprintableError):
+            return None
+        raise
+
+
 def activation_loops(function: Any, shape: tuple[int, ...], dtype: str) -> ActivationLoops | None:
     """Return the loops of an activation, or None if it has none."""
-    owner = ACTIVATIONS[function] if isinstance(function, str) else function
-    found: ActivationLoops | None = remember(
-        owner, ("loops", shape, dtype), lambda: _activation_loops(function, shape, dtype)
-    )
-    return found
 
-
-def _activation_loops(function: Any, shape: tuple[int, ...], dtype: str) -> ActivationLoops | None:
-    try:
+    def make() -> ActivationLoops | None:
         formula = partial(activate, function)
         (x,), dy, y, dx = trace_both(formula, Layout(shape, dtype), names=["x"])
         if dx is None or y.shape != shape or dx.shape != shape or y == x:
@@ -87,10 +96,12 @@ def _activation_loops(function: Any, shape: tuple[int, ...], dtype: str) -> Acti
         reads_output = x not in in_order([dx], [y])
         backward = _sized([y if reads_output else x, dy], [dx])
         return ActivationLoops(_sized([x], [y]), backward, reads_output)
-    except Exception as error:
-        if not _may_lack_loop(error, is_own=callable(function)):
-            raise
-        return None
+
+    is_own = not isinstance(function, str)
+    owner = function if is_own else ACTIVATIONS[function]
+    key = "loops", shape, dtype
+    found: ActivationLoops | None = remember(owner, key, lambda: _or_none(make, is_own=is_own))
+    return found
 
 
 def loss_loop(loss: Loss, logits: Layout, targets: Layout) -> Sized | None:
@@ -98,42 +109,33 @@ def loss_loop(loss: Loss, logits: Layout, targets: Layout) -> Sized | None:
 
     Its arrays are logits, targets, the weight of each sample, dlogits and the sum of the losses.
     """
-    found: Sized | None = remember(
-        loss, ("loops", logits, targets), lambda: _loss_loop(loss, logits, targets)
-    )
-    return found
 
-
-def _loss_loop(loss: Loss, logits: Layout, targets: Layout) -> Sized | None:
     def formula(logits: Any, targets: Any, weight: Any, *, xp: Namespace) -> tuple[Any, Any]:
         terms, pullback = loss.terms(logits, targets, xp=xp)
         return terms * weight, pullback(weight)
 
-    weight = Layout((1, 1), logits.dtype)
-    try:
-        found, inputs = trace_formula(
-            formula, logits, targets, weight, names=["logits", "targets", "weight"]
-        )
+    def make() -> Sized | None:
+        given = logits, targets, Layout((1, 1), logits.dtype)
+        found, inputs = trace_formula(formula, *given, names=["logits", "targets", "weight"])
         terms, dlogits = (array.node for array in found)
-        if dlogits.shape != logits.shape:
-            return None
-        return _sized(inputs, [dlogits], terms)
-    except Exception as error:
-        is_own = loss.is_own or not type(loss).__module__.startswith("mlp_xp.")
-        if not _may_lack_loop(error, is_own=is_own):
-            raise
-        return None
+        return _sized(inputs, [dlogits], terms) if dlogits.shape == logits.shape else None
+
+    is_own = loss.is_own or not type(loss).__module__.startswith("mlp_xp.")
+    key = "loops", logits, targets
+    found: Sized | None = remember(loss, key, lambda: _or_none(make, is_own=is_own))
+    return found
 
 
 @lru_cache(maxsize=256)
 def gather_loop(source: kernels.Source, dtype: str) -> Sized | None:
     """Return the loop that converts and scales the rows of a source, given as layouts."""
-    try:
+
+    def make() -> Sized | None:
         x, inputs = trace_formula(partial(kernels.gather, dtype=dtype), source, names=["source"])
         is_known = (x.shape, x.dtype) == (source.x.shape, dtype)
         return _sized(inputs, [x.node]) if is_known else None
-    except (FormulaError, UnprintableError):
-        return None
+
+    return _or_none(make)
 
 
 @lru_cache(maxsize=1024)
@@ -156,11 +158,11 @@ def elementwise_kernel(
             return power(*[next(given) if isinstance(x, str) else x for x in operands])
         return operation(name, *arrays)
 
-    try:
+    def make() -> Kernel:
         y, inputs = trace_formula(formula, *layouts, names=["operand"] * len(layouts))
         return _sized(inputs, [y.node], in_place=in_place).kernel
-    except (FormulaError, UnprintableError):
-        return None
+
+    return _or_none(make)
 
 
 @lru_cache(maxsize=256)
@@ -184,14 +186,6 @@ def _sum_loop(inputs: Sequence[Node], total: Node, width: int) -> Sized:
         return sized
     size = math.prod(total.shape)
     return Sized(sized.kernel, (-(-size // width), width), size)
-
-
-def _may_lack_loop(error: Exception, *, is_own: bool) -> bool:
-    """Whether a formula that raises this error while it is traced runs without a loop.
-
-    A user's function may raise anything then. It raises its own error again when it runs.
-    """
-    return is_own or isinstance(error, FormulaError | UnprintableError)
 
 
 def layout(array: Any) -> Layout:
