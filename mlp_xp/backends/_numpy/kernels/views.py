@@ -61,19 +61,18 @@ def merge_axes(shape: Sequence[int], strides: Sequence[Sequence[int]]) -> list[t
 
 def _layout(grid: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> str:
     _, n_inner, n_columns = grid
-    *rows, step = strides
-    plain = {
+    *rows, step = numbers = tuple(stride // itemsize for stride in strides)
+    known = {
         (n_inner * n_columns, n_columns, 1): FULL,
         (n_inner, 1, 0): ROW,
         (0, 0, 1): COLUMN,
         (0, 0, 0): SCALAR,
     }
-    known = {tuple(itemsize * n for n in key): layout for key, layout in plain.items()}
-    if strides in known:
-        return known[strides]
+    if numbers in known:
+        return known[numbers]
     if rows == [n_inner * n_columns * step, n_columns * step]:
         return EVERY
-    return {0: SPREAD, itemsize: BLOCK}.get(step, STRIDED)
+    return {0: SPREAD, 1: BLOCK}.get(step, STRIDED)
 
 
 def _view(x: Any, grid: tuple[int, ...], strides: tuple[int, ...]) -> Any:
