@@ -12,19 +12,17 @@ from sklearn.utils.validation import validate_data
 
 from mlp_xp._utils.columns.categories import judge_categories
 from mlp_xp._utils.columns.kinds import RawColumn, join_columns
-from mlp_xp._utils.columns.problems import ColumnError, Problems
+from mlp_xp._utils.columns.problems import Problems
 from mlp_xp._utils.names import list_names
 from mlp_xp._utils.sklearn_compat import warn_caller
-from mlp_xp.estimators.checks.text_advice import IMPUTE
 from mlp_xp.estimators.tables.columns import TableColumns
 from mlp_xp.estimators.tables.frames import has_names
 from mlp_xp.estimators.tables.kinds import (
     CategoryColumn,
     Column,
-    DateColumn,
     EmptyColumn,
-    NumberColumn,
     check_finite,
+    learn_column,
     numbers_of,
 )
 from mlp_xp.estimators.tables.reading import read_table
@@ -51,7 +49,7 @@ def learn_columns(estimator: Any, raws: Sequence[RawColumn]) -> TableColumns:
             raw.raise_error()
             is_text = raw.kind == "text" and not raw.is_declared and not is_named
             parsed = parse_text(raw) if is_text else raw
-            column = _learn(estimator, name, parsed, is_named=is_named)
+            column = learn_column(estimator, name, parsed, is_named=is_named)
             if isinstance(column, CategoryColumn):
                 is_useless, _ = judge_categories(parsed.counts, len(raw.values))
                 is_useless &= is_text or not (column.values or column.has_missing)
@@ -84,27 +82,6 @@ def learn_columns(estimator: Any, raws: Sequence[RawColumn]) -> TableColumns:
         "float32" if is_single else "float64",
         settings,
     )
-
-
-def _learn(estimator: Any, name: str, raw: RawColumn, *, is_named: bool) -> Column:
-    """Return a column of the training data; raise ColumnError if it cannot be an input."""
-    if raw.is_empty:  # Accept empty columns, since cross-validation folds may have them.
-        if raw.kind == "number" and estimator.missing_values == "error":
-            raise ColumnError(raw.label, "is missing (NaN) in row 0", IMPUTE)
-        return EmptyColumn(name, True)
-    if raw.kind == "date":
-        if is_named:
-            parts = "since dates become year, day of year and weekday"
-            cure = f"leave it out of categorical_features, {parts}"
-            raise ColumnError(raw.label, "has dates", cure)
-        return DateColumn.learn(name, raw)
-    is_automatic = isinstance(estimator.categorical_features, str)
-    if is_named or (is_automatic and raw.kind in ("text", "flag")):
-        return CategoryColumn.learn(name, raw, estimator.max_one_hot)
-    if raw.kind == "text":
-        cure = "set categorical_features='from_dtype', or name the columns in categorical_features"
-        raise ColumnError(raw.label, "has categories", cure)
-    return NumberColumn.learn(name, raw)
 
 
 def _check_inputs(learned: Sequence[tuple[Column, RawColumn]], left_out: Sequence[str]) -> None:

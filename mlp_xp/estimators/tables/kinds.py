@@ -237,6 +237,27 @@ class CategoryColumn(Column):
         return np.asarray([*numbers, len(self.values) + 1])[codes]
 
 
+def learn_column(estimator: Any, name: str, raw: RawColumn, *, is_named: bool) -> Column:
+    """Return a column of the training data; raise ColumnError if it cannot be an input."""
+    if raw.is_empty:  # Accept empty columns, since cross-validation folds may have them.
+        if raw.kind == "number" and estimator.missing_values == "error":
+            raise ColumnError(raw.label, "is missing (NaN) in row 0", IMPUTE)
+        return EmptyColumn(name, True)
+    if raw.kind == "date":
+        if is_named:
+            parts = "since dates become year, day of year and weekday"
+            cure = f"leave it out of categorical_features, {parts}"
+            raise ColumnError(raw.label, "has dates", cure)
+        return DateColumn.learn(name, raw)
+    is_automatic = isinstance(estimator.categorical_features, str)
+    if is_named or (is_automatic and raw.kind in ("text", "flag")):
+        return CategoryColumn.learn(name, raw, estimator.max_one_hot)
+    if raw.kind == "text":
+        cure = "set categorical_features='from_dtype', or name the columns in categorical_features"
+        raise ColumnError(raw.label, "has categories", cure)
+    return NumberColumn.learn(name, raw)
+
+
 def numbers_of(pairs: Iterable[tuple[Column, RawColumn]]) -> tuple[list[str], list[np.ndarray]]:
     """Return the columns' numeric inputs, and for each of them the label of its column."""
     found = [(raw.label, values) for column, raw in pairs for values in column.numbers(raw)]
