@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+import numpy as np
+
 from mlp_xp.compiler.array import is_float
 from mlp_xp.compiler.c_expressions import c_type
 from mlp_xp.compiler.c_loops import Loops, View
 from mlp_xp.compiler.graph import Node
 
 _TILE = 4  # The rows of a matrix that one loop over its columns reads.
-_VECTOR = 4  # GCC vectorizes a loop at -O2 only if its length is a multiple of a vector's.
+_VECTOR = 16  # Bytes. At -O2, GCC vectorizes only loops over a multiple of a vector's elements.
 
 
 class Writer(Protocol):
@@ -55,6 +57,8 @@ def _matmul(writer: Writer, node: Node) -> None:
     columns = Loops("j", node.shape, [len(node.shape) - 1], [])
     y = target.at(outer, columns)
     lines = columns.around([f"{y} = {'0' if bias is None else bias.at(outer, columns)};"])
+    # Processors multiply vectors of 16 bits faster than those of 32 bits.
+    cast = "(short)" if _pairs_fit_16_bits(node) else ""
 
     def add_rows(start: int | str, n: int) -> list[str]:
         """Return the lines that add n rows of the right factor."""
@@ -69,11 +73,11 @@ def _matmul(writer: Writer, node: Node) -> None:
         w = View("w", node.dtype, node.shape, (*[0] * (len(node.shape) - 1), b.strides[-1]))
         terms = [f"r{i} * {w.at(columns, shift=i * step_b)}" for i in range(n)]
         pairs = [" + ".join(terms[i : i + 2]) for i in range(0, n, 2)]
-        added = " + ".join(f"({pair})" for pair in pairs)
+        added = " + ".join(f"{cast}({pair})" for pair in pairs)
         return [
             *(f"const {c_type(a.dtype)} r{i} = {number};" for i, number in enumerate(numbers)),
             f"const {c_type(b.dtype)} *const w = &{row};",
-            *_over_columns(n_columns, f"{y} += {added};"),
+            *_over_columns(n_columns, b.dtype, f"{y} += {added};"),
         ]
 
     n_tiled = depth - depth % _TILE
@@ -87,11 +91,18 @@ def _matmul(writer: Writer, node: Node) -> None:
     writer.add(outer.around(lines))
 
 
-def _over_columns(n: int, statement: str) -> list[str]:
-    """Return the loop over columns, in two parts if a part is whole vectors."""
+def _pairs_fit_16_bits(node: Node) -> bool:
+    """Whether the sum of two products of a matrix product's elements surely fits 16 bits."""
+    a, b = node.operands
+    is_int8 = a.dtype == b.dtype == "int8" and b.operation == "constant"
+    return is_int8 and bool(np.all(np.asarray(b.value) > -128))  # 2 * 128 * 128 is too large.
+
+
+def _over_columns(n: int, dtype: str, statement: str) -> list[str]:
+    """Return the loop over columns, in two parts if a part is whole vectors of a dtype."""
     if n == 1:
         return [statement]
-    whole = n - n % _VECTOR
+    whole = n - n % (_VECTOR // np.dtype(dtype).itemsize)
     bounds = [(0, n)] if whole in (0, n) else [(0, whole), (whole, n)]
     return [f"for (int j0 = {a}; j0 < {b}; ++j0) {statement}" for a, b in bounds]
 

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from test_primitives import MADE, OTHERS
 
+from mlp_xp.compiler.array import TracedArray
 from mlp_xp.compiler.c_expressions import C_TYPES
 from mlp_xp.compiler.folding import fold
 from mlp_xp.compiler.formula import evaluate, trace_formula
-from mlp_xp.compiler.graph import in_order
+from mlp_xp.compiler.graph import Node, in_order
 from mlp_xp.compiler.print_c import print_c
 
 RNG = np.random.default_rng(0)
@@ -114,3 +115,22 @@ def evaluated(formula, *arrays):
     )
     evaluate(in_order([result.node]), values, xp=library)
     return np.asarray(values[result.node])
+
+
+@pytest.mark.parametrize("least", [-128, -127])
+def test_products_of_8_bits_do_not_overflow(least, tmp_path):
+    weights = np.asarray(np.linspace(least, 127, 20 * 37).reshape(20, 37), np.int8)
+    weights[:, 0] = least
+
+    def formula(x, *, xp):
+        pair = xp.astype(x, xp.int8).node, xp.asarray(weights).node
+        product = Node("matmul", pair, (), (x.shape[0], weights.shape[1]), "int32")
+        return xp.astype(TracedArray(product), xp.float32)
+
+    x = np.asarray([[-128] * 20, [127] * 20, range(-10, 10)], np.float32)
+    text = printed(formula, "product", "float32", [x])
+    library = c_compiler.build_library(f"#include <math.h>\n{text}", tmp_path)
+    expected = x.astype(int) @ weights.astype(int)
+    found = run(library.product, expected.shape, "float32", x)
+    np.testing.assert_array_equal(found, expected)
+    assert ("(short)" in text) == (least > -128)  # Half of the time, if two products fit.

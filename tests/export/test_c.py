@@ -37,7 +37,7 @@ def test_int8_has_a_quarter_of_the_bytes_and_no_float_in_inner_loops():
     headers = {d: to_c(model, dtype=d, calibration_X=X) for d in ("float32", "int8")}
     sizes = {d: int(text.split(";")[1].split()[0].replace(",", "")) for d, text in headers.items()}
     assert sizes["int8"] < 0.35 * sizes["float32"]
-    loops = [line for line in headers["int8"].splitlines() if "+= (r0 *" in line]
+    loops = [line for line in headers["int8"].splitlines() if "+= (short)(r0 *" in line]
     assert loops
     assert "const signed char r0 = " in headers["int8"]
     assert "const float r0" not in headers["int8"]
