@@ -46,7 +46,6 @@ def develop(session: nox.Session) -> None:
     session.run("python", "-m", "pip", "install", "--quiet", "-e", extras, external=True)
     # Browser tests need Chromium.
     session.run(".ci/get_chromium", external=True)
-    session.run("tests/export/get_onnxruntime_web.sh", external=True)
 
 
 @nox.session

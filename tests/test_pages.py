@@ -65,6 +65,7 @@ JOBS = {
     "explaining a model": ("explain", "permutation_importance"),
     "calibrated probabilities and intervals": ("uncertainty", "CalibratedClassifierCV"),
     "export": ("export", "to_onnx"),
+    "export to C": ("c", "to_c"),
     "serving": ("serve", "FastAPI"),
     "serving over HTTP": ("serve-http", "uvicorn"),
     "imbalanced classes": ("imbalanced", "average_precision"),

@@ -12,6 +12,13 @@ from bench.suite.tables import folded, grid, markdown, paragraphs, replace_block
 
 # Prefixes of the targets that are in the tables by processor, which have newer records.
 BY_PROCESSOR = tuple(f"{name}: time" for name in ("tiny", "lab", "medium", "wide"))
+# The blocks that consist of the tables of a part, and its key in a record.
+GENERATED = {
+    "c-export": "c_export",
+    "distributed-marks": "ranks",
+    "drop-in": "drop_in",
+    "search": "search",
+}
 REPRODUCE = """\
 ```bash
 pip install -e ".[test,fast,peers]"
@@ -35,7 +42,7 @@ def blocks() -> dict[str, str]:
         "out-of-core": ranks.section(newest("out_of_core")[1]),
         **table_page.blocks(),
     }
-    for name, key in (("drop-in", "drop_in"), ("search", "search"), ("distributed-marks", "ranks")):
+    for name, key in GENERATED.items():
         _, record = newest(key)
         tables = sections.part_tables(sections.ALL[key], record[key])
         found[name] = paragraphs(tables, measured_on(record["environment"]))
@@ -65,7 +72,7 @@ def benchmarks_page() -> str:
 
 def pages() -> dict[Path, str]:
     """Return the text of each page, with figures from the newest records."""
-    files = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+    files = [ROOT / "README.md", *sorted([*DOCS.glob("*.md"), *DOCS.glob("how-to/*.md")])]
     texts = {path: path.read_text(encoding="utf-8") for path in files}
     for name, text in blocks().items():
         texts = {path: replace_block(page, name, text) for path, page in texts.items()}

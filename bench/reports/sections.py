@@ -8,6 +8,7 @@ from bench.reports.targets import WANTED, fastest_peer, targets
 from bench.studies import (
     backends,
     busy,
+    c_export,
     compile_times,
     drop_in,
     products,
@@ -36,6 +37,7 @@ PARTS: dict[str, Part] = {
 }
 ALL = PARTS | {  # The others run only if --only names them.
     "backends": backends.PART,
+    "c_export": c_export.PART,
     "compile_times": compile_times.PART,
     "products": products.PART,
     "out_of_core": ranks.OUT_OF_CORE,

@@ -26,7 +26,7 @@ ORDER = (
     "custom_loss",
     "gradients_step_by_step",
     "checkpoints_and_resume",
-    "onnx_in_a_browser",
+    "digits_in_a_browser",
 )
 
 

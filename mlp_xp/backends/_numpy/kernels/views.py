@@ -61,18 +61,19 @@ def merge_axes(shape: Sequence[int], strides: Sequence[Sequence[int]]) -> list[t
 
 def _layout(grid: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> str:
     _, n_inner, n_columns = grid
-    *rows, step = numbers = tuple(stride // itemsize for stride in strides)
-    known = {
+    *rows, step = strides
+    plain = {
         (n_inner * n_columns, n_columns, 1): FULL,
         (n_inner, 1, 0): ROW,
         (0, 0, 1): COLUMN,
         (0, 0, 0): SCALAR,
     }
-    if numbers in known:
-        return known[numbers]
+    known = {tuple(itemsize * n for n in key): layout for key, layout in plain.items()}
+    if strides in known:
+        return known[strides]
     if rows == [n_inner * n_columns * step, n_columns * step]:
         return EVERY
-    return {0: SPREAD, 1: BLOCK}.get(step, STRIDED)
+    return {0: SPREAD, itemsize: BLOCK}.get(step, STRIDED)
 
 
 def _view(x: Any, grid: tuple[int, ...], strides: tuple[int, ...]) -> Any:

@@ -49,12 +49,12 @@ def joined(tasks: Sequence[Task], *, is_last: bool = False) -> list[Task]:
         else:
             parts.append(task)
             first = len(parts)
-    later: set[Span] = set()  # What later calls may read.
+    later: list[Span] = []  # What later calls may read.
     remaining: list[Task] = []
     for part in reversed(parts):
         found = part.calls(later, is_last=is_last) if isinstance(part, _Joined) else [part]
         remaining += found[::-1]
-        later |= {span for task in found for span in _spans(task)}
+        later += [span for task in found for span in _spans(task)]
     return remaining[::-1]
 
 
@@ -164,15 +164,15 @@ class _Joined:
         self.sums_rows |= other.sums_rows
         self.grid = self.grid or other.grid
 
-    def calls(self, later: set[Span], *, is_last: bool) -> list[Task]:
+    def calls(self, later: Sequence[Span], *, is_last: bool) -> list[Task]:
         """Return the kernel call without results that nothing reads, if anything is left.
 
         If it would have too many arrays, return the calls of both halves.
         """
 
         def is_read(array: Any) -> bool:
-            own = _span(array)
-            return not is_free(array, is_last=is_last) or any(_overlap(own, x) for x in later)
+            is_unused = is_free(array, is_last=is_last)
+            return not is_unused or any(_overlap(_span(array), span) for span in later)
 
         written = {key: own for key, own in self.written.items() if is_read(own[0])}
         total = self.total if self.total is not None and is_read(self.total[0]) else None
@@ -186,7 +186,7 @@ class _Joined:
         if len(used) + len(wanted) > MOST_ARRAYS:
             half = len(self.tasks) // 2
             second = _as_one(self.tasks[half:]).calls(later, is_last=is_last)
-            later = later | {span for task in second for span in _spans(task)}
+            later = [*later, *(span for task in second for span in _spans(task))]
             return [*_as_one(self.tasks[:half]).calls(later, is_last=is_last), *second]
         positions = list(used)
         kernel = Kernel(
