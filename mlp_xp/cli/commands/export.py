@@ -87,6 +87,7 @@ def _write_c(
 ) -> list[str]:
     """Write a C header; return lines on its inputs, outputs and compilation."""
     dtype = args.dtype or "float32"
+    vars(model).pop("feature_names_in_", None)  # The rows are arrays, which have no column names.
     try:
         text = to_c(model, path, name=args.name, dtype=dtype, calibration_X=rows)
     except ValueError as error:  # Name the options instead of the parameters.
