@@ -22,7 +22,7 @@ SETTINGS |= {"batch_size": 32, "random_state": 0, "early_stopping": True}
 EPOCH = "mlp_xp.training.trainer:Trainer", "run_epoch", 5
 # The call, of a function of a module or a class, at which the last rank ends, and how.
 MOMENTS = {
-    "begin": ("mlp_xp.training.trainer:Trainer", "_own", 1),
+    "begin": ("mlp_xp.training.trainer:Trainer", "_put_copy", 1),
     "compile in machine code": ("mlp_xp.backends._numpy.runtime.thread_pool", "_machine_code", 1),
     "compile by jax": ("mlp_xp.distributed.backends._jax:SplitFunction", "_compile", 1),
     "first step": ("mlp_xp.training.step.step:StepScalars", "unpack", 1),
