@@ -180,6 +180,17 @@ def test_a_moved_model_has_its_own(backend, puts):
     np.testing.assert_array_equal(model.predict(X), model.to("numpy").predict(X))
 
 
+def test_a_network_without_coefs_predicts_after_its_weights_are_read():
+    model = small().set_params(n_members=2).fit(X, Y)
+    expected = model.predict_proba(X)
+    assert not hasattr(model, "coefs_")
+    assert model.other_weights_
+    np.testing.assert_array_equal(model.predict_proba(X), expected)
+    del model.other_weights_
+    with pytest.raises(AttributeError, match="other_weights_ was deleted: assign it, or fit again"):
+        model.predict(X)
+
+
 @pytest.mark.parametrize("name", ["coefs_", "intercepts_", "norms_", "moments_"])
 def test_absent_attributes_are_absent(name):
     model = small()

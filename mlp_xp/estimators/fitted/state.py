@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 # The attributes with weights: lists of arrays, or of NamedTuples of arrays.
 _ARRAYS = ("coefs_", "intercepts_", "norms_", "other_weights_", "moments_")
-_REQUIRED = {"coefs_", "intercepts_", "out_activation_"}
 # Parameters that do not work with assigned weights, and the values that they must have.
 _UNASSIGNED = dict.fromkeys(
     ("input_scaling", "target_scaling", "normalization", "numeric_embedding")
@@ -297,7 +296,7 @@ def fitted_state(estimator: Any) -> FittedState:
     if known is not None:
         state: FittedState = known
         if known.copies.is_shared:
-            deleted = _REQUIRED - attributes.keys()
+            deleted = {*known.arrays, "out_activation_"} - attributes.keys()
             if deleted:
                 raise AttributeError(f"{min(deleted)} was deleted: assign it, or fit again.")
             state = known.with_arrays(attributes)
