@@ -86,16 +86,16 @@ def _is_weights(node: Node) -> bool:
 def _ranges(
     graph: NetworkGraph, order: list[Node], nodes: list[Node], rows: np.ndarray
 ) -> dict[Node, tuple[float, float]]:
-    """Return the smallest and the largest number of each node, and 0, over all rows."""
+    """Return the smallest and the largest finite number of each node, and 0, over all rows."""
     found = dict.fromkeys(nodes, (0.0, 0.0))
     for row in rows:
         values: dict[Node, Any] = {graph.x: row[None].astype(graph.x.dtype)}
-        evaluate(order, values, xp=xp_numpy)
-        for node, (low, high) in found.items():
-            found[node] = (
-                min(low, float(values[node].min())),
-                max(high, float(values[node].max())),
-            )
+        with np.errstate(all="ignore"):
+            evaluate(order, values, xp=xp_numpy)
+        for node, bounds in found.items():
+            numbers = values[node][np.isfinite(values[node])]
+            limits = numbers.min(initial=bounds[0]), numbers.max(initial=bounds[1])
+            found[node] = float(limits[0]), float(limits[1])
     return found
 
 

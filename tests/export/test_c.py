@@ -120,6 +120,18 @@ def test_wrong_calibration_rows_are_refused(rows, message):
         to_c(fitted()[0], dtype="int8", calibration_X=rows)
 
 
+def test_calibration_ignores_what_overflows(tmp_path):
+    """One row is enough, and so are rows of zeros."""
+    model, rows = fitted("text", "float32", activation="relu")
+    huge = np.concatenate([rows, np.full((1, 12), 3e38, np.float32)])
+    for given in (huge, rows[:1], np.zeros_like(rows)):
+        to_c(model, path := tmp_path / "net.h", dtype="int8", calibration_X=given)
+        found = predict_csv(build_program(path, "NET_MAIN", flags=("-std=c99", "-O0")), given)
+        assert np.all(np.isfinite(found))
+        if given is not huge:
+            np.testing.assert_allclose(found, model.predict_proba(given), atol=0.05)
+
+
 def branches(x, *, xp):
     y = x if bool(xp.any(x > 0.0)) else 2.0 * x
     return y, lambda dy: dy
