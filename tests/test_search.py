@@ -25,6 +25,8 @@ FIRST = {
     "class weights": "class-weights",
     "metric": "metrics",
     "onnx": "export",
+    "microcontroller": "c",
+    "webassembly": "c",
 }
 # Pages that must come after all how-to pages and the reference.
 LAST = {"architecture", "changelog", "features", "friendliness"}
