@@ -129,9 +129,10 @@ def _name(name: str | None, path: Any) -> str:
     """Return the name of a header; raise ValueError if it is not a C identifier."""
     if name is None:
         return identifiers([Path(path).stem])[0] if path is not None else "model"
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name, re.ASCII) or name in RESERVED:
+    text = str(name)
+    if text != name or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", text) or text in RESERVED:
         raise ValueError(
-            f"`name` must be a C identifier, got {name!r}: pass name={identifiers([name])[0]!r}."
+            f"`name` must be a C identifier, got {name!r}: pass name={identifiers([text])[0]!r}."
         )
     return name
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import reduce
 from operator import add
 from typing import Any, NamedTuple
@@ -54,10 +55,11 @@ class NetworkGraph(NamedTuple):
         return [values[node] for node in self.results]
 
     def encode(self, X: Any) -> np.ndarray:
-        """Return the encoded rows of an array, or of a table."""
+        """Return the encoded rows of an array, or of a table, in the dtype of the header."""
         if not self.tables:
             return np.asarray(X)
-        return np.concatenate([table.transform(X) for table in self.tables], axis=1)
+        tables = [replace(table, dtype=self.x.dtype) for table in self.tables]
+        return np.concatenate([table.transform(X) for table in tables], axis=1)
 
 
 def trace_networks(

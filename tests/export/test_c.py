@@ -95,6 +95,7 @@ def test_numbers_that_overflow_give_what_the_estimator_gives(tmp_path):
         ({"dtype": "int4"}, ValueError, r"`dtype` must be 'float32', 'float64' or 'int8', got"),
         ({"dtype": "int8"}, ValueError, r"pass e\.g\. calibration_X=X_train\[:500\]"),
         ({"name": "my net"}, ValueError, r"got 'my net': pass name='my_net'"),
+        ({"name": 1}, ValueError, r"got 1: pass name='x_1'"),
         ({"name": "float"}, ValueError, r"got 'float': pass name='float_'"),
         ({"path": "."}, IsADirectoryError, r"is a folder: pass a file, e\.g\. model\.h"),
     ],

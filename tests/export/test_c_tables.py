@@ -6,9 +6,10 @@ import subprocess
 import numpy as np
 import pandas
 import pytest
-from c_compiler import C99, CPP17, build, compilers
+from c_compiler import C99, CPP17, build, build_program, compilers
 
 from mlp_xp import MLPClassifier
+from mlp_xp.export import to_c
 from mlp_xp.export._c_header import Names
 from mlp_xp.export._c_program import program_text
 from mlp_xp.export._c_tables import table_inputs
@@ -84,3 +85,10 @@ def test_a_program_encodes_rows_like_the_estimator(scaling, dtype, tmp_path):
         done = run(program, f"\ufeff{good}\r\n{row}\n")
         assert error in done.stderr.decode()
         assert (done.returncode, done.stdout.count(b"\n")) == (1, 1)
+
+
+def test_a_network_of_another_precision_passes_its_test(tmp_path):
+    """The numbers of its test are encoded in the precision of the header."""
+    model = fitted("robust").set_params(precision="float32").fit(X, np.arange(N) % 3)
+    to_c(model, path := tmp_path / "net.h", dtype="float64")
+    assert run(build_program(path, "NET_TEST"), "").returncode == 0

@@ -1,5 +1,6 @@
 """Headers of C for many kinds of models and targets: 10,000 rows, compilers, 32 bits and WASM."""
 
+import itertools
 import os
 import shutil
 import subprocess
@@ -168,8 +169,9 @@ def run(path):
     return done.returncode, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64", "int8"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "dtype"), [*zip(KINDS, itertools.cycle(["float32", "float64", "int8"]), strict=False)]
+)
 def test_every_compiler_and_target_passes_the_test_inside(kind, dtype, tmp_path):
     """Compilers are silent, and the program that compares itself with Python finds no error."""
     pytest.importorskip("ziglang")
