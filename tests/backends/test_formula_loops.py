@@ -12,11 +12,11 @@ from mlp_xp.backends import get_backend
 from mlp_xp.backends._numpy.kernels.formulas import (
     Sized,
     activation_loops,
-    layout,
-    loss_loop,
 )
 from mlp_xp.backends._numpy.runtime.loops import LOOPS
 from mlp_xp.backends._numpy.runtime.thread_pool import thread_pool
+from mlp_xp.backends._numpy.tracing.compiled_step import CompiledStep
+from mlp_xp.backends._numpy.tracing.namespace import xp as traceable
 from mlp_xp.backends._numpy.tracing.program import Program
 from mlp_xp.compiler.cpu_expressions import EXPRESSIONS
 from mlp_xp.compiler.formula import trace_formula
@@ -219,13 +219,19 @@ def test_losses_have_loops(name, dtype, rng):
     for shape in ((50, 1), (33, 3)):
         logits = rng.standard_normal(shape).astype(dtype)
         targets = (rng.random(shape) > 0.5).astype(dtype)
-        assert loss_loop(loss, layout(logits), layout(targets)) is not None
         value, pullback = losses.mean_loss(loss, logits, targets, xp=xp)
+
+        def step(state, logits, targets, loss=loss):
+            value, pullback = KERNELS.loss(loss, logits, targets, xp=traceable)
+            return value, pullback()
+
+        compiled = CompiledStep(step)
         with thread_pool(2):
-            found, pull = KERNELS.loss(loss, logits, targets, xp=xp)
+            found = compiled((np.zeros((), dtype), np.zeros_like(logits)), logits, targets)
+            assert compiled.programs[0].step_range(0, 1) is not None
         eps = np.finfo(dtype).eps
-        np.testing.assert_allclose(found, value, rtol=64 * eps)
-        np.testing.assert_allclose(pull(), pullback(), rtol=64 * eps, atol=eps / 8)
+        np.testing.assert_allclose(found[0], value, rtol=64 * eps)
+        np.testing.assert_allclose(found[1], pullback(), rtol=64 * eps, atol=eps / 8)
 
 
 def test_what_has_no_loop_runs_without():

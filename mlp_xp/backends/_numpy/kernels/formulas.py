@@ -1,4 +1,4 @@
-"""Activations and losses of NumPy as loops that `mlp_xp.compiler` prints from their formulas.
+"""Activations and elementwise operations of NumPy as loops that the compiler prints.
 
 A formula is traced once for each shape and dtype. The text of its loop does not depend on the
 shape, so it is compiled once.
@@ -23,7 +23,6 @@ from mlp_xp.compiler.instructions import TYPES
 from mlp_xp.compiler.kernel import Kernel, UnprintableError, make_kernel
 from mlp_xp.compiler.print_cpu import check_printable
 from mlp_xp.nn.layers import ACTIVATIONS, activate
-from mlp_xp.nn.losses import Loss
 
 T = TypeVar("T")
 
@@ -101,28 +100,6 @@ def activation_loops(function: Any, shape: tuple[int, ...], dtype: str) -> Activ
     owner = function if is_own else ACTIVATIONS[function]
     key = "loops", shape, dtype
     found: ActivationLoops | None = remember(owner, key, lambda: _or_none(make, is_own=is_own))
-    return found
-
-
-def loss_loop(loss: Loss, logits: Layout, targets: Layout) -> Sized | None:
-    """Return the loop of a loss and its gradient, or None if it has none.
-
-    Its arrays are logits, targets, the weight of each sample, dlogits and the sum of the losses.
-    """
-
-    def formula(logits: Any, targets: Any, weight: Any, *, xp: Namespace) -> tuple[Any, Any]:
-        terms, pullback = loss.terms(logits, targets, xp=xp)
-        return terms * weight, pullback(weight)
-
-    def make() -> Sized | None:
-        given = logits, targets, Layout((1, 1), logits.dtype)
-        found, inputs = trace_formula(formula, *given, names=["logits", "targets", "weight"])
-        terms, dlogits = (array.node for array in found)
-        return _sized(inputs, [dlogits], terms) if dlogits.shape == logits.shape else None
-
-    is_own = loss.is_own or not type(loss).__module__.startswith("mlp_xp.")
-    key = "loops", logits, targets
-    found: Sized | None = remember(loss, key, lambda: _or_none(make, is_own=is_own))
     return found
 
 

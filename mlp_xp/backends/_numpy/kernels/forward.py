@@ -19,7 +19,6 @@ from mlp_xp.backends import kernels
 from mlp_xp.backends._numpy.kernels.writing import (
     are_contiguous,
     are_positions,
-    constant_like,
     constants,
     contiguous_like,
     has_rows,
@@ -176,11 +175,7 @@ def activate(function: Any, x: Array, *, xp: Namespace) -> tuple[Array, Activati
 def loss(
     loss: Loss, logits: Array, targets: Array, weights: Array | None = None, *, xp: Namespace
 ) -> tuple[Array, Callable[[], Array]]:
-    """Compute `mlp_xp.nn.losses.mean_loss` in one pass, by a loop of its formula if it has one."""
-    if has_pool() and weights is None and targets.dtype == logits.dtype:
-        found = _elementwise_loss(loss, logits, targets)
-        if found is not None:
-            return found
+    """Compute `mlp_xp.nn.losses.mean_loss`, the softmax cross-entropy in one kernel call."""
     is_known = (
         type(loss) is SoftmaxCrossEntropy
         and has_pool()
@@ -208,20 +203,4 @@ def loss(
         dlogits=dlogits,
     )
     run(task, False)
-    return value, lambda: dlogits
-
-
-def _elementwise_loss(
-    loss: Loss, logits: Array, targets: Array
-) -> tuple[Array, Callable[[], Array]] | None:
-    from mlp_xp.backends._numpy.kernels.formulas import layout, loss_loop
-
-    loop = None
-    if are_contiguous(logits, targets) and logits.size:
-        loop = loss_loop(loss, layout(logits), layout(targets))
-    if loop is None:
-        return None
-    weight = constant_like(logits, 1.0 / logits.shape[0])
-    value, dlogits = np.empty_like(logits, shape=()), np.empty_like(logits)
-    loop.run([logits, targets, weight], [dlogits, value])
     return value, lambda: dlogits

@@ -91,13 +91,3 @@ def has_rows(x: Any) -> bool:
 def constants(values: tuple[float, ...]) -> np.ndarray:
     """Return constants as a cached array."""
     return np.asarray(values, dtype=np.float64)
-
-
-def constant_like(array: Any, value: float) -> np.ndarray:
-    """Return one number as a cached array with the dtype of ``array``."""
-    return _constant(value, array.dtype.name)
-
-
-@functools.lru_cache(maxsize=256)
-def _constant(value: float, dtype: str) -> np.ndarray:
-    return np.full((1, 1), value, dtype)
