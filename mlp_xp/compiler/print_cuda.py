@@ -348,7 +348,8 @@ def is_elementwise(launch: Launch) -> bool:
 def print_elementwise(launch: Launch) -> tuple[str, dict[Parameter, str]]:
     """Return C code for one element of an elementwise launch, whose arrays may have any strides.
 
-    Also return the parameters with their names. The value of an array is its layout.
+    Also return the parameters with their names. The value of an array is its layout. The names of
+    results begin with ``new_``.
     """
     grid, parameters = launch.grid, Parameters()
 
@@ -365,5 +366,5 @@ def print_elementwise(launch: Launch) -> tuple[str, dict[Parameter, str]]:
     lines, names = print_element(launch.targets, load, parameters, grid)
     for node, name in zip(launch.targets, names, strict=True):
         if node in launch.needed:
-            lines.append(f"{parameters.add('result', node)} = {name};")
+            lines.append(f"new_{parameters.add('result', node)} = {name};")
     return "\n".join(lines), parameters.names

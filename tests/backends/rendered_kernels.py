@@ -142,7 +142,9 @@ def apart(code: str, title: str, number: int) -> str:
     """Return code in a namespace, which keeps its types from those of others."""
     includes = "".join(re.findall(r"^ *#include.*\n", code, re.MULTILINE))
     code = re.sub(r"^ *#include.*\n", "", code, flags=re.MULTILINE)
-    return f'{includes}namespace _{number} {{\n#line 1 "{title}"\n{code}\n}}\n'
+    defined = re.findall(r"^#define (\w+)", code, re.MULTILINE)
+    macros = "".join(f"#undef {name}\n" for name in defined)
+    return f'{includes}namespace _{number} {{\n#line 1 "{title}"\n{code}\n}}\n{macros}'
 
 
 def renderings(kernel: Any, first: int) -> Iterator[tuple[str, str]]:
@@ -191,8 +193,8 @@ class Resources(NamedTuple):
     shared: int
 
 
-def compiled(unit: Unit, architecture: int) -> tuple[bytes, list[Resources]]:
-    """Return the binary of a unit, and what ptxas says of its kernels."""
+def compiled(unit: Unit, architecture: int) -> tuple[bytes, list[Resources], list[str]]:
+    """Return the binary of a unit, what ptxas says of its kernels, and all warnings."""
     from cupy._core import core
     from cupy.cuda import compiler
 
@@ -212,7 +214,7 @@ def compiled(unit: Unit, architecture: int) -> tuple[bytes, list[Resources]]:
         shared = re.search(r"(\d+) bytes smem", more)
         n_bytes = int(stores) + int(loads), int(stack), int(shared[1]) if shared else 0
         rows.append(Resources(name, int(registers), *n_bytes))
-    return binary, rows
+    return binary, rows, re.findall(r"^.*warning #.*$", log.getvalue(), re.MULTILINE)
 
 
 def main() -> None:

@@ -186,6 +186,60 @@ def test_a_mistake_of_the_compiler_is_an_error(backend, monkeypatch):
             activate(backend, doubled, x)
 
 
+def launched(monkeypatch):
+    """Return a list of what is launched from here on: names and sources."""
+    import cupy
+
+    found = []
+    launch = cupy.RawKernel.__call__
+
+    def record(kernel, *arguments, **options):
+        found.append((kernel.name, kernel.code))
+        return launch(kernel, *arguments, **options)
+
+    monkeypatch.setattr(cupy.RawKernel, "__call__", record)
+    return found
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("n", [1, 3, 4, 2048, 5001])
+def test_threads_load_16_bytes_where_addresses_allow_it(backend, n, dtype, rng, monkeypatch):
+    """The imitation's processor stops, too, at 16 bytes whose address is no multiple of 16."""
+    found = launched(monkeypatch)
+    x, y = (rng.standard_normal(n + 1).astype(dtype) for _ in range(2))
+    with backend.scope():
+        a, b = map(backend.xp.asarray, (x, y))
+        for start in (0, 1):
+            part = slice(start, start + n)
+            activated, pullback = backend.kernels.activate("tanh", a[part], xp=backend.xp)
+            np.testing.assert_allclose(backend.get(activated), np.tanh(x[part]), rtol=1e-5)
+            gradient = y[part] * (1.0 - np.tanh(x[part]) ** 2)
+            np.testing.assert_allclose(backend.get(pullback(b[part])), gradient, 1e-4, 1e-5)
+        rate = backend.xp.asarray(np.asarray(0.5, dtype))
+        backend.kernels.average((b[1:],), (a[1:],), rate, xp=backend.xp)
+        np.testing.assert_allclose(backend.get(b)[1:], (x + y)[1:] / 2.0, rtol=1e-5, atol=1e-6)
+        assert float(b[0]) == y[0]
+    assert {name for name, _ in found} == {"mlp_xp_tanh", "mlp_xp_tanh_gradient", "mlp_xp_average"}
+    for _, code in found:
+        assert "if (is_whole) return *(const Pack<T>*)x;" in code
+        assert f"#define WIDTH {4 if dtype == 'float32' else 2}" in code
+        assert "% 16 == 0;" in code
+
+
+def test_the_norm_of_many_gradients(backend, rng, monkeypatch):
+    """Each block adds up the sums of all blocks, unless a launch did so before."""
+    from mlp_xp.backends._cupy.kernels import update
+
+    g = rng.standard_normal(20_000).astype("float32")
+    for most in (update._MOST_PARTS, 3):
+        monkeypatch.setattr(update, "_MOST_PARTS", most)
+        with backend.scope():
+            (clipped,), norm = backend.kernels.clip((backend.put(g.copy()),), 1.0, xp=backend.xp)
+            assert float(norm) == pytest.approx(np.linalg.norm(g), rel=1e-5)
+            found = backend.get(clipped)
+        np.testing.assert_allclose(found, g / np.linalg.norm(g), rtol=1e-5)
+
+
 class Größe(losses.Loss):
     """A loss whose name is no name in C."""
 
@@ -199,19 +253,10 @@ class Größe(losses.Loss):
 
 
 def test_names_of_kernels_are_ascii(backend, monkeypatch):
-    import cupy
-
-    names = []
-    made = cupy.RawKernel
-
-    def record(code, name, options):
-        names.append(name)
-        assert code.isascii()
-        return made(code, name, options)
-
-    monkeypatch.setattr(cupy, "RawKernel", record)
+    found = launched(monkeypatch)
     with backend.scope():
         x = backend.put(np.arange(48.0, dtype=np.float32).reshape(16, 3))
         value, _ = backend.kernels.loss(Größe(), x, x + 1.0, xp=backend.xp)
         assert float(value) == 3.0
-    assert all(name.isascii() for name in names)
+    assert found
+    assert all(name.isascii() and code.isascii() for name, code in found)

@@ -39,9 +39,10 @@ def test_kernels_compile(units: list[Unit], architecture: int) -> None:
 
     for unit in units:
         try:
-            binary, resources = compiled(unit, architecture)
+            binary, resources, warnings = compiled(unit, architecture)
         except compiler.CompileException as error:
             pytest.fail(str(error))
+        assert warnings == []
         assert len(resources) == len(unit.names)
         for name in unit.names:
             assert name.encode() in binary

@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import cupy
 import numpy as np
@@ -13,21 +13,19 @@ import numpy as np
 from mlp_xp._utils.array_types import Tree
 from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.backends._cupy import namespace
-from mlp_xp.backends._cupy.kernels.rendering import FLOATS, blocks_for, compile_text, record
+from mlp_xp.backends._cupy.kernels.elementwise import Place, Run, make_array, run_elementwise
+from mlp_xp.backends._cupy.kernels.rendering import FLOATS, blocks_for, compile_text
 from mlp_xp.compiler import FormulaError, Node, in_order, remember
 from mlp_xp.compiler.array import TracedArray
-from mlp_xp.compiler.cuda_elements import Parameter
 from mlp_xp.compiler.formula import evaluate, trace_formula
 from mlp_xp.compiler.joined import split_joined
-from mlp_xp.compiler.kernel import COLUMN, FULL, ROW, SCALAR, UnprintableError
+from mlp_xp.compiler.kernel import COLUMN, UnprintableError
 from mlp_xp.compiler.namespace import Namespace
 from mlp_xp.compiler.print_cuda import (
     COLUMNS,
     OPTIONS,
-    PREAMBLE,
     THREADS,
     is_elementwise,
-    print_elementwise,
     print_launch,
 )
 from mlp_xp.compiler.schedule import Launch, computed_nodes, is_leaf, is_map, is_printed, schedule
@@ -36,20 +34,6 @@ from mlp_xp.compiler.schedule import Launch, computed_nodes, is_leaf, is_map, is
 _LINES_AT_ONCE, _MOST_BLOCKS = 4, 256
 # The code that compiles formulas; all other code belongs to users.
 _LIBRARIES = {"mlp_xp", "numpy", "cupy", "array_api_compat", "contextlib", "functools"}
-Run = Callable[[dict[Node, Any]], None]
-
-
-class Place(NamedTuple):
-    """The columns of a joined array that a node's array is."""
-
-    whole: Node
-    columns: slice
-
-
-@cache
-def _elementwise_kernel(inputs: str, outputs: str, text: str, name: str) -> Any:
-    settings = {"preamble": PREAMBLE, "options": OPTIONS}
-    return record(cupy.ElementwiseKernel(inputs, outputs, text, name, **settings))
 
 
 class Plan:
@@ -130,47 +114,8 @@ def _by_library(node: Node) -> Run:
 
 
 def _launch(launch: Launch, name: str, places: Mapping[Node, Place]) -> Run:
-    run = _run_elementwise if is_elementwise(launch) else _run_raw
+    run = run_elementwise if is_elementwise(launch) else _run_raw
     return run(launch, name, places)
-
-
-def _make(node: Node, values: dict[Node, Any], places: Mapping[Node, Place]) -> Any:
-    """Return a new array for a node, which may be a part of another array."""
-    if node in places:
-        whole, columns = places[node]
-        if whole not in values:
-            values[whole] = cupy.empty(whole.shape, whole.dtype)
-        values[node] = values[whole][:, columns]
-    else:
-        values[node] = cupy.empty(node.shape, node.dtype)
-    return values[node]
-
-
-def _run_elementwise(launch: Launch, name: str, places: Mapping[Node, Place]) -> Run:
-    text, parameters = print_elementwise(launch)
-    shape = launch.targets[0].shape
-    declared: dict[bool, list[str]] = {True: [], False: []}
-    for p, own_name in parameters.items():
-        dtype = p.dtype if p.node is None else p.node.dtype
-        is_input = p.kind != "result"
-        kind = "int64" if p.kind == "columns" else dtype
-        declared[is_input].append(f"{kind} {own_name}")
-    compute = _elementwise_kernel(", ".join(declared[True]), ", ".join(declared[False]), text, name)
-    shapes = {FULL: shape, ROW: (*shape[:-1], 1), COLUMN: shape[-1:], SCALAR: ()}
-    results = [p.node for p in parameters if p.kind == "result" and p.node is not None]
-
-    def argument(p: Parameter, values: dict[Node, Any]) -> Any:
-        if p.node is None:
-            return np.int64(launch.grid.columns) if p.kind == "columns" else p.number
-        wanted = shapes[p.value]
-        array = values[p.node]
-        return array if array.shape == wanted else array.reshape(wanted)
-
-    def run(values: dict[Node, Any]) -> None:
-        arrays = [argument(p, values) for p in parameters if p.kind != "result"]
-        compute(*arrays, *(_make(node, values, places) for node in results))
-
-    return run
 
 
 def _run_raw(launch: Launch, name: str, places: Mapping[Node, Place]) -> Run:
@@ -200,14 +145,14 @@ def _run_raw(launch: Launch, name: str, places: Mapping[Node, Place]) -> Run:
                 x = arrays[node] if node in arrays else values[node]
                 arguments.append(np.int64(x.strides[0] // x.itemsize))
             elif p.kind == "result":
-                arguments.append(_make(node, values, places))
+                arguments.append(make_array(node, values, places))
             else:
                 values[node] = cupy.empty(n_blocks, node.dtype)
                 arguments.append(values[node])
                 parts.append(node)
         compute((n_blocks,), (THREADS,), tuple(arguments))
         for node in parts:
-            values[node] = _add_up(values[node])
+            values[node] = add_up(values[node])
 
     return run
 
@@ -218,7 +163,7 @@ def _total(n_parts: int, dtype: str) -> Plan:
     return Plan("mlp_xp_total", [Node("sum", (parts,), ((0,),), (), dtype)], [parts])
 
 
-def _add_up(parts: Any) -> Any:
+def add_up(parts: Any) -> Any:
     """Return the sum of the partial sums of blocks of threads, as a 0-d array."""
     if parts.size == 1:  # This needs no launch.
         return parts.reshape(())

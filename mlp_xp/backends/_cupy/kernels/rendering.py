@@ -60,7 +60,13 @@ def compile_text(code: str, name: str, options: tuple[str, ...]) -> Any:
 
 
 def raw_kernel(
-    name: str, body: str, types: dict[str, str], options: tuple[str, ...] = (), /, **constants: int
+    name: str,
+    body: str,
+    types: dict[str, str],
+    options: tuple[str, ...] = (),
+    helpers: str = "",
+    /,
+    **constants: int,
 ) -> Any:
     """Return a raw kernel; ``body`` is its parameter list in parentheses and its code in braces.
 
@@ -72,7 +78,7 @@ def raw_kernel(
         f"typedef {C_TYPES[np.dtype(dtype).name]} {letter};" for letter, dtype in types.items()
     ]
     code = "\n".join(
-        (*lines, PREAMBLE, functions(["sum"]), f'extern "C" __global__ void {name}{body}')
+        (*lines, PREAMBLE, functions(["sum"]), helpers, f'extern "C" __global__ void {name}{body}')
     )
     return compile_text(code, name, options)
 

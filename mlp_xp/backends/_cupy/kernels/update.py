@@ -16,8 +16,14 @@ import numpy as np
 from mlp_xp import optimizers
 from mlp_xp._utils.array_types import Array, Namespace, Tree
 from mlp_xp._utils.tree import leaves, rebuild
-from mlp_xp.backends._cupy.kernels.fusion import Plan, is_of_formula, nodes_of
-from mlp_xp.backends._cupy.kernels.multi_tensor import blocks_of, launch, multi_tensor
+from mlp_xp.backends._cupy.kernels.fusion import Plan, add_up, is_of_formula, nodes_of
+from mlp_xp.backends._cupy.kernels.multi_tensor import (
+    PACKS,
+    blocks_of,
+    launch,
+    multi_tensor,
+    width_of,
+)
 from mlp_xp.backends._cupy.kernels.rendering import is_plain, raw_kernel
 from mlp_xp.compiler import Node, in_order
 from mlp_xp.compiler import namespace as traced
@@ -30,6 +36,8 @@ from mlp_xp.optimizers import Optimizer, Updated, kinds, rule_of, update_array
 
 # The shape of a traced array. The code for one element depends on no shape.
 _SHAPE = (2, 3)
+# Every block adds up the sums of all blocks, unless there are more.
+_MOST_PARTS = 4096
 _LEAVE_SUM = """
   __shared__ T shared[THREADS];
   sum = reduce<Sum, THREADS, 1>(sum, shared);
@@ -98,7 +106,7 @@ class _Loop:
                 known[formula.total], self.has_total = "all", True
             wanted = [*formula.results, *([] if formula.summand is None else [formula.summand])]
             lines, names = print_element(wanted, _loads(known), self._parameters)
-            lines += [f"f{k}[i] = {x};" for k, x in zip(formula.written, names, strict=False)]
+            lines += [f"new_x{k} = {x};" for k, x in zip(formula.written, names, strict=False)]
             if formula.summand is not None:
                 self.has_sum = True
                 lines.append(f"sum += {names[-1]};")
@@ -108,12 +116,12 @@ class _Loop:
             lines, (norm,) = print_element([formulas[0].norm], _loads(known), self._parameters)
             stored = f"{' '.join(lines)} norm[0] = {norm};"
             self._end = f"  if (blockIdx.x == 0 && threadIdx.x == 0) {{ {stored} }}"
-        loads = " ".join(f"const F{k} x{k} = f{k}[i];" for k in range(len(dtypes)))
         cases = "\n".join(
-            f"    {'else ' if k else ''}if (mark == {k}) {{ {choice} }}"
+            f"      {'else ' if k else ''}if (mark == {k}) {{ {choice} }}"
             for k, choice in enumerate(choices)
         )
-        self._loop = f"    {loads}\n{cases}" if len(choices) > 1 else f"    {loads} {choices[0]}"
+        self._loop = cases if len(choices) > 1 else f"      {choices[0]}"
+        self._written = sorted({k for formula in formulas for k in formula.written})
 
     def kernel(self, marks: tuple[int, ...]) -> Any:
         """Return the kernel for leaves with these formulas."""
@@ -122,12 +130,14 @@ class _Loop:
             scalars.append("T* parts")
         if self.has_total:
             scalars += ["const T* parts", "long long n_parts", "T* norm"]
-        fields = {f"f{k}": f"F{k}*" for k in range(len(self._dtypes))}
+        reads = {f"x{k}": f"F{k}" for k in range(len(self._dtypes))}
+        writes = {f"x{k}": f"F{k}" for k in self._written}
         prologue = _ADD_PARTS if self.has_total else "  T sum = 0;" if self.has_sum else ""
         epilogue = _LEAVE_SUM if self.has_sum else self._end
-        body = multi_tensor(", ".join(scalars), fields, marks, prologue, self._loop, epilogue)
+        trees = reads, writes, marks
+        body = multi_tensor(", ".join(scalars), *trees, self._loop, prologue, epilogue)
         types = {"T": self._dtypes[0]} | {f"F{k}": d for k, d in enumerate(self._dtypes)}
-        return raw_kernel(self._name, body, types, OPTIONS)
+        return raw_kernel(self._name, body, types, OPTIONS, PACKS, WIDTH=width_of(self._dtypes))
 
     def run(
         self,
@@ -335,7 +345,10 @@ def _clip_loops(dtype: str, max_norm: float) -> tuple[_Loop, _Loop]:
 
 
 def clip(grads: Tree, max_norm: float, *, n_leading: int = 0, xp: Namespace) -> tuple[Tree, Array]:
-    """Compute `mlp_xp.optimizers.clip` in two launches: for the norm, and for the scaling."""
+    """Compute `mlp_xp.optimizers.clip` in two launches: for the norm, and for the scaling.
+
+    A third one adds up the sums of blocks if there are many.
+    """
     members = [(g,) for g in leaves(grads)]
     is_known = members and all(is_plain(members[0][0].dtype, g) for (g,) in members)
     if not is_known or n_leading or not 0.0 < max_norm < math.inf:
@@ -345,5 +358,7 @@ def clip(grads: Tree, max_norm: float, *, n_leading: int = 0, xp: Namespace) -> 
     marks, given = [0] * len(members), (parts, np.int64(parts.size), norm)
     add, scale = _clip_loops(dtype.name, max_norm)
     add.run(members, marks, {}, lambda blocks: (parts[blocks],))
+    if parts.size > _MOST_PARTS:
+        given = (add_up(parts).reshape(1), np.int64(1), norm)
     scale.run(members, marks, {}, lambda blocks: given)
     return grads, norm
