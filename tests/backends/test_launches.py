@@ -24,6 +24,9 @@ LOSSES += [losses.Quantile(0.3), losses.Quantile((0.3, 0.7)), losses.Gaussian(),
 LOSSES += [losses.Through(losses.AbsoluteError(), "softplus"), losses.Custom(fourth_power)]
 LOSSES += [losses.Through(losses.Quantile((0.3, 0.7)), "tanh")]
 HAVE_ACCURACY = losses.SoftmaxCrossEntropy, losses.SoftmaxFocal, losses.BinaryCrossEntropy
+SETTINGS = [{"normalization": "batch"}, {"normalization": "layer"}, {"dropout": 0.1}]
+SETTINGS += [{"residual": True}, {"input_dropout": 0.1}, {"weights": True}, {"average": True}]
+SETTINGS += [{"max_grad_norm": 1.0}, {"accuracy": True}]
 LAYERS = {
     "plain": {},
     "everything": {
@@ -71,8 +74,14 @@ def test_own_formulas_take_no_more_launches_than_built_in_ones(backend):
 def test_every_setting_takes_at_most_24_launches(backend):
     for activation in ACTIVATIONS:
         assert launches_of(backend, activation=activation) <= 24, activation
-    for loss in LOSSES:
+    several = [losses.Quantile((0.1, 0.3, 0.6, 0.9)), losses.EachMember(losses.SquaredError(), 2)]
+    for loss in [*LOSSES, *several]:
         assert launches_of(backend, loss=loss) <= 24, loss
+    for name, rule in RULES.items():
+        if not re.search("muon|by kind$", name):  # Muon makes matrices orthogonal by products.
+            assert launches_of(backend, rule=rule) <= 24, name
+    for settings in SETTINGS:
+        assert launches_of(backend, **settings) <= 24, settings
 
 
 @pytest.mark.parametrize("layers", LAYERS)
