@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 
 from mlp_xp import __version__
-from mlp_xp._utils.storage.durable import replacing
 from mlp_xp.compiler.kernel import UnprintableError
 from mlp_xp.compiler.print_c import Function, print_c
+from mlp_xp.export._c_check import check_rows, check_text
 from mlp_xp.export._c_header import Inputs, Names, Output
 from mlp_xp.export._c_int8 import calibration_rows, quantize
 from mlp_xp.export._c_network import NetworkGraph, trace_networks
 from mlp_xp.export._c_program import program_text
 from mlp_xp.export._c_tables import table_inputs
-from mlp_xp.export._c_test import test_rows, test_text
 from mlp_xp.export._c_text import RESERVED, c_part, identifiers, string_array
+from mlp_xp.export._files import check_path, write_file
 from mlp_xp.export._members import members_of, states_of
 
 _DTYPES = ("float32", "float64", "int8")
@@ -111,17 +111,11 @@ def to_c(
             "`dtype='int8'` needs rows that define the range of each layer's inputs: pass e.g. "
             "calibration_X=X_train[:500]."
         )
-    if path is not None and Path(path).is_dir():
-        raise IsADirectoryError(f"{path} is a folder: pass a file, e.g. {Path(path) / 'model.h'}.")
-    text = _header(
-        model,
-        Names(_name(name, path), "float64" if dtype == "float64" else "float32"),
-        dtype,
-        calibration_X,
-    )
-    if path is not None:
-        with replacing(Path(path)) as new:
-            new.write_text(text, encoding="utf-8")
+    check_path(path, "model.h")
+    names = Names(_name(name, path), "float64" if dtype == "float64" else "float32")
+    file = f"{names.name}.h" if path is None else Path(path).name
+    text = _header(model, names, dtype, calibration_X, file)
+    write_file(path, text.encode())
     return text
 
 
@@ -137,7 +131,7 @@ def _name(name: str | None, path: Any) -> str:
     return name
 
 
-def _header(model: Any, names: Names, dtype: str, calibration_X: Any) -> str:
+def _header(model: Any, names: Names, dtype: str, calibration_X: Any, file: str) -> str:
     members = members_of(model)
     states = states_of(members)
     first = states[0]
@@ -156,7 +150,7 @@ def _header(model: Any, names: Names, dtype: str, calibration_X: Any) -> str:
         raise ValueError(
             f"The network has no C form: {error}. Export it with to_onnx or to_torch."
         ) from error
-    rows = test_rows(first, names.dtype)
+    rows = check_rows(first, names.dtype)
     expected = exact.run(exact.encode(rows))
     may_be_missing = all(member.missing_values != "error" for member in members)
     n_features = first.n_features
@@ -164,7 +158,7 @@ def _header(model: Any, names: Names, dtype: str, calibration_X: Any) -> str:
     work_size = max(function.work_size, 1) + (graph.x.shape[1] if inputs.encode else 0)
     function = function._replace(work_size=work_size)
     return "".join([
-        _about(model, names, inputs, graph.outputs, function, dtype),
+        _about(model, names, inputs, graph.outputs, function, dtype, file),
         c_part("begin", names.placeholders),
         "".join(f"#include <{file}>\n" for file in inputs.includes),
         _sizes(names, graph, function, encodes=bool(inputs.encode)),
@@ -175,7 +169,7 @@ def _header(model: Any, names: Names, dtype: str, calibration_X: Any) -> str:
         *(_classes(names, output) for output in graph.outputs),
         f"\n#endif /* {names.caps}_H */\n",
         program_text(names, first.columns, n_features, may_be_missing=may_be_missing),
-        test_text(names, inputs, first.columns, rows, expected, _TOLERANCES[dtype]),
+        check_text(names, inputs, first.columns, rows, expected, _TOLERANCES[dtype]),
     ])  # fmt: skip
 
 
@@ -195,6 +189,7 @@ def _about(
     outputs: Sequence[Output],
     function: Function,
     dtype: str,
+    file: str,
 ) -> str:
     """Return the comment at the head of the header."""
     stack = function.work_size * np.dtype(names.dtype).itemsize + function.local_bytes
@@ -206,7 +201,7 @@ def _about(
     ]
     out = outputs[0]
     example = [
-        f'#include "{names.name}.h"',
+        f'#include "{file}"',
         f"{inputs.row_type} row{inputs.row_suffix} = {{ /* ... */ }};",
         f"{names.type} out[{names.caps}_OUTPUTS];",
         f"{names.name}_predict({inputs.argument}, out);",

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import functools
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mlp_xp import __version__
 from mlp_xp._utils.optional import optional
-from mlp_xp._utils.storage.durable import replacing
 from mlp_xp.estimators.targets import MultilabelTargets, Targets
+from mlp_xp.export._files import check_path, write_file
 from mlp_xp.export._members import members_of, states_of
 from mlp_xp.export._outputs import Library, mean_probabilities, named_values, predictions
 
@@ -73,10 +72,9 @@ def to_onnx(
     >>> [output.name for output in graph.output]
     ['label', 'probabilities']
     """
+    check_path(path, "model.onnx")
     graph = trace(model, precision)
-    if path is not None:
-        with replacing(Path(path)) as new:
-            new.write_bytes(graph.SerializeToString())
+    write_file(path, graph.SerializeToString())
     return graph
 
 

@@ -98,6 +98,7 @@ def test_numbers_that_overflow_give_what_the_estimator_gives(tmp_path):
         ({"name": 1}, ValueError, r"got 1: pass name='x_1'"),
         ({"name": "float"}, ValueError, r"got 'float': pass name='float_'"),
         ({"path": "."}, IsADirectoryError, r"is a folder: pass a file, e\.g\. model\.h"),
+        ({"path": "no/net.h"}, FileNotFoundError, r"does not exist: create no first\."),
     ],
 )
 def test_bad_input_is_refused(settings, error, message):
