@@ -29,7 +29,7 @@ FIRST = {
     "webassembly": "c",
 }
 # Pages that must come after all how-to pages and the reference.
-LAST = {"architecture", "changelog", "features", "friendliness"}
+LAST = {"architecture", "changelog", "execution", "features", "friendliness"}
 
 
 @pytest.fixture
