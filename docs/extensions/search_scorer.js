@@ -1,7 +1,7 @@
 /* Rank how-to pages first, and lists of links, comparisons and pages for developers last. */
 const PAGES_BY_RANK = [
   [/^(index|more|how-to\/index|reference\/index|examples\/index)$/, 0.1],  // lists of pages
-  [/^(changelog|architecture|compiler|contributing|roadmap|experiments|features|friendliness)$/, 0.1],
+  [/^(changelog|architecture|compiler|contributing|roadmap|execution|experiments|features|friendliness)$/, 0.1],
   [/^(benchmarks|benchmark-suite|performance|accuracy|tables|paper)$/, 0.2],
   [/^how-to\//, 3],
   [/^(quickstart|faq|cli|migrate)$/, 1.5],
