@@ -3,6 +3,9 @@
 A library is imported only if the user requests it or passes one of its arrays. All formulas are
 defined elsewhere (`nn`, `optimizers`, `augmentation`); `kernels` lists the functions that a backend
 may replace with faster ones.
+
+To add a backend, add a module with ``create(device)``, which returns an instance of a subclass of
+`Backend`, and a row in `BACKENDS` and `_IS_ARRAY`.
 """
 
 import ctypes

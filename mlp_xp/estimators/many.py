@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import logging
 import math
 import time
 import weakref
@@ -51,6 +52,8 @@ from mlp_xp.training.step.step_settings import own_parts
 _NAMES = ("feature_names_in_", "columns_", "n_features_in_")
 _TABLE_SETTINGS = ["categorical_features", "missing_values", "input_scaling", "precision"]
 _TABLE_SETTINGS += ["max_one_hot"]
+# Parameters that a stack supports only if they are None.
+_UNSTACKED = ("max_time", "augmentation", "distributed")
 # The maximum number of models in a stack.
 _MOST_MODELS = 512
 # If the forward passes of a fit need fewer operations, per epoch and in total, do not use threads,
@@ -58,6 +61,8 @@ _MOST_MODELS = 512
 _TINY_EPOCH, _TINY_FIT = 1_000_000, 100_000_000
 # The fraction of free memory for the models' states, gradients and activations.
 _SHARE_OF_MEMORY = 0.5
+
+_log = logging.getLogger(__name__)
 
 OnEpoch = Callable[[int, Record], None] | None
 
@@ -99,9 +104,10 @@ def fit_many(
     On NumPy, each of several threads fits one model at a time. On other backends, models with the
     same training step are stacked and trained by one compiled step; a stack uses at most half of
     the device's free memory or, on the host, of scikit-learn's ``working_memory``. Other models are
-    fitted one by one. An error in one fit, e.g. because it diverges, does not affect the others.
-    Ctrl-C or closing the generator ends the iteration and leaves the remaining models unfitted.
-    ``on_epoch(number, record)`` is called after each epoch of each task, from any thread.
+    fitted one by one, and the log says why, at level INFO. An error in one fit, e.g. because it
+    diverges, does not affect the others. Ctrl-C or closing the generator ends the iteration and
+    leaves the remaining models unfitted. ``on_epoch(number, record)`` is called after each epoch of
+    each task, from any thread.
     """
     data = _Data(tasks)
     groups: dict[tuple[Backend, bool], list[int]] = {}
@@ -110,8 +116,10 @@ def fit_many(
             backend = training_backend(task.model._params(), task.X)
         except Exception:  # The fit raises this error, too, so it is reported for this task alone.
             backend = get_backend("numpy")
-        is_stack = not backend.has_workers and data.shared(task) is not None
-        is_stack = is_stack and _can_share(task.model)
+        is_stack = not backend.has_workers
+        if is_stack and (reason := _why_alone(task, data)) is not None:
+            is_stack = False
+            _log.info("Fit %d is not part of a stack: %s.", number, reason)
         groups.setdefault((backend, is_stack), []).append(number)
     n_threads = usable_threads()
     with interrupts() as is_pressed:  # Ctrl-C ends the fits of all groups.
@@ -280,20 +288,23 @@ def _key(task: FitTask) -> Any:
     return id(task.X), None if task.rows is None else task.rows.tobytes(), settings
 
 
-def _can_share(model: Any) -> bool:
-    params = model._params()
-    return not (
-        type(model).fit is not BaseMLP.fit
-        or params["callbacks"]
-        or getattr(model, "_skl_callbacks", None)
-        or params["warm_start"]
-        or params["solver"] == LBFGS
-        or params["placement"] == "streamed"
-        or params["precision"] == "float16"
+def _why_alone(task: FitTask, data: _Data) -> str | None:
+    """Return why a stack cannot train a task's model, or None."""
+    model, params = task.model, task.model._params()
+    layers = own_parts(params["hidden_layer_sizes"])
+    reasons = {
+        "X is sparse, sharded or invalid": data.shared(task) is None,
+        "its class overrides fit": type(model).fit is not BaseMLP.fit,
+        "it has callbacks": params["callbacks"] or getattr(model, "_skl_callbacks", None),
+        "warm_start is True": params["warm_start"],
+        "solver is 'lbfgs'": params["solver"] == LBFGS,
+        "placement is 'streamed'": params["placement"] == "streamed",
+        "precision is 'float16'": params["precision"] == "float16",
         # A stack adds an axis to all weights, which the user's layers may not support.
-        or any(isinstance(own, Layer) for own in own_parts(params["hidden_layer_sizes"]))
-        or any(params[name] is not None for name in ("max_time", "augmentation", "distributed"))
-    )
+        "it has layers of your own": any(isinstance(own, Layer) for own in layers),
+        **{f"{name} is set": params[name] is not None for name in _UNSTACKED},
+    }
+    return next((reason for reason, applies in reasons.items() if applies), None)
 
 
 def _most_models(backend: Backend, tasks: Sequence[FitTask], data: _Data) -> int:
@@ -350,6 +361,7 @@ def _fit(
         error = raised
     # Fit again outside the handler, so that a second error does not show the first as its context.
     if is_stack and isinstance(error, StackError | NonFiniteError):
+        _log.info("Fit %d is repeated outside of its stack: %s", number, error)
         model.random_state = untouched
         try:
             error = run_fit(data.fit(task, is_stack=False))

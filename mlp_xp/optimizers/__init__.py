@@ -1,9 +1,10 @@
 """Update rules: frozen settings, and pure functions that update one array.
 
 A rule has two parts. `coefficients` runs on the host once per step, in Python floats. It computes
-everything that depends only on the step number, such as the scheduled learning rate and Adam's bias
-corrections. `update` runs on the device and computes only with arrays. It receives the coefficients
-as 0-d arrays, because constants in a compiled step could not change.
+everything that depends only on the step number, such as Adam's bias corrections, and receives the
+scheduled learning rate (`mlp_xp.training.step.step_table`). `update` runs on the device and
+computes only with arrays. It receives the coefficients as 0-d arrays, because constants in a
+compiled step could not change.
 
 The caller donates the old parameters, gradients and states: `update` may overwrite them.
 """

@@ -226,6 +226,21 @@ def test_a_fit_that_fails_costs_the_others_nothing(on):
         assert_close(weights_of(tasks[number].model), weights_of(own), rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.libraries("torch")
+def test_the_log_says_why_a_fit_is_not_part_of_a_stack(backend_spec, caplog):
+    changes = ({}, {"callbacks": [Callback()]}, {"max_time": 60.0}, {"augmentation": [Mixup()]})
+    tasks = tasks_of([small(backend="torch", **change) for change in changes])
+    tasks.append(tasks[0]._replace(model=Halved(**tasks[0].model.get_params())))
+    with caplog.at_level("INFO", "mlp_xp.estimators.many"):
+        assert [result.error for result in fit_many(tasks)] == [None] * 5
+    assert sorted(record.getMessage() for record in caplog.records) == [
+        "Fit 1 is not part of a stack: it has callbacks.",
+        "Fit 2 is not part of a stack: max_time is set.",
+        "Fit 3 is not part of a stack: augmentation is set.",
+        "Fit 4 is not part of a stack: its class overrides fit.",
+    ]
+
+
 @pytest.mark.libraries("numpy", "torch")
 def test_a_generator_starts_anew_where_a_fit_that_diverges_is_repeated(on):
     settings = {"solver": "sgd", "learning_rate_init": 1e3, "max_iter": 60, **on}

@@ -1,4 +1,8 @@
-"""Activations: elementwise functions, each with its pullback."""
+"""Activations: elementwise functions, each with its pullback.
+
+Those of the form ``x * g(x)`` are in `_gated`. To add one, add a function, and a line in
+`ACTIVATIONS`, which makes its name a value of the parameter ``activation``.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Checkpoints: folders with one snapshot each, stored as safetensors and JSON, not as pickle.
 
-``training.json`` contains the counts, the history and the SHA-256 of both files. A folder gets its
-final name only after all its files are on disk.
+`mlp_xp.callbacks.Checkpoint` adds the model's files to a folder. ``training.json`` contains the
+counts, the history and the SHA-256 of both files. A folder gets its final name only after all its
+files are on disk.
 """
 
 from __future__ import annotations

@@ -104,7 +104,10 @@ class _Stacks:
         for request in requests:
             key = _key(request)
             if key is None:
-                results[id(request)] = StackError("A stack cannot train this model.")
+                results[id(request)] = StackError(
+                    "A stack trains no model with augmentation, loss scaling, accuracy of training "
+                    "batches, or streamed data."
+                )
             else:
                 groups.setdefault(key, []).append(request)
         if groups.keys() - self._stacks.keys():
