@@ -63,7 +63,7 @@ def fitted(name, **settings):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_loss_falls_and_the_numbers_are_those_of_numpy(name, backend):
+def test_loss_falls_and_results_match_numpy(name, backend):
     model, X = fitted(name, backend=backend.name, device=backend.device)
     assert model.loss_curve_[-1] < 0.8 * model.loss_curve_[0]
     reference, _ = fitted(name, backend="numpy")
@@ -89,7 +89,7 @@ class OwnLayer(EXTENSION.FeatureGain):
         return Unturned(fan_in)
 
 
-def test_a_layer_of_ones_own_is_never_given_several_networks(on):
+def test_custom_layers_are_not_trained_in_a_stack(on):
     model = small(MLPRegressor, hidden_layer_sizes=(OwnLayer(), 4), max_iter=4, **on)
     X, y = problem()
     model.set_params(early_stopping=True).fit(X, y)
@@ -126,7 +126,7 @@ def test_what_is_no_such_object_is_refused(settings, kind, message):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_model_with_it_is_cloned_and_pickled_and_not_saved(name, tmp_path):
+def test_model_with_custom_part_can_be_pickled_but_not_saved(name, tmp_path):
     model, X = fitted(name)
     for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):  # noqa: S301
         np.testing.assert_array_equal(other.predict(X), model.predict(X))

@@ -37,7 +37,7 @@ def words(command: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-def test_a_command_is_for_the_python_that_runs_and_for_uv_where_pip_is_missing(monkeypatch):
+def test_install_command_uses_running_python_or_uv_if_pip_is_missing(monkeypatch):
     python, pip = "/my env/bin/python", ["-m", "pip", "install"]
     monkeypatch.setattr(sys, "executable", python)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())

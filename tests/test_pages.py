@@ -221,7 +221,7 @@ def test_the_readmes_pictures_show_what_their_records_say(tmp_path, monkeypatch)
     assert "Lower is better" in tables
 
 
-def test_the_page_of_pictures_shows_what_it_draws():
+def test_plots_page_shows_the_images_it_saves():
     text = (DOCS / "pictures.md").read_text(encoding="utf-8")
     shown = re.findall(r"\]\((pictures-.*\.png)\)", text)
     assert sorted(shown) == sorted(re.findall(r'savefig\("(pictures-.*\.png)"', text))

@@ -116,7 +116,7 @@ def test_the_gradient_of_mixup(backend, weighted, rng):
     assert found == pytest.approx((after(h)[0] - after(-h)[0]) / (2 * h), rel=1e-6)
 
 
-def test_mixup_with_weights_is_mixup_of_what_is_there():
+def test_mixup_weights_each_target_by_its_sample_weight():
     """The loss by hand: each part has the weight of the sample that its target is of."""
     x, y, weights = images("float64", 6), labels(6), np.asarray([1.0, 0.0, 2.0, 3.0, 0.5, 1.0])
     network = Network((FEATURES, CLASSES))
@@ -249,7 +249,7 @@ def test_a_regressor_averages_values(output):
     assert model.score(x, y) == pytest.approx(1 - np.mean((expected - y) ** 2) / y.var())
 
 
-def test_a_model_is_saved_and_cloned_and_numbers_of_numpy_are_those_of_python(tmp_path):
+def test_augmented_model_is_saved_and_cloned_and_numpy_scalars_become_python_numbers(tmp_path):
     x, y = images(), labels()
     shape, half = tuple(map(np.int64, SHAPE)), np.float32(0.5)
     given = [Flip(shape, alternate=True), Shift(shape, np.int64(1)), Cutout(shape, np.uint8(2))]

@@ -131,7 +131,7 @@ def test_put_and_get_keep_everything_in_any_layout(backend, dtype):
     assert to_numpy([1, 2]).tolist() == [1, 2]
 
 
-def test_put_casts_and_takes_what_is_here_as_it_is(backend):
+def test_put_casts_and_does_not_copy_arrays_on_the_device(backend):
     for dtype in ("float32", "float64"):
         for array in (np.ones(3, np.uint8), np.ones(3), backend.put(np.ones(3, np.float32))):
             assert backend.get(backend.put(array, dtype)).dtype == dtype

@@ -129,7 +129,7 @@ def test_larger_arguments_may_move_and_other_shapes_leave_a_compiled_step_as_it_
     assert len(compiled.programs) == 2
 
 
-def test_a_step_without_weights_does_not_take_those_that_are_gone():
+def test_compiled_step_does_not_reuse_an_omitted_argument():
     compiled = CompiledStep(lambda total, x: (total[0] + (1.0 if x is None else XP.sum(x)),))
     state = compiled((np.zeros(()),), np.ones(20_000))
     assert float(compiled(state, None)[0]) == 20_001.0
@@ -278,7 +278,7 @@ def test_small_arrays_are_updated_as_one_with_the_same_bits(rule, dtype):
 
 
 @pytest.mark.parametrize("parts", [0, 1])
-def test_a_loop_that_cannot_be_compiled_is_run_as_it_is(parts, pool_of):
+def test_untraceable_loop_runs_uncompiled(parts, pool_of):
     loop = CompiledLoop(lambda i, state, given: (state[0] + float(given[i, ...]),))
     with pool_of(parts):
         state = loop(1, 4, (np.zeros(2),), np.arange(5.0))

@@ -289,7 +289,7 @@ def test_a_numba_that_compiles_nothing_is_reported_once(long, problem, monkeypat
         (OSError("no LLVM"), "mlp_xp.backends._numpy.runtime.thread_pool._machine_code"),
     ],
 )
-def test_a_kernel_that_cannot_be_compiled_does_without(error, name, long, monkeypatch):
+def test_kernel_falls_back_if_compilation_fails(error, name, long, monkeypatch):
     """Outside of a compiled step, which is written again."""
     monkeypatch.setattr(name, Mock(side_effect=error))
     kernels, x = get_backend("numpy").kernels, np.asarray([-1.0, 2.0])

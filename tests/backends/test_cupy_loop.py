@@ -40,7 +40,7 @@ def check_both_ways(monkeypatch, train):
     assert _launch.launches["graph"]
 
 
-def test_the_memory_of_graphs_stays_until_they_go():
+def test_graph_memory_is_kept_until_graphs_are_freed():
     def free():
         cupy.get_default_memory_pool().free_all_blocks()
         return cupy.cuda.runtime.memGetInfo()[0]
@@ -129,7 +129,7 @@ def test_a_short_training_captures_nothing(monkeypatch):
     assert not _launch.launches["graph"]
 
 
-def test_steps_that_are_watched_are_graphs_of_one(soon, monkeypatch):
+def test_steps_with_callbacks_run_as_single_step_graphs(soon, monkeypatch):
     Problem().check(get_backend("cupy"), monkeypatch, step_by_step=True)
     assert _launch.launches["graph"] == 3 * 6 - 2 - 2
 

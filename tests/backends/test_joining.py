@@ -383,7 +383,7 @@ def of_weights_that_change(V, W, x, dy):
     "formula", [from_columns, summed_by_groups, one_after_the_other, of_weights_that_change]
 )
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_products_of_views_and_of_several_loops_are_right(dtype, formula, pool_of, rng):
+def test_products_of_views_and_of_several_loops_are_correct(dtype, formula, pool_of, rng):
     def step(state, x, dy):
         return formula(*state, x * 1.0, dy * 1.0)
 

@@ -58,7 +58,7 @@ def task():
     return words, (ones, positions, found)
 
 
-def test_threads_go_when_told_to_and_do_no_task_for_it(task):
+def test_threads_stop_on_request_without_running_a_task(task):
     words, (*_, found) = task
     for n_jobs in (0, 1, 5) * 10:
         with thread_pool.thread_pool(3):
@@ -71,7 +71,7 @@ def test_threads_go_when_told_to_and_do_no_task_for_it(task):
         assert not found.any()
 
 
-def test_a_task_is_done_where_no_other_thread_runs(monkeypatch, task):
+def test_calling_thread_completes_a_task_alone(monkeypatch, task):
     """As where other programs have all other processors."""
     words, (*_, found) = task
     for name in ("start", "join"):
@@ -137,7 +137,7 @@ def test_a_forked_process_has_no_pool_yet_no_held_lock_and_trains(task, problem,
     assert not found.any()
 
 
-def test_threads_go_where_not_all_of_them_can_be_had(monkeypatch):
+def test_threads_stop_if_one_of_them_cannot_start(monkeypatch):
     start = threading.Thread.start
 
     def scarce(self):
@@ -185,7 +185,7 @@ def test_the_blas_gets_its_threads_back_from_the_last_user(before):
     assert blas_threads() == before
 
 
-def test_the_blas_has_one_thread_for_steps_too_small_to_share_out(before, monkeypatch):
+def test_blas_uses_one_thread_for_small_steps(before, monkeypatch):
     small = (125_000, 0), (13_000_000, 0), (40_000_000, 39_000_000), (78_400, 0, 78_400)
     for work, *others in small:
         with get_backend("numpy").training(work, 1, *others):
@@ -346,7 +346,7 @@ def test_the_cache_knows_all_files_that_code_is_made_of(tmp_path, monkeypatch):
 
 @pytest.mark.matrix
 @pytest.mark.parametrize("left_out", ["avx512", "avx"])
-def test_processors_without_avx_512_or_avx2_have_code_that_is_right(left_out):
+def test_machine_code_is_correct_without_avx_512_or_avx2(left_out):
     """With AVX2 products have smaller tiles; without, they are the BLAS's."""
     names = ("packed_products", "tasks", "lowering")
     tests = [str(Path(__file__).with_name(f"test_{name}.py")) for name in names]
@@ -371,7 +371,7 @@ def test_training_flushes_subnormal_numbers_in_its_threads_and_no_longer():
     assert found == [0.0, 0.0, tiny / 2]
 
 
-def test_one_thread_gives_the_bits_of_all_where_they_are_late(monkeypatch):
+def test_product_on_one_thread_matches_all_threads_bitwise(monkeypatch):
     a, b = (np.random.default_rng(n).standard_normal((3072, n), np.float32) for n in (128, 64))
     product, seconds = or_timed_product(np.matmul, a.T, b), iter(range(99))  # Each takes longer.
     monkeypatch.setattr(busy, "time", SimpleNamespace(perf_counter=lambda: next(seconds) ** 2))

@@ -239,7 +239,7 @@ def test_a_long_prediction_rounds_factors_as_training_does(problem, monkeypatch)
     close(model.predict_proba(X), model.set_params(precision="float32").predict_proba(X), 8)
 
 
-def test_a_processor_without_it_says_which_have_it(problem, monkeypatch):
+def test_unsupported_bf16_error_names_processors_that_support_it(problem, monkeypatch):
     words = r"lacks AVX512_BF16, available in AMD since Zen 4 and .* use precision='float32'"
     for name, found, text in (
         ("bfloat16_packing", 0, words),

@@ -85,7 +85,7 @@ def test_jax_products_have_their_precision_in_the_scope_alone():
         assert is_low == (precision == "tf32")
 
 
-def test_a_backend_with_other_products_is_another_one(plain, precision):
+def test_backends_with_different_precision_are_not_equal(plain, precision):
     low = plain.with_precision(precision)
     assert low == plain.with_precision(precision)
     assert low != plain
@@ -235,7 +235,7 @@ def test_cupy_without_cublaslt_says_so(problem, plain, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["numpy", "array_api_strict"])
-def test_a_backend_without_such_products_says_what_to_type(problem, name):
+def test_unsupported_precision_error_names_supported_backends(problem, name):
     for low in FORMATS:
         if (name, low) == ("numpy", "bf16"):  # It depends on the processor.
             continue

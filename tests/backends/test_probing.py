@@ -69,7 +69,9 @@ def test_a_device_is_proven_once_and_a_failure_is_not_remembered(monkeypatch):
     assert len(calls) == 2
 
 
-def test_auto_a_list_and_an_estimator_know_it_too(problem, without, forget, monkeypatch, capsys):
+def test_missing_cublas_affects_auto_backend_and_estimators(
+    problem, without, forget, monkeypatch, capsys
+):
     monkeypatch.setattr(backends, "has_cuda_driver", lambda: True)
     assert get_backend("auto").name == "cupy"
     forget()

@@ -57,7 +57,7 @@ def test_rows_that_are_not_there_are_an_error(width, kernel, parts, pool_of, rng
 
 
 @pytest.mark.parametrize("parts", [0, 1])
-def test_steps_that_nothing_is_given_for_are_an_error(parts, pool_of):
+def test_steps_beyond_the_given_arrays_are_an_error(parts, pool_of):
     loop = CompiledLoop(lambda i, state, given: (state[0] + given[i, ...],))
     # What a step is given may be computed when the step has begun.
     computed = CompiledLoop(lambda i, state, given: (state[0] + (given * 2.0)[i, ...],))

@@ -66,7 +66,7 @@ def test_which_devices_have_double_precision(on, torch, monkeypatch):
         assert on("xpu:0").has_float64 is has_fp64
 
 
-def test_only_memory_that_nobody_uses_is_used_again(torch, monkeypatch):
+def test_buffers_in_use_are_not_reused(torch, monkeypatch):
     from mlp_xp.backends._torch import buffers
 
     def new(value=0.0, n_rows=300):

@@ -101,7 +101,7 @@ def test_peers_learn_or_predict(turns, torch, tmp_path, monkeypatch, workload):
 
 @pytest.mark.matrix
 @pytest.mark.parametrize("name", ALONE)
-def test_contenders_that_need_a_process_learn_in_one(turns, tmp_path, name):
+def test_contenders_in_a_separate_process_reduce_the_loss(turns, tmp_path, name):
     run = turns.measure({name: jobs_of(turns, "tiny", tmp_path)[name]}, rounds=1)[name]
     reason = run.get("cannot_run", "")
     if "No module named" in reason or "C++ compiler" in reason:
@@ -112,7 +112,9 @@ def test_contenders_that_need_a_process_learn_in_one(turns, tmp_path, name):
 
 
 @pytest.mark.matrix
-def test_contenders_that_cannot_run_are_told_and_the_others_run(turns, tmp_path, monkeypatch):
+def test_contenders_that_cannot_run_are_reported_and_the_rest_are_measured(
+    turns, tmp_path, monkeypatch
+):
     dies = "import os\n\ndef make(task):\n    os.write(2, b'why')\n    os._exit(3)\n"
     (tmp_path / "dies.py").write_text(dies)
     (tmp_path / "fails.py").write_text("def make(task):\n    raise RuntimeError('too\\nsmall')\n")

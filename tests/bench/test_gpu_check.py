@@ -122,7 +122,7 @@ def test_wheels_and_images_at_hand_are_found(module, tmp_path, monkeypatch):
     assert found == ["cuda_none", "nowhere_nvmath"]
 
 
-def test_refused_steps_are_a_failure_and_cases_without_time_are_none(module, tmp_path, monkeypatch):
+def test_uncaptured_steps_fail_the_check_but_missing_time_does_not(module, tmp_path, monkeypatch):
     jobs, gpu_run = module("bench.gpu.jobs"), module("bench.gpu.run")
 
     def refused(*_):

@@ -41,7 +41,7 @@ def test_a_fit_is_scored_on_the_other_fifth(models, monkeypatch):
     assert models.fit("diabetes", "LightGBM", 0)["rmse"] == pytest.approx(1, abs=0.1)
 
 
-def test_log_loss_is_that_of_scikit_learn_and_a_class_nobody_saw_is_not_certain(models):
+def test_log_loss_matches_scikit_learn_and_is_finite_for_unseen_classes(models):
     X, y = np.zeros((8, 1)), np.asarray(["a", "b", "b", "b"] * 2)
     model = DummyClassifier(strategy="prior").fit(X, y)
     found = models.scores(model, X, y, None)

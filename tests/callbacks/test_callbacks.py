@@ -49,7 +49,7 @@ def test_copies_made_before_during_and_after_a_fit_work(name, how, tmp_path, fit
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_nothing_stays_open_after_a_fit_that_was_interrupted(name, tmp_path, fitted, terminal):
+def test_callbacks_leave_nothing_open_after_an_interrupted_fit(name, tmp_path, fitted, terminal):
     terminal()
     callback = MAKE[name](tmp_path)
     with pytest.raises(KeyboardInterrupt):
@@ -95,7 +95,7 @@ def test_callbacks_and_data_sets_are_one_line():
     assert repr(load_digits()) == digits
 
 
-def test_the_fit_ends_at_the_first_score_that_is_enough_and_says_so_without_one():
+def test_target_score_ends_the_fit_and_requires_validation_scores():
     rows = [record(i + 1, validation_score=s) for i, s in enumerate([0.5, 0.79, 0.8, 0.9])]
     assert fit(TargetScore(0.8), rows) == [4, 4, 4]
     with pytest.raises(ValueError, match=r"TargetScore\(0.9\).*X_val.*early_stopping=True"):

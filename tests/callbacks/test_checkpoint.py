@@ -122,7 +122,7 @@ def test_lbfgs_has_checkpoints_that_are_models(tmp_path):
         MLPClassifier((4,), solver="lbfgs").fit(X, Y, resume=tmp_path)
 
 
-def test_a_fit_goes_on_while_a_checkpoint_is_written(tmp_path, monkeypatch):
+def test_training_continues_while_a_checkpoint_is_written(tmp_path, monkeypatch):
     class Later(Tick):
         def on_step_end(self, model, done, n_steps):
             super().on_step_end(model, done, n_steps)

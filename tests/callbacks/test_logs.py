@@ -70,7 +70,7 @@ def test_the_scalars_of_each_epoch_are_written(tmp_path):
 
 
 @pytest.mark.matrix
-def test_lbfgs_which_has_no_learning_rate_writes_none(tmp_path, caplog):
+def test_lbfgs_logs_no_learning_rate(tmp_path, caplog):
     fit(TensorBoard(tmp_path), [record(1, learning_rate=math.nan)])
     (path,) = tmp_path.iterdir()
     assert set(scalars(path)) == {("loss", 1), ("samples_per_second", 1)}
@@ -99,6 +99,6 @@ def test_a_missing_library_is_named_with_its_extra(monkeypatch, callback, librar
         callback.on_fit_begin(None)
 
 
-def test_a_name_without_an_extra_is_of_the_command():
+def test_missing_module_without_its_own_extra_names_the_cli_extra():
     with pytest.raises(ImportError, match=r'\'nothing\'.*\[cli\]"'):
         optional("nothing.like.this")

@@ -152,7 +152,7 @@ def test_the_active_run_is_used_and_stays_open(mlflow):
     assert {"loss", "test_score"} <= set(found.data.metrics)
 
 
-def test_the_fits_of_a_search_have_runs_of_their_own(mlflow):
+def test_each_fit_of_a_search_has_its_own_run(mlflow):
     model = MLPClassifier(**FEW, callbacks=[MLflow(nested=True, log_model=False)])
     with mlflow.start_run() as run:
         GridSearchCV(model, {"alpha": [0.0, 1.0]}, cv=2).fit(X, Y)

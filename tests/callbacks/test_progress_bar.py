@@ -112,7 +112,7 @@ def test_the_time_left_is_that_of_the_epochs_to_come_or_of_the_fit_if_that_ends_
     assert [line.split("  ")[-1] for line in (lines[0], lines[-1])] == ["3:10 left", "0:00 left"]
 
 
-def test_a_resumed_fit_is_shown_from_where_it_was_and_a_warm_start_from_its_beginning(capsys):
+def test_progress_bar_continues_after_resume_and_restarts_for_a_warm_start(capsys):
     bar, model = ProgressBar(), SimpleNamespace(max_iter=4, n_iter_=2)
     bar.on_fit_resume(model)
     for epoch in (3, 4):

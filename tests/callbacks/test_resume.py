@@ -99,7 +99,7 @@ def test_a_resumed_fit_is_the_whole_one(backend_spec, case, n_steps, tmp_path):
     assert result(resumed) == result(make(backend_spec, **CASES[case]).fit(X, Y))
 
 
-def test_a_fit_without_a_seed_is_resumed_with_its_own(tmp_path):
+def test_resumed_fit_without_random_state_keeps_its_seed(tmp_path):
     # Patience for all epochs: else 1 seed in 75 ends before the interruption.
     settings = {"random_state": None, "shuffle": True, "n_iter_no_change": 20}
     interrupt(4 * STEPS + 3, tmp_path, **settings)
@@ -132,7 +132,7 @@ def test_machine_code_goes_on_with_the_same_bits(at, tmp_path, monkeypatch):
     assert result(make(**settings).fit(X, Y, resume=tmp_path)) == result(whole)
 
 
-def test_early_stopping_goes_on_where_it_was_also_after_its_end(tmp_path):
+def test_early_stopping_state_is_resumed_even_after_it_ended_the_fit(tmp_path):
     whole = make(watch=[Checkpoint(tmp_path / "whole")], learning_rate_init=0.1).fit(X, Y)
     assert whole.n_iter_ < 12  # It has stopped, some epochs after the best.
     best = whole.validation_scores_.index(max(whole.validation_scores_))

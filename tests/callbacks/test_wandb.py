@@ -102,7 +102,7 @@ def test_the_active_run_is_used_and_stays_open(wandb, monkeypatch, tmp_path):
     run.log({"test_score": 0.5})
 
 
-def test_the_fits_of_a_search_have_runs_of_their_own(wandb, tmp_path):
+def test_each_fit_of_a_search_has_its_own_run(wandb, tmp_path):
     model = MLPClassifier(4, **FEW, callbacks=[WandB(new_run=True)])
     run = wandb.init()
     GridSearchCV(model, {"alpha": [0.0, 1.0]}, cv=2).fit(X, Y)

@@ -56,7 +56,7 @@ TYPING_ERRORS = [
 ]
 
 
-def test_data_lists_what_is_here_and_what_is_not_and_fetches(mlp_xp, fails):
+def test_data_command_lists_present_and_missing_data_sets_and_downloads(mlp_xp, fails):
     Path("data/cifar-10-batches-py").mkdir(parents=True)
     Path("data/cifar-10-batches-py/test_batch").write_bytes(bytes(3_000_000))
     lines = mlp_xp("data").out.splitlines()

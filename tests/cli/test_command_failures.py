@@ -308,7 +308,7 @@ def test_a_full_disk_loses_no_network(which, mlp_xp, train_digits, other_folders
     assert "test accuracy" in mlp_xp("evaluate", kept).out
 
 
-def test_a_folder_without_room_or_leave_is_an_error_before_the_first_step(fails, monkeypatch):
+def test_full_disk_or_missing_permission_is_an_error_before_training(fails, monkeypatch):
     monkeypatch.setattr(new_run.shutil, "disk_usage", lambda _: SimpleNamespace(free=500_000))
     line = fails(*TINY, "--hidden", 4096, "--out", "run")
     # Twice 307,210 weights of 4 bytes, and a megabyte.

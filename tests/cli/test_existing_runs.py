@@ -98,7 +98,7 @@ def test_the_status_of_a_training_that_diverged_stays_1(mlp_xp):
     assert mlp_xp(*words).status == mlp_xp(*words).status == 1
 
 
-def test_options_that_differ_from_those_of_the_run_are_an_error(fails, mlp_xp, digits_run):
+def test_options_that_differ_from_the_run_are_an_error(fails, mlp_xp, digits_run):
     start = [*TINY, "--epochs", "8", "--validation", "0.25", "--out", "run", "--resume"]
     before = contents("run")
     for typed, said in (
@@ -187,7 +187,7 @@ def test_a_complete_run_is_trained_for_more_epochs(mlp_xp):
 
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("interval", ["1 h", "1 steps"])
-def test_an_extension_that_is_killed_is_the_whole_one(mlp_xp, kill, interval):
+def test_extended_run_that_was_killed_resumes_to_the_same_result(mlp_xp, kill, interval):
     mlp_xp(*START)
     shutil.copytree("run", "whole")
     mlp_xp("train", "--resume", "whole", "--epochs", 6)

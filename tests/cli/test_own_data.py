@@ -193,7 +193,7 @@ def test_arrays_of_images_get_the_recipe_for_images(shape, dtype, recipe):
     assert complete("a.npz").recipe == recipe
 
 
-def test_a_file_named_like_a_data_set_is_told_from_it(capsys, fails):
+def test_file_with_the_name_of_a_built_in_data_set_prints_a_note(capsys, fails):
     Path("digits").write_text("a,b\n1,2\n")
     settings = complete("digits")
     assert (settings.data, settings.recipe) == ("digits", "default")
@@ -275,7 +275,7 @@ def test_classes_are_numbers_in_order_and_trained_rows_are_not_tested(mlp_xp, fa
     assert "months.csv has changed since the training" in fails("evaluate", "run")
 
 
-def test_other_data_than_those_of_the_training_are_an_error(mlp_xp, fails, iris, undrawn):
+def test_data_that_does_not_match_the_training_data_is_an_error(mlp_xp, fails, iris, undrawn):
     assert mlp_xp("train", "--data", "iris.csv", *FEW, "--epochs", 1).status == 0
     Path("other.csv").write_text("a,b,c,d,species\n" + "1,2,3,4,rose\n1,2,3,4,tulip\n" * 3)
     said = "other.csv: 'species' has 'rose', but the network was trained with the classes setosa, v"

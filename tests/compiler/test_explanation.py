@@ -134,7 +134,7 @@ def test_the_loops_are_python_that_computes_the_value_and_the_gradient(formula, 
 
 
 @pytest.mark.parametrize("function", [*sorted(set(ACTIVATIONS) - {"identity"}), softsign])
-def test_the_loops_of_an_activation_are_those_of_a_fit(function):
+def test_explain_shows_the_loops_that_a_fit_runs(function):
     loops = activation_loops(function, (32, 10), "float32")
     found = explain(ACTIVATIONS.get(function, function), (32, 10))
     kernels = (loops.forward.kernel, loops.backward.kernel)

@@ -224,7 +224,7 @@ def test_a_wrong_csv_file_is_an_error_that_says_where(text, message):
     rejects(rf"a\.csv.*{message}", load_files, write("a.csv", text), name=text[:99])
 
 
-def test_a_csv_file_of_one_class_or_a_long_one_is_read_without_waste(monkeypatch):
+def test_reading_csv_stops_early_for_one_class_and_saves_memory_for_long_text(monkeypatch):
     write("a.csv", "i,kind\n" + "1,a\n" * 1000)
     with monkeypatch.context() as patch:
         patch.setattr(csv_files.Values, "extend", None)  # No feature is parsed.

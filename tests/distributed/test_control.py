@@ -215,7 +215,7 @@ def test_a_fit_on_threads_is_that_of_one_process(on_threads, number):
     on_threads(3, fit_as_alone, *cases()[number])
 
 
-def test_a_fit_in_parts_on_threads_is_that_of_one_process(on_threads):
+def test_multi_threaded_ranks_match_a_single_process_fit(on_threads):
     on_threads(4, fit_in_parts)
 
 

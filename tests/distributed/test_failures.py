@@ -109,7 +109,7 @@ def test_a_rank_that_exits_between_fits_ends_all_under_mpi4py(run_ranks):
     assert "not reached" not in done.stdout
 
 
-def test_ctrl_c_that_has_ended_another_rank_waits_for_nobody():
+def test_ctrl_c_on_several_ranks_does_not_wait_for_them():
     def gather(value):
         signal.raise_signal(signal.SIGINT)
         return [_failure(KeyboardInterrupt(), 0), value]

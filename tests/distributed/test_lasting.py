@@ -75,7 +75,7 @@ def killed_command(*arguments: str) -> None:
     command(*arguments)
 
 
-def test_a_killed_fit_goes_on_with_another_number_of_ranks(run_ranks, tmp_path):
+def test_killed_fit_resumes_with_a_different_number_of_ranks(run_ranks, tmp_path):
     folder = tmp_path / "kept"
     done = run_ranks(2, begin, str(folder), "kill", fails=True, plain=True)
     assert done.returncode != 0

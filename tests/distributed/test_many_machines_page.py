@@ -63,7 +63,7 @@ def test_no_script_has_an_error_of_syntax(path):
 
 @in_bash
 @pytest.mark.matrix
-def test_a_search_on_a_local_cluster_is_the_serial_one(tmp_path):
+def test_search_on_a_local_cluster_matches_the_serial_search(tmp_path):
     data = load_digits()
     model = MLP((32,), max_iter=5, learning_rate="cosine", random_state=0)
     grid = {"alpha": [1e-4, 1e-2], "learning_rate_init": [1e-3, 1e-2]}
@@ -90,7 +90,7 @@ def test_the_script_of_hosts_trains_a_run(tmp_path):
 
 @in_bash
 @pytest.mark.matrix
-def test_the_script_of_slurm_goes_on_after_sigterm(tmp_path):
+def test_slurm_script_resumes_after_sigterm(tmp_path):
     command = script("slurm.sh")
     variables = {"OPTIONS": f"{OPTIONS} --epochs 200 --checkpoint 20", "RUN": "mine"}
     environment = surroundings(**variables)

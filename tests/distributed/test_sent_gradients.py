@@ -110,7 +110,7 @@ def compare_torch(engine):
         (4, {"MPIR_CVAR_NUM_CLIQUES": "2"}, "[300, 300, 40] 24"),  # Two machines of two.
     ],
 )
-def test_fits_with_large_layers_are_those_of_one_process(run_ranks, n, variables, expected):
+def test_fits_with_large_layers_match_a_single_process_fit(run_ranks, n, variables, expected):
     pytest.importorskip("numba")
     assert run_ranks(n, compare, **variables).stdout.strip() == expected
 

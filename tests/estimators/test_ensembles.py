@@ -47,7 +47,7 @@ def test_predictions_are_the_mean_of_the_networks_and_their_spread(kind, method,
     assert model.score(X, y) == np.mean(labels == y)
 
 
-def test_each_network_is_the_one_that_its_own_fit_gives():
+def test_each_ensemble_network_matches_a_separate_fit():
     held_out = {"X_val": X[:9], "y_val": y[:9], "sample_weight_val": np.arange(9.0)}
     model = ensemble(n_jobs=2).fit(X, y, **held_out)
     for member in model.estimators_:
@@ -75,7 +75,9 @@ def test_a_class_of_one_sample_is_drawn_by_some_and_known_to_all():
 @pytest.mark.parametrize("weights", [None, np.linspace(0.5, 2.0, len(y))], ids=["none", "given"])
 @pytest.mark.parametrize("bootstrap", [True, False])
 @pytest.mark.libraries("numpy", "torch", "jax")
-def test_networks_with_a_draw_each_are_those_of_their_own_fits(on, weights, bootstrap, monkeypatch):
+def test_ensemble_networks_with_different_settings_match_separate_fits(
+    on, weights, bootstrap, monkeypatch
+):
     tasks = []
     monkeypatch.setattr(
         ensembles, "fit_all", lambda given, **kw: tasks.extend(given) or fit_all(given, **kw)

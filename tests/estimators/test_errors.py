@@ -79,7 +79,7 @@ def test_a_wrong_setting_is_told_what_to_type():
         ("backend='auto'", "gpu"),
     ],
 )
-def test_names_of_other_libraries_are_told_the_parameter(meant, names):
+def test_parameter_names_of_other_libraries_suggest_ours(meant, names):
     for name in names.split():
         told = f"'{name}'.*: did you mean {meant}"
         with pytest.raises(TypeError, match=told):
@@ -88,7 +88,7 @@ def test_names_of_other_libraries_are_told_the_parameter(meant, names):
             small().set_params(**{name: 1})
 
 
-def test_names_of_other_libraries_for_validation_data_are_told_the_arguments():
+def test_keras_validation_data_suggests_x_val_and_y_val():
     with pytest.raises(TypeError, match="'validation_data': pass X_val="):
         small().fit(X, y, validation_data=(X, y))
 
@@ -249,14 +249,14 @@ def relu(x):
 
 
 @pytest.mark.parametrize("function", [ReLU(), ReLU, relu])
-def test_an_activation_of_another_library_is_told_the_name_of_ours(function):
+def test_foreign_activation_function_error_suggests_the_name_to_type(function):
     with pytest.raises((TypeError, ValueError), match="type activation='relu'"):
         small(activation=function).fit(X, y)
     with pytest.raises(ValueError, match=r"unexpected keyword argument 'xp'\.$"):
         small(activation=lambda x: x).fit(X, y)
 
 
-def test_a_scorer_that_cannot_be_used_is_told_what_to_pass():
+def test_invalid_scoring_error_suggests_what_to_pass():
     held_out, kind = {"X_val": X, "y_val": y}, small(learning_rate="cosine")
     for name, meant in (("acuracy", "accuracy"), ("los", "loss"), ("f1-macro", "f1_macro")):
         told = rf"^'{name}' is not a valid scoring value.* Did you mean '{meant}'\?$"
@@ -274,7 +274,7 @@ def test_a_scorer_that_cannot_be_used_is_told_what_to_pass():
 
 
 @pytest.mark.filterwarnings("ignore:torch, which the recipe:UserWarning")
-def test_a_recipe_for_images_is_told_to_be_no_recipe_for_a_table():
+def test_image_recipe_fitted_on_a_table_suggests_the_table_recipe():
     model = MLPClassifier.from_recipe("fashion-mnist", max_iter=1)
     with pytest.raises(ValueError, match=r"784, but .* 6 features.*: from_recipe\('table'\)"):
         model.fit(X, y)
@@ -375,7 +375,7 @@ def test_numbers_that_are_infinite_in_the_precision_of_the_network_are_an_error(
             model.predict(many)
 
 
-def test_missing_targets_are_said_to_be_where_they_are():
+def test_missing_targets_error_names_the_row():
     missing, text = np.where(y > 0, 1.0, np.nan), np.where(y > 0, "a", None)
     told = rf"^Input y_val contains NaN, in row {np.argmin(y > 0)}: .*keep = pandas.notna\(y_val\)"
     numbers = (

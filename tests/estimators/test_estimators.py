@@ -167,7 +167,7 @@ def test_precision_is_resolved_once():
 
 
 @pytest.mark.parametrize("base", [MLP, MLPRegressor])
-def test_a_subclass_may_have_a_constructor_of_its_own(base, tmp_path):
+def test_subclass_can_define_its_own_constructor(base, tmp_path):
     class Mine(base):
         def __init__(self, alpha=1.0, mine=2):
             super().__init__(alpha=alpha, activation="tanh", max_iter=3, learning_rate="cosine")
@@ -245,7 +245,7 @@ def test_ctrl_c_ends_the_callers_loop_of_partial_fits():
 
 
 @pytest.mark.parametrize("learning_rate", ["cosine", "linear"])
-def test_a_schedule_goes_through_calls_of_partial_fit_however_long_they_are(learning_rate):
+def test_schedule_advances_per_partial_fit_call_regardless_of_batch_count(learning_rate):
     (X, y), sizes = problem(1000), [100, 1000, 50, 10, 200, 1000, 20, 30]
     settings = {"learning_rate": learning_rate, "max_iter": len(sizes), "batch_size": 10}
     model, even = small(**settings), small(**settings)

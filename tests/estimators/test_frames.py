@@ -323,7 +323,7 @@ def test_the_name_of_a_column_is_taken_as_y(tmp_path):
     plain.partial_fit(numbers, "group").calibrate_intervals(numbers, "group")
 
 
-def test_a_wrong_name_of_a_target_is_told_what_to_type():
+def test_wrong_target_name_error_suggests_the_right_name():
     frame = X[["age"]].assign(group=y)
     for given, name, told in (
         (

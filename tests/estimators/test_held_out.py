@@ -226,7 +226,7 @@ def test_bad_validation_data_and_scorers_change_nothing(settings, given, message
     assert not hasattr(fresh, "coefs_")
 
 
-def test_scorer_sees_fitted_attributes_before_a_failed_fit_leaves_none():
+def test_scorer_sees_fitted_attributes_which_a_failed_fit_removes():
     def score(model, X, y):
         seen.append((model.coefs_[0].shape, model.n_features_in_, model.classes_.tolist()))
         raise RuntimeError("no score")

@@ -118,7 +118,7 @@ def test_what_predict_returns(y):
 @pytest.mark.parametrize(
     ("levels", "parts"), [((0.1, 0.6), (0.2, 0.8)), ((0.7, 0.9), (1, 0)), ((0.1, 0.2), (0, 1))]
 )
-def test_the_median_between_others_and_the_nearest_quantile(levels, parts):
+def test_predict_returns_or_interpolates_the_median(levels, parts):
     model = regressor(Quantile(levels)).fit(X, X[:, 0])
     expected = model.predict(X, quantiles=levels) @ np.asarray(parts)
     np.testing.assert_allclose(model.predict(X), expected, rtol=1e-12)
@@ -189,7 +189,7 @@ CALIBRATED = ("squared_error", "quantile", "poisson", *LOSSES)
 
 
 @pytest.mark.parametrize("loss", CALIBRATED, ids=repr)
-def test_calibrated_quantiles_hold_what_they_promise(on, backend, loss, tmp_path):
+def test_calibrated_quantiles_reach_their_coverage(on, backend, loss, tmp_path):
     X, y, _ = noisy(3000)
     y = np.exp(0.3 * y)
     levels = getattr(loss, "levels", ()) or (0.05, 0.95)
@@ -222,7 +222,7 @@ def test_calibrated_quantiles_hold_what_they_promise(on, backend, loss, tmp_path
         assert np.any(again.predict(X, quantiles=levels) != expected)
 
 
-def test_the_calibration_of_several_outputs_is_that_of_each():
+def test_several_outputs_are_calibrated_separately():
     y = X[:, :2]
     for loss in ("squared_error", "gaussian", Quantile(LEVELS)):
         model = regressor(loss).fit(X, y).calibrate_intervals(X, y)
@@ -266,7 +266,7 @@ def test_errors_of_ensembles_and_of_given_weights_say_which_loss_is_needed():
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
-def test_levels_in_an_array_or_in_single_precision_are_the_numbers_that_are_meant(kind):
+def test_quantile_levels_in_arrays_or_float32_are_rounded_to_short_decimals(kind):
     array, one = np.asarray(LEVELS, dtype=kind), np.asarray(0.9, dtype=kind)
     for given, meant in ((array, LEVELS), (list(array), LEVELS), (one[()], 0.9), (one, 0.9)):
         loss = Quantile(given)

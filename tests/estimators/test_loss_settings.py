@@ -34,7 +34,7 @@ def test_class_weight_as_a_dict_is_checked():
         small(class_weight={0: 2.0}).fit(X, np.eye(3, dtype=int)[y])
 
 
-def test_label_smoothing_and_focal_losses_are_those_of_the_loss_objects():
+def test_label_smoothing_and_focal_loss_match_the_loss_objects():
     plain, binary = small().fit(X, y).loss_, small().fit(X, y > 0).loss_
     for targets, settings, loss in (
         (y, {"label_smoothing": 0.2}, losses.SoftmaxCrossEntropy(0.2)),

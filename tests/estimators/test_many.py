@@ -77,7 +77,7 @@ def check(tasks, *, same_bits=True, **settings):
     return len({record.seconds for record in first if record.epoch == 1})
 
 
-def test_many_tiny_models_have_the_bits_of_their_own_fits_which_use_no_machine_code():
+def test_many_tiny_models_match_separate_fits_without_machine_code():
     # So many that machine code would be worth it for all of them together.
     models = [small(random_state=i, max_iter=200, tol=1.0, n_iter_no_change=1) for i in range(40)]
     threads = set()
@@ -167,7 +167,7 @@ ALONE = [  # What cannot share a program.
 
 @pytest.mark.parametrize("max_iter", [5, LONG], ids=["short", "machine code"])
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-def test_models_in_threads_have_the_bits_of_their_own_fits(monkeypatch, max_iter):
+def test_models_trained_in_threads_match_separate_fits_bitwise(monkeypatch, max_iter):
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")  # As each model in company.
     ends = {"max_iter": max_iter, "n_iter_no_change": 3, "tol": 0.01} if max_iter == LONG else {}
     plain = {"solver": "sgd", "momentum": 0.5, "early_stopping": True}
@@ -175,7 +175,7 @@ def test_models_in_threads_have_the_bits_of_their_own_fits(monkeypatch, max_iter
     check(tasks_of(models, WEIGHTS))
 
 
-def test_models_of_one_program_are_those_of_their_own_fits(on):
+def test_models_that_share_a_compiled_step_match_separate_fits(on):
     for name, together in TOGETHER.items():
         models = [small(**settings, **on) for settings in together]
         # On NumPy each has a program of its own, and JAX's are shared among up to two threads.
@@ -188,7 +188,7 @@ def test_models_of_one_program_are_those_of_their_own_fits(on):
 @pytest.mark.filterwarnings("ignore:Got `batch_size`:UserWarning")
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("part", range(5))
-def test_models_of_several_programs_are_those_of_their_own_fits(on, part):
+def test_models_with_different_compiled_steps_match_separate_fits(on, part):
     pairs = APART[part::5]
     alone = [settings | {"alpha": alpha} for settings in ALONE[part::5] for alpha in (0.1, 1.0)]
     models = [small(**settings, **on) for settings in [*chain(*pairs), *alone]]
@@ -211,7 +211,7 @@ def test_a_subclass_with_its_own_fit_is_fitted_by_it(on):
 
 
 @pytest.mark.libraries("numpy", "torch")
-def test_a_fit_that_fails_costs_the_others_nothing(on):
+def test_failed_fit_does_not_affect_other_fits(on):
     changes = ({}, {"learning_rate_init": 1e200}, {"hidden_layer_sizes": 0}, {})
     tasks = tasks_of([small(solver="sgd", **on, **change) for change in changes])
     errors = {result.number: result.error for result in fit_many(tasks, n_jobs=2)}

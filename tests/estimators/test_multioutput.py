@@ -22,7 +22,7 @@ LONGER = {"max_iter": 60, "learning_rate_init": 0.02, "learning_rate": "cosine"}
 
 
 @pytest.mark.parametrize("loss", [SoftmaxCrossEntropy(0.1), SoftmaxFocal()])
-def test_the_loss_is_the_sum_of_those_of_the_targets(backend, loss):
+def test_loss_is_the_sum_of_the_losses_per_target(backend, loss):
     rng = np.random.default_rng(0)
     logits, labels = rng.normal(size=(7, 5)), rng.integers(0, 2, (7, 2)).astype(np.int32)
     each = EachTarget(loss, (3, 2))
@@ -121,12 +121,12 @@ def test_class_weights_and_partial_fit():
         ({}, X[:, :2], "Unknown label type"),
     ],
 )
-def test_what_several_targets_cannot_have_is_said(settings, y, message):
+def test_settings_that_need_a_single_target_are_an_error(settings, y, message):
     with pytest.raises(ValueError, match=message):
         small(**settings).fit(X, y)
 
 
-def test_another_number_of_targets_or_labels_is_said():
+def test_changed_number_of_targets_or_classes_is_an_error():
     model = MLPClassifier(max_iter=1, learning_rate="cosine").fit(X, Y)
     for call in (model.evaluate, model.partial_fit, model.set_params(warm_start=True).fit):
         with pytest.raises(ValueError, match="fitted on 2 targets with classes"):

@@ -59,7 +59,9 @@ def cases():
 
 
 @pytest.mark.parametrize("assume_finite", [False, True])
-def test_the_short_way_ends_where_the_long_one_does(model, assume_finite, monkeypatch):
+def test_fast_input_check_gives_the_same_outcome_as_the_full_check(
+    model, assume_finite, monkeypatch
+):
     with sklearn.config_context(assume_finite=assume_finite):
         short = {name: outcome(model, given) for name, given in cases().items()}
         monkeypatch.setattr(validation, "_is_plain", lambda *_: False)
@@ -75,7 +77,7 @@ def test_plain_arrays_take_it_and_are_not_copied(model, dtype, order, monkeypatc
     assert check_x(model, plain, reset=False) is plain
 
 
-def test_it_is_not_for_models_that_know_names_which_a_fit_forgets(model, monkeypatch):
+def test_fast_input_check_is_skipped_for_models_with_feature_names(model, monkeypatch):
     frame, named = pd.DataFrame(np.eye(4), columns=list("abcd")), sklearn.clone(model)
     named.set_params(batch_size="auto").fit(frame, [0, 1, 2, 0])
     with pytest.warns(UserWarning, match="does not have valid feature names"):
@@ -100,14 +102,14 @@ def test_predictions_follow_weights_that_are_edited_or_replaced(model):
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "uint8"])
-def test_batches_and_rows_one_by_one_give_the_same(model, dtype):
+def test_single_rows_and_batches_give_the_same_predictions(model, dtype):
     X = np.random.default_rng(3).integers(0, 9, (2500, 4)).astype(dtype)
     whole = model.predict_proba(X)
     for row in (0, 1023, 1024, 2499):
         np.testing.assert_allclose(model.predict_proba(X[row : row + 1])[0], whole[row], rtol=1e-9)
 
 
-def test_labels_are_those_of_the_largest_probability_and_need_no_softmax(model, monkeypatch):
+def test_predict_returns_the_most_likely_class_without_softmax(model, monkeypatch):
     X, others = np.random.default_rng(2).standard_normal((500, 4)), deepcopy(model)
     others.out_activation_ = "logistic"
     likely = [m.classes_[np.argmax(m.predict_proba(X), axis=1)] for m in (model, others)]

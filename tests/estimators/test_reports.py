@@ -103,7 +103,7 @@ def test_callbacks_end_with_a_fit_that_fails():
     assert model.predict(X).shape == (60,), "the weights are kept"
 
 
-def test_a_callback_predicts_while_the_fit_goes_on(backend):
+def test_callback_can_predict_during_fit(backend):
     X_here, scores = backend.put(X), []
     note = SimpleNamespace(on_epoch_end=lambda model, _: scores.append(model.score(X_here, y)))
     model = small(callbacks=[note]).fit(X_here, y, X_val=X_here, y_val=y)

@@ -208,7 +208,7 @@ def test_early_stopping_is_the_same_rule(kind):
     ids=str,
 )
 @pytest.mark.parametrize("kind", ["binary", "multiclass", "multilabel", "real"])
-def test_the_random_generator_is_left_where_theirs_leaves_it(kind, settings, monkeypatch):
+def test_random_generator_ends_in_the_same_state_as_in_scikit_learn(kind, settings, monkeypatch):
     left = []
     for number in range(2):
         for generator in (None, np.random.RandomState(7)):
@@ -224,7 +224,7 @@ def test_the_random_generator_is_left_where_theirs_leaves_it(kind, settings, mon
 
 
 @pytest.mark.parametrize("name", ["MLPClassifier", "MLPRegressor"])
-def test_every_parameter_of_theirs_has_the_same_default_and_place(name):
+def test_every_scikit_learn_parameter_has_the_same_default_and_position(name):
     kinds = [getattr(library, name) for library in (ours, theirs)]
     mine, their = (inspect.signature(kind).parameters for kind in kinds)
     for parameter in their.values():
@@ -238,7 +238,7 @@ def test_every_parameter_of_theirs_has_the_same_default_and_place(name):
 
 @pytest.mark.parametrize("kind", ["multiclass", "real"])
 @pytest.mark.parametrize("solver", ["sgd", "adam", "lbfgs"])
-def test_every_fitted_attribute_of_theirs_is_there(kind, solver):
+def test_every_fitted_attribute_of_scikit_learn_exists(kind, solver):
     mine, their = (each.fit(X, TARGETS[kind]) for each in both(kind, solver=solver, max_iter=3))
     for attribute in (n for n in vars(their) if n.endswith("_") and not n.startswith("_")):
         a, b = getattr(mine, attribute), getattr(their, attribute)

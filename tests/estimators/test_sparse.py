@@ -155,7 +155,7 @@ def test_predictions_of_many_rows_do_not_depend_on_the_threads(monkeypatch):
 
 @pytest.mark.parametrize("rule", [Adam(), AdamW(), SGD(), SGD(momentum=0.0)], ids=str)
 @pytest.mark.parametrize("l2", [None, 0.1])
-def test_an_update_without_machine_code_is_that_of_the_default(rule, l2, rng):
+def test_update_without_machine_code_matches_the_default(rule, l2, rng):
     shapes, backend = ((300, 100), (100,), (70_000,)), get_backend("numpy")
     params, *steps = (tuple(rng.random(shape) for shape in shapes) for _ in range(3))
     updates = backend.kernels.update, Kernels().update

@@ -156,7 +156,7 @@ def check_age(chosen, folder):
     assert load_model(folder).categorical_features == ["age"]
 
 
-def test_dates_as_objects_are_those_of_their_own_zone():
+def test_datetime_objects_are_read_in_their_time_zone():
     noon = datetime.datetime(2026, 5, 1, 12, tzinfo=datetime.UTC)
     same = noon.astimezone(datetime.timezone(datetime.timedelta(hours=13)))  # May 2, at 1:00.
     found = []

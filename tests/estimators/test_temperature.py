@@ -18,7 +18,7 @@ SURE = {"max_iter": 80, "learning_rate_init": 0.03, "calibration": "temperature"
 
 
 @pytest.mark.parametrize("ema_decay", [None, 0.5])
-def test_probabilities_are_those_of_the_best_temperature_on_every_backend(backend, ema_decay):
+def test_best_temperature_is_applied_on_every_backend(backend, ema_decay):
     settings = SURE | {"max_iter": 12, "learning_rate_init": 0.06, "ema_decay": ema_decay}
     model = small(**settings).fit(backend.put(X[:200]), y[:200], **HELD_OUT)
     plain = small(**settings | {"calibration": None}).fit(backend.put(X[:200]), y[:200])
@@ -51,7 +51,7 @@ def test_a_next_fit_has_its_own_temperature_and_weights_that_are_assigned_have_n
         model.temperature_  # noqa: B018
 
 
-def test_few_samples_that_are_all_correct_make_nothing_certain():
+def test_temperature_stays_near_1_for_few_correct_samples():
     logits = np.asarray([[3.0, 0.0]] * 5)
     found = fit_temperature(SoftmaxCrossEntropy(), logits, np.zeros(5, dtype=int), None)
     assert 0.8 < found.temperature < 1.0

@@ -64,7 +64,7 @@ def test_own_parameters_of_a_subclass_are_left_out():
     assert exports.from_sklearn(Own().fit(X, X[:, 0])).max_iter == 2
 
 
-def test_other_objects_are_refused_with_what_to_do(export):
+def test_unsupported_objects_are_rejected_with_advice(export):
     expected = r"must be an estimator or ensemble of mlp_xp, got .* pipeline\[-1\] or search"
     pipeline, search = make_pipeline(MLPClassifier()), GridSearchCV(MLPClassifier(), {})
     for model in (pipeline, search, theirs.MLPClassifier(), None):

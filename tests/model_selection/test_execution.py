@@ -29,7 +29,7 @@ DIVERGING = {"learning_rate_init": [0.01, 1e300, 0.1]}
 LARGE = {"hidden_layer_sizes": (2000,), "max_iter": 3}
 
 
-def test_a_candidate_that_diverges_costs_the_others_nothing():
+def test_diverging_candidate_does_not_affect_other_candidates():
     results, settings = [], {"cv": 2, "error_score": -1.0, "refit": False}
     for module in (ours, theirs):
         with pytest.warns(FitFailedWarning, match="2 fits failed out of a total of 6") as caught:
@@ -121,7 +121,7 @@ def test_ctrl_c_while_the_last_model_is_scored_ends_the_search(name, n_calls):
 
 
 @pytest.mark.parametrize("module", [ours, theirs])
-def test_ctrl_c_ends_what_evaluates_a_search_with_it(module):
+def test_ctrl_c_in_a_nested_search_ends_the_outer_evaluation(module):
     search = ours.GridSearchCV(network(), GRID, cv=2)
     with pytest.raises(KeyboardInterrupt):
         module.cross_val_score(search.set_params(scoring=pressing(8)), X, y, cv=2)
@@ -281,7 +281,7 @@ def test_callbacks_watch_each_fit_as_in_scikit_learn():
 
 
 @pytest.mark.matrix
-def test_a_search_in_a_search_has_the_place_that_the_outer_one_has_for_it():
+def test_nested_search_matches_scikit_learn():
     given = ours.GridSearchCV(network(), GRID, cv=2), X, y
     scores = (module.cross_val_score(*given, cv=2, n_jobs=2) for module in (ours, theirs))
     np.testing.assert_array_equal(*scores)

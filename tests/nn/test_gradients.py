@@ -208,7 +208,7 @@ def squared(outputs, targets, *, xp):
 
 @pytest.mark.libraries("numpy", "array_api_strict", "cupy")
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_right_losses_and_activations_pass(backend, dtype):
+def test_correct_losses_and_activations_pass(backend, dtype):
     x = np.asarray([[-2.0, -0.5, 0.4], [0.7, 1.5, 3.0]], dtype=dtype)
     with backend.scope():
         for name, loss in LOSSES.items():

@@ -252,7 +252,7 @@ def test_wrong_settings_are_refused(make, message):
 
 
 @pytest.mark.parametrize("name", ["softmax", "poisson", "gaussian", "squared_relu", "custom"])
-def test_a_loss_with_its_own_output_gets_no_other(name):
+def test_loss_with_a_fixed_output_rejects_an_output_activation(name):
     loss = LOSSES[name]
     with pytest.raises(ValueError, match=re.escape(repr(loss)) + ", which has its own outp"):
         Through(loss, "identity")

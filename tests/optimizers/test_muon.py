@@ -140,7 +140,7 @@ def test_no_quintic_is_nearer_to_1(low, high):
 
 
 @pytest.mark.parametrize("shape", [(5, 9, 4), (5, 4, 9), (5, 4, 4), (1, 6, 2)])
-def test_each_matrix_of_a_stack_is_one_for_itself(backend, shape, rng):
+def test_matrices_of_a_stack_are_updated_independently(backend, shape, rng):
     rule, stack = Muon(weight_decay=0.1), rng.standard_normal(shape)
     # Blocks of very different length show a norm that is taken over all of them.
     sizes = np.geomspace(1e-3, 1e3, shape[0])[:, None, None]

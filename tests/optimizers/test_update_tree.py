@@ -63,7 +63,7 @@ def test_gradients_of_low_precision_are_brought_to_the_parameters(backend, l2, r
 
 
 @pytest.mark.libraries("torch", "jax")
-def test_the_norm_of_low_precision_is_not_computed_in_it(backend, rng):
+def test_norm_of_bfloat16_gradients_is_computed_in_higher_precision(backend, rng):
     xp = backend.xp
     with backend.scope():
         grads = [backend.put(rng.standard_normal(shape)) for shape in ((50, 40), (40,))]
@@ -79,7 +79,9 @@ def test_the_norm_of_low_precision_is_not_computed_in_it(backend, rng):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("max_norm", [1e-3, 1.0, 1e4])
-def test_clip_scales_to_the_largest_norm_and_leaves_what_is_shorter(backend, max_norm, dtype, rng):
+def test_clip_scales_long_gradients_to_the_maximum_norm_and_keeps_shorter_ones(
+    backend, max_norm, dtype, rng
+):
     some = nested(rng, dtype)
     for grads in (some, map_leaves(np.zeros_like, some)):
         expected = np.sqrt(sum(np.sum(leaf.astype("float64") ** 2) for leaf in leaves(grads)))

@@ -224,7 +224,7 @@ def test_inline_figures_have_the_colors_of_the_page(model):
     ElementTree.fromstring(svg)
 
 
-def test_the_calibration_error_of_several_classes_is_that_of_the_definition(model):
+def test_multiclass_calibration_error_matches_its_definition(model):
     display = model.plot.calibration(X, Y, n_bins=5)
     p = model.predict_proba(X)
     sure, correct = p.max(axis=1), model.classes_[p.argmax(axis=1)] == Y

@@ -84,7 +84,7 @@ def test_overrides_go_first(write):
         MLPRegressor.from_recipe("one-minute")
 
 
-def test_a_recipe_has_settings_for_one_task_alone(write):
+def test_recipe_can_have_settings_for_only_one_task(write):
     path = write('[classification]\nalpha = 0.25\n[regression]\nloss = "huber"\n')
     assert MLP.from_recipe(path).alpha == 0.25
     path.write_text(path.read_text().replace("label_smoothing", "alpha"))

@@ -159,7 +159,7 @@ def test_a_graph_whose_inputs_were_freed_computes_garbage(copying):
         assert np.isnan(y.get()).all()
 
 
-def test_a_pool_of_its_own_keeps_what_a_graph_needs(copying):
+def test_separate_memory_pool_protects_arrays_of_a_graph(copying):
     pool, x, results = cuda.MemoryPool(), ones(), []
     with cuda.using_allocator(pool.malloc):
         graph = captured(copying, lambda: results.append((x + 1) * (x + 2)))

@@ -174,7 +174,7 @@ def test_lbfgs_ends_behind_an_iteration(problem, takes, clock):
     assert small(**settings).fit(X, y, X_val=X, y_val=y).n_iter_ == 7
 
 
-def test_a_warm_start_has_the_time_again_and_partial_fit_none(problem, takes):
+def test_warm_start_gets_the_full_time_budget_and_partial_fit_has_none(problem, takes):
     X, y = problem()
     times = takes()
     model = timed(8.0, warm_start=True, learning_rate_init=1.0).fit(X, y).fit(X, y)

@@ -74,7 +74,7 @@ def test_the_error_names_step_layer_and_cause_and_the_model_stays_finite(
     assert vars(pickle.loads(pickle.dumps(error))) == vars(error)  # noqa: S301
 
 
-def test_the_step_is_the_one_that_is_not_finite_and_the_weights_those_before_it(on):
+def test_error_names_the_first_non_finite_step_and_keeps_the_weights_before_it(on):
     X, y = single(targets=float)
     y[37] = 1e30  # Its square is no float32.
     settings = SETTINGS | on | {"shuffle": False, "max_iter": 1, "alpha": 0.0}
@@ -128,7 +128,7 @@ def test_weights_that_are_replaced_in_an_epoch_are_where_an_error_returns_to(bac
     assert_close(learned(trainer), leaves(other))
 
 
-def test_partial_fit_raises_and_goes_on_from_finite_weights(on):
+def test_partial_fit_that_diverges_raises_and_keeps_finite_weights(on):
     X, y = single(targets=float)
     model = MLPRegressor(**SETTINGS, **on)
     for _ in range(3):
@@ -183,7 +183,7 @@ def test_an_epoch_whose_last_update_is_not_finite_is_recorded_once():
     assert_finite(model)
 
 
-def test_a_checkpoint_is_never_of_what_is_not_finite(tmp_path):
+def test_checkpoints_never_contain_non_finite_weights(tmp_path):
     # A last step that leaves NaN is no part of its epoch's loss.
     X, y = single(20, float)
     y[16:] = 1e30

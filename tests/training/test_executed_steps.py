@@ -51,7 +51,7 @@ def test_jax_compiles_a_step_once_and_donates_its_state(backend, monkeypatch, ev
 
 
 @pytest.mark.libraries("jax", "numpy", "cupy")
-def test_many_steps_are_one_call_unless_each_is_heard_of(backend, monkeypatch):
+def test_many_steps_run_in_one_call_unless_a_callback_needs_each(backend, monkeypatch):
     network = Network((FEATURES, 9, CLASSES), dropout=0.3)
     plan = trainers.plan_for(backend, weights=np.random.default_rng(1).random(N))
     work = BATCH * (FEATURES * 9 + 9 + 9 * CLASSES + CLASSES)

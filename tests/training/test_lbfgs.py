@@ -116,7 +116,7 @@ def test_its_gradient_is_that_of_a_step(backend, monkeypatch, network, weighted,
 
 
 @pytest.mark.filterwarnings("ignore:lbfgs failed")
-def test_arrays_that_are_not_learned_stay_as_they_are():
+def test_lbfgs_does_not_change_arrays_that_are_not_trained():
     X, y = problem(N)
     found = []
     for alpha in 0.0, 100.0:
@@ -163,7 +163,7 @@ def test_epochs_are_counted_on_from_solver_to_solver():
     assert [record.epoch for record in model.history_] == list(range(1, 13))
 
 
-def test_a_thread_has_memory_of_its_own_also_where_networks_are_the_same():
+def test_equal_objectives_share_memory_only_within_a_thread():
     given = get_backend("numpy"), *real_values()
     here, again = (objective(*given)[0]._evaluate for _ in range(2))
     with ThreadPoolExecutor(1) as pool:

@@ -70,7 +70,7 @@ def test_a_step_that_overflows_changes_nothing_and_halves_the_factor(scaling):
 
 
 @pytest.mark.parametrize("scaling", LIBRARIES, indirect=True)
-def test_it_recovers_and_a_factor_of_1_skips_nothing(problem, scaling):
+def test_loss_scale_recovers_and_only_float16_is_scaled(problem, scaling):
     trainer = scaling_trainer(scaling)
     set_scale(trainer, 2.0**30)
     records = train32(trainer, n_epochs=8)

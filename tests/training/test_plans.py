@@ -141,7 +141,9 @@ def test_sharded_batches_have_few_shapes():
 @pytest.mark.parametrize("mixing", [Mixup(), RoundRobin()])
 @pytest.mark.parametrize(("batch_size", "size"), [(8, 3), (5, 2), (5, 4), (N, 2)])
 @pytest.mark.parametrize("pad", [False, True])
-def test_draws_go_with_their_rows_and_partners_stay_together(mixing, batch_size, size, pad):
+def test_augmentation_draws_follow_their_rows_and_mixed_pairs_share_a_rank(
+    mixing, batch_size, size, pad
+):
     augmentation = Flip(SHAPE), mixing, ColorJitter(SHAPE)
     whole = whole_plan(batch_size, augmentation=augmentation, pad=pad)
     rows = np.arange(N) if whole.rows is None else whole.rows

@@ -55,7 +55,7 @@ def test_models_that_have_ended_leave_their_program(backend, on, monkeypatch):
 
 
 @stacks
-def test_fits_go_on_after_as_many_epochs_as_none_of_them_can_end_before(on, monkeypatch):
+def test_stack_trains_until_the_first_fit_can_end(on, monkeypatch):
     rounds, train = [], stack.ModelStack.train
 
     def counting(self, requests, size, n_epochs):

@@ -172,7 +172,7 @@ def test_keys_are_drawn_for_each_dropout_of_each_step(backend):
     assert drawn[0].tolist() == [-806439198, 874717467, 581718748]
 
 
-def test_running_moments_follow_those_of_the_batches(backend, rng):
+def test_running_moments_follow_the_batch_moments(backend, rng):
     """A batch counts by its share of the heaviest one, so one without any weight not at all."""
     x, _ = byte_data()
     network = replace(SMALL, normalization="batch")
