@@ -97,7 +97,7 @@ def test_custom_layers_are_not_trained_in_a_stack(on):
     assert len(ensemble.estimators_) == 2
 
 
-def test_the_gradients_of_all_of_them_are_right(backend, rng):
+def test_gradients_of_custom_parts_are_correct(backend, rng):
     network = Network((6, EXTENSION.FeatureGain(), 5, 2), activation=EXTENSION.snake)
     loss, xp = Custom(EXTENSION.log_cosh), backend.xp
     evaluate = value_and_gradient(network, loss, backend.kernels, xp=xp)

@@ -114,7 +114,7 @@ def _log_model(model: Any) -> None:
 
 
 def _signature(model: Any) -> Any:
-    """Return MLflow's description of inputs and predictions, or None for a table."""
+    """Return the MLflow signature of inputs and predictions, or None for a table."""
     state, names = fitted_state(model), getattr(model, "feature_names_in_", None)
     if state.columns is not None:
         return None

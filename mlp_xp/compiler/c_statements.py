@@ -17,7 +17,7 @@ _VECTOR = 16  # Bytes. At -O2, GCC vectorizes only loops over a multiple of a ve
 
 
 class Writer(Protocol):
-    """What a statement needs: its operands' and its result's arrays, and a place for its lines."""
+    """A statement's inputs: the arrays of its operands and result, and the list for its lines."""
 
     def read(self, node: Node) -> View:
         """Return the array of a node that has one."""
@@ -50,14 +50,14 @@ def _matmul(writer: Writer, node: Node) -> None:
     constant = writer.bias(node)
     bias = None if constant is None else writer.read(constant).broadcast(node.shape)
     target = writer.new(node)
-    # The loops over matrices and rows, which the right factor does not have.
+    # Loop over matrices and rows; the right factor has no such rows.
     whole_b = b._replace(strides=(*b.strides[:-2], 0, b.strides[-1]))
     others = [target, a, whole_b, *([] if bias is None else [bias])]
     outer = Loops("s", node.shape, range(len(node.shape) - 1), others)
     columns = Loops("j", node.shape, [len(node.shape) - 1], [])
     y = target.at(outer, columns)
     lines = columns.around([f"{y} = {'0' if bias is None else bias.at(outer, columns)};"])
-    # Processors multiply vectors of 16 bits faster than those of 32 bits.
+    # Processors multiply 16-bit vectors faster than 32-bit vectors.
     cast = "(short)" if _pairs_fit_16_bits(node) else ""
 
     def add_rows(start: int | str, n: int) -> list[str]:
@@ -226,7 +226,7 @@ def _argsort(writer: Writer, node: Node) -> None:
     writer.add(outer.around(lines))
 
 
-# What writes the statement of each primitive, as far as it is not fused, a view or a reduction.
+# The function that writes each primitive's statement, unless it is fused, a view or a reduction.
 STATEMENTS: dict[str, Callable[[Writer, Node], None]] = {
     "matmul": _matmul,
     "concat": _concat,

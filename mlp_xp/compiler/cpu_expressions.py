@@ -74,7 +74,7 @@ LOGICAL: dict[str, Callable[..., str]] = {
     "equal": lambda b, x, y: b.new(f"icmp eq i1 {x}, {y}"),
     "not_equal": lambda b, x, y: b.new(f"icmp ne i1 {x}, {y}"),
 }
-# Of integers; products wrap around.
+# Instructions for integers; products wrap around.
 _INTEGERS = {
     **{"add": "add", "subtract": "sub", "multiply": "mul", "bitwise_and": "and"},
     **{"bitwise_or": "or", "bitwise_xor": "xor"},

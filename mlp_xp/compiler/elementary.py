@@ -71,7 +71,7 @@ def tanh(b: Body, x: str) -> str:
     return b.call("copysign", y, x)
 
 
-# The sum of a number and of a much smaller one (Dekker, 1971): numbers of twice the precision.
+# A pair with twice the precision: a number plus a much smaller correction (Dekker, 1971).
 _Sum = tuple[str, str]
 
 

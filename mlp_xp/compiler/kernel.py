@@ -15,8 +15,8 @@ from mlp_xp.compiler.graph import Node, in_order
 # How the elements of an array belong to the elements of a loop: as one array in row-major order, or
 # one element for each row, for each column, or for all.
 FULL, ROW, COLUMN, SCALAR = "full", "row", "column", "scalar"
-# Of views: with one stride, in the loop's order; or with a stride for each axis, where the stride
-# of columns is 0, 1 element, or any other.
+# Memory layouts of views: one stride in the loop's order, or one stride per axis, where the column
+# stride is 0, 1 element or any other.
 EVERY, SPREAD, BLOCK, STRIDED = "every", "spread", "block", "strided"
 VIEWS = (EVERY, SPREAD, BLOCK, STRIDED)
 # The numbers in a vector of a loop.
@@ -115,7 +115,7 @@ def make_kernel(
 
 
 def replaced(results: Sequence[Node], others: Mapping[Node, Node]) -> list[Node]:
-    """Return nodes in which some, and operands of all, are replaced by others."""
+    """Return nodes after replacing some nodes, also where they are operands."""
     new = dict(others)
     for node in in_order(results, others):
         if node not in new:

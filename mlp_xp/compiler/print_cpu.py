@@ -52,7 +52,7 @@ class Loop(NamedTuple):
 HEADER_WORDS = 5
 
 
-# The reductions besides sums: how numbers are compared, and the extreme of no numbers.
+# Maximum and minimum: the comparison, and the result for no numbers.
 _EXTREMES = {"max": ("ogt", -math.inf), "min": ("olt", math.inf)}
 
 
@@ -103,7 +103,7 @@ def _store(body: Body, node: Node, value: str, place: str) -> None:
 
 
 class _Total(NamedTuple):
-    """What a loop accumulates in ``%sum``: its type, its start, and an instruction."""
+    """A loop's accumulator ``%sum``: its type, initial value and instruction."""
 
     kind: str
     start: str

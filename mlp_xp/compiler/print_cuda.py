@@ -33,7 +33,7 @@ _BLOCKS, _BLOCKS_OF_DOUBLES = 4, 3
 # In a loop along columns, the columns of a block: the smallest memory read, 32 bytes, contains 8
 # float32 numbers.
 COLUMNS = 8
-# A column's number plus `THREADS` is an int in a row of fewer columns.
+# With fewer columns, a column's index plus `THREADS` fits in an int.
 _MOST_COLUMNS = 1 << 30
 PREAMBLE = """#define INFINITY __uint_as_float(0x7f800000u)
 #define NAN __uint_as_float(0x7fc00000u)
@@ -80,7 +80,7 @@ class Printed(NamedTuple):
 
 
 class _Printer:
-    """The lines of a launch's code: of the block, of each line of the grid, and of its elements."""
+    """The code of a launch: lines per block, per line of the grid, and per element."""
 
     def __init__(self, launch: Launch, strided: Collection[Node]) -> None:
         self.launch, self.grid, self.strided = launch, launch.grid, strided
@@ -286,7 +286,7 @@ class _Printer:
         lanes = THREADS // COLUMNS
         if along_row:  # Without loops along rows, a thread computes a row's number.
             lanes = lanes_for(self.grid.columns) if any(self.inner) else 1
-        # A matrix may have 2^31 rows, but only a vector as many columns.
+        # A matrix may have 2^31 rows, but only a vector may have 2^31 columns.
         index_type = "int" if along_row and self.grid.columns < _MOST_COLUMNS else "long long"
         loops = [
             "const int lane = threadIdx.x / STRIDE % LANES, n_lines = THREADS / LANES;",

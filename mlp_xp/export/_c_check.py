@@ -76,7 +76,7 @@ def check_text(
     expected: np.ndarray,
     tolerance: float,
 ) -> str:
-    """Return the program, which is compiled if ``-DNAME_TEST`` is given."""
+    """Return the test program's source, which is compiled only with ``-DNAME_TEST``."""
     values: list[list[str]]
     if table is not None and takes_struct(table):
         raws = [

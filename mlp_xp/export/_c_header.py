@@ -1,4 +1,4 @@
-"""What the parts of a C header agree on: its names, and its inputs."""
+"""Names and inputs that all parts of a C header use."""
 
 from __future__ import annotations
 

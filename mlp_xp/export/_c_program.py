@@ -19,7 +19,7 @@ _DIGITS = {"float32": 9, "float64": 17}  # These numbers of digits keep all bits
 def program_text(
     names: Names, columns: TableColumns | None, n_features: int, *, may_be_missing: bool
 ) -> str:
-    """Return the program, which is compiled if ``-DNAME_MAIN`` is given.
+    """Return the program's source, which is compiled only with ``-DNAME_MAIN``.
 
     Parameters
     ----------

@@ -75,7 +75,7 @@ def test_gather_moves_pixels(backend, name, dtype, has_rows, is_scaled, threads,
             np.testing.assert_array_equal(backend.get(found), expected)
 
 
-def test_one_view_for_all_images_is_that_of_each(backend):
+def test_one_view_for_all_images_matches_one_view_per_image(backend):
     x = images()
     for draws in augmentations.view_draws(BOTH):
         with backend.scope():

@@ -162,7 +162,7 @@ def test_a_fit_augments_and_a_prediction_does_not():
     np.testing.assert_array_equal(bare.predict_proba(x), augmented.predict_proba(x))
 
 
-def test_partial_fit_goes_through_the_same_epochs():
+def test_partial_fit_repeats_the_augmentation_of_fit():
     x, y = images(), labels()
     settings = {"augmentation": Flip(SHAPE, alternate=True), "max_iter": 3}
     whole, parts = small(**settings).fit(x, y), small(**settings)
@@ -226,7 +226,7 @@ def test_averages_are_those_of_hand_made_views(backend, size, monkeypatch):
 
 
 @pytest.mark.parametrize("output", ["softmax", "logistic"])
-def test_two_classes_are_decided_alike(output):
+def test_two_class_predictions_match_the_sign_of_logits(output):
     x, y = images(), labels() % 2
     model = small(output_activation=output, tta=BOTH).fit(x, y)
     p = model.predict_proba(x)[:, 1]

@@ -55,7 +55,7 @@ def test_unknown_device_says_so(name, device, message):
     assert str(device)[:4] in str(error.value).lower()
 
 
-def test_a_gpu_that_no_library_can_use_says_which_could(monkeypatch):
+def test_gpu_without_library_error_suggests_one_to_install(monkeypatch):
     monkeypatch.setattr(backends, "installed", lambda name: name == "numpy")
     monkeypatch.setattr(backends, "has_cuda_driver", lambda: True)
     for backend in ("auto", "numpy"):
@@ -142,7 +142,7 @@ def test_put_casts_and_does_not_copy_arrays_on_the_device(backend):
     assert str(again.dtype) == str(here.dtype)
 
 
-def test_what_is_copied_to_a_device_is_nobody_elses(backend):
+def test_put_copy_never_shares_memory(backend):
     memory = np.empty((1 << 20) + 64, np.uint8)
     array = memory[-memory.ctypes.data % 64 :][: 1 << 20].view(np.float64)  # From a cache line on.
     array[...] = 1.0
@@ -198,6 +198,6 @@ def test_transfers_between_two_devices(name, first, second):
     assert moved.device == backend.device
 
 
-def test_torch_lets_go_of_a_graph(torch):
+def test_torch_put_detaches_from_the_autograd_graph(torch):
     leaf = torch.ones(3, requires_grad=True)
     assert not get_backend("torch").put(leaf * 2).requires_grad

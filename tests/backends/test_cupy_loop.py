@@ -141,7 +141,7 @@ def test_the_steps_until_the_clock_is_read_are_graphs(soon, monkeypatch):
 
 
 @pytest.mark.parametrize("non_blocking", [False, True])
-def test_a_caller_may_have_a_stream_of_its_own(non_blocking, soon, monkeypatch):
+def test_caller_can_use_another_cuda_stream(non_blocking, soon, monkeypatch):
     """The stand-in finds work that nothing orders."""
     backend, problem = get_backend("cupy", "cuda:1"), Problem(**CASES["all together"])
     expected = problem.eagerly(backend, monkeypatch)
@@ -153,7 +153,7 @@ def test_a_caller_may_have_a_stream_of_its_own(non_blocking, soon, monkeypatch):
     assert _launch.launches["graph"]
 
 
-def test_another_thread_may_go_on(soon, monkeypatch):
+def test_training_can_continue_in_another_thread(soon, monkeypatch):
     """Each has a stream for graphs, which it captures on, and launches those of the others."""
     backend, problem = get_backend("cupy"), Problem()
     expected = problem.eagerly(backend, monkeypatch)

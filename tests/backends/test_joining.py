@@ -178,7 +178,9 @@ def test_joined_loops_have_the_same_bits(dtype, joined, monkeypatch, rng):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("width", [7, 300])
-def test_sums_beside_loops_of_views_have_the_same_bits(width, dtype, pool_of, monkeypatch, rng):
+def test_sums_joined_to_loops_over_views_have_the_same_bits(
+    width, dtype, pool_of, monkeypatch, rng
+):
     x = rng.standard_normal((64, 2 * width)).astype(dtype)
 
     def step(state, x):

@@ -93,7 +93,7 @@ def layouts(rng):
 
 
 @pytest.mark.parametrize("name", layouts(np.random.default_rng(0)))
-def test_rows_may_lie_in_any_way(name, pool_of, rng, capfd):
+def test_kernels_accept_rows_in_any_memory_layout(name, pool_of, rng, capfd):
     x = layouts(rng)[name]
     W, b, dy = normal(rng, 24, 32), normal(rng, 32), normal(rng, len(x), 32)
     rows, scaling = np.asarray([0, -1, 0], np.int32), Scaling(x[0], x[-1])
@@ -282,7 +282,7 @@ def test_adam_divides_by_the_root_of_any_number(dtype, pool_of, rng):
 
 
 @pytest.mark.parametrize("parts", [0, 1])
-def test_a_plan_keeps_few_programs(parts, pool_of):
+def test_compiled_step_keeps_few_programs(parts, pool_of):
     """Each holds memory of its own."""
     compiled = CompiledStep(lambda s, x: (s[0] + XP.sum(x * 2.0),))
     state, total = (np.zeros(()),), 0.0
@@ -320,7 +320,7 @@ def test_a_compiled_step_does_not_keep_its_arguments(many, parts, pool_of, new_o
             assert place() is None
 
 
-def test_an_argument_may_lie_in_another_way_from_call_to_call(pool_of):
+def test_memory_layout_of_arguments_can_change_between_calls(pool_of):
     """Machine code goes by the layout of the first call."""
 
     def step(state, x):

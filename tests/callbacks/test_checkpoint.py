@@ -208,7 +208,7 @@ def test_what_a_killed_process_left_is_no_obstacle_and_removed(tmp_path):
     load_model(tmp_path / "epoch-0001")
 
 
-def test_what_another_fit_left_goes_when_the_first_new_checkpoint_is_there(tmp_path):
+def test_first_new_checkpoint_replaces_those_from_an_earlier_fit(tmp_path):
     fit(Checkpoint(tmp_path, keep_last=None), n_epochs=5)
     found = []
 

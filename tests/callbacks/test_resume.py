@@ -124,7 +124,7 @@ def test_the_parts_of_a_fit_may_be_many(tmp_path):
 
 
 @pytest.mark.parametrize("at", ["2 epochs", "1 steps"])
-def test_machine_code_goes_on_with_the_same_bits(at, tmp_path, monkeypatch):
+def test_resumed_fit_with_machine_code_has_the_same_bits(at, tmp_path, monkeypatch):
     monkeypatch.setattr("mlp_xp.backends._numpy.backend._LONG", 0)
     settings = {"hidden_layer_sizes": (32, 32), "learning_rate": "cosine", "precision": "float32"}
     whole = make(**settings).fit(X, Y)

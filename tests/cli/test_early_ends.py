@@ -103,7 +103,7 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path):
         (5, [1, 3], False, ""),  # The time was over.
     ],
 )
-def test_the_end_of_a_training_is_said(n_epochs, scores, is_interrupted, said):
+def test_command_reports_why_training_ended(n_epochs, scores, is_interrupted, said):
     model = MLPClassifier(early_stopping=True, n_iter_no_change=1, max_iter=n_epochs)
     model.best_validation_score_ = max(scores)
     model._training = SimpleNamespace(is_at_plateau=len(scores) == 4)
@@ -144,7 +144,7 @@ def test_with_too_little_time_a_tenth_is_for_the_training(mlp_xp, recipe):
         (61.0, 2, False, False, 6.0),
     ],
 )
-def test_a_deadline_reserves_the_time_of_test_and_pictures(
+def test_deadline_reserves_time_for_the_test_and_plots(
     passed, views, has_views, has_pictures, seconds, monkeypatch, capsys
 ):
     now = 100.0

@@ -274,7 +274,7 @@ def generated():
     ],
     ids=["generator", "iterator", "function", "empty", "array", "rows"],
 )
-def test_what_is_no_iterable_of_batches_is_told_the_cure(given, message):
+def test_invalid_batches_error_says_what_to_pass(given, message):
     with pytest.raises((TypeError, ValueError), match=message):
         model().fit(given)
 

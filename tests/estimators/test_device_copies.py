@@ -108,7 +108,7 @@ def test_what_is_written_into_an_array_is_seen(backend, puts):
     assert [uploads(puts, lambda: model.predict(X)) for _ in range(2)] == [1, 0]
 
 
-def test_weights_that_were_assigned_are_nobody_elses_to_keep(backend, puts):
+def test_changes_to_assigned_weights_change_predictions(backend, puts):
     theirs = [np.ones((6, 8)), np.ones((8, 3))]
     model = small(backend=backend.name, device=backend.device)
     model.coefs_, model.intercepts_ = theirs, [np.zeros(8), np.zeros(3)]
@@ -169,7 +169,7 @@ def test_one_thread_copies_for_all(backend, puts, monkeypatch):
     assert puts[6, 8] == 1
 
 
-def test_a_moved_model_has_its_own(backend, puts):
+def test_moved_model_has_its_own_device_copies(backend, puts):
     model = fitted(backend)
     model.predict(X)
     moved = model.to(backend.name, backend.device)

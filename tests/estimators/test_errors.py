@@ -40,7 +40,7 @@ STRANGE = [  # Values that are near none, and how the error ends.
 ]
 
 
-def test_a_wrong_setting_is_told_what_to_type():
+def test_invalid_setting_error_suggests_a_value():
     meant = [(n, v, f"Did you mean '{m}'?") for n, pairs in MEANT.items() for v, m in pairs.items()]
     for name, value, hint in meant + STRANGE:
         with case((name, value)), pytest.raises(InvalidParameterError) as caught:

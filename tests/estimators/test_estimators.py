@@ -103,7 +103,7 @@ def test_a_named_backend_answers_in_the_callers_library(on):
     assert model.partial_fit(X, y).n_iter_ == 6
 
 
-def test_partial_fit_goes_on(backend):
+def test_calls_of_partial_fit_match_epochs_of_fit(backend):
     """Two epochs by fit are two calls of partial_fit, pickled in between or not."""
     X_here, settings = backend.put(X), {"max_iter": 2, "learning_rate": "cosine"}
     fitted = small(**settings).fit(X, y)
@@ -296,7 +296,7 @@ def test_a_copy_shares_nothing_with_the_original():
     np.testing.assert_array_equal(twin.predict_proba(X), before)
 
 
-def test_a_failed_fit_takes_nothing_from_a_random_state():
+def test_failed_fit_does_not_advance_the_random_state():
     states = [np.random.RandomState(5) for _ in range(2)]
     with pytest.raises(ValueError, match="too small"):
         small(early_stopping=True, random_state=states[0], validation_fraction=0.01).fit(X, y)

@@ -95,7 +95,7 @@ def test_networks_on_ranks_are_fitted_one_after_another(monkeypatch):
     assert [call.kwargs["n_workers"] for call in workers.call_args_list] == [1, usable_threads()]
 
 
-def test_long_arrays_of_settings_are_told_apart():
+def test_long_arrays_in_settings_are_distinguished():
     assert text_of(np.eye(1, 2000, 900)) != text_of(np.eye(1, 2000, 901))
 
 
@@ -289,7 +289,7 @@ def test_closing_ends_the_fits_that_are_left():
 
 
 @pytest.mark.libraries("torch")
-def test_ctrl_c_ends_the_fits_that_share_no_program_too(on):
+def test_ctrl_c_also_ends_fits_with_different_compiled_steps(on):
     endless, epochs = {"max_iter": 10**6, **on}, []
     tasks = tasks_of([small(**endless), small(max_time=5.0, **endless)])
 

@@ -89,7 +89,7 @@ def test_they_learn_the_same_on_every_backend_and_start_from_signs(backend):
     np.testing.assert_allclose(expected.logits(X), log_p, atol=1e-12)
 
 
-def test_they_go_where_one_network_goes(tmp_path):
+def test_members_can_be_pickled_saved_and_trained_further(tmp_path):
     model = small(**TABM, early_stopping=True, calibration="temperature", warm_start=True)
     expected = model.fit(X, y).predict_proba(X)
     for copy in pickled_and_saved(model, tmp_path):
@@ -124,7 +124,7 @@ def test_values_and_their_spread_are_in_the_unit_of_y(loss):
         ({"normalization": "batch"}, "`normalization` must be 'layer' or None with n_members=3"),
     ],
 )
-def test_what_members_cannot_have_is_said(settings, message):
+def test_settings_that_members_do_not_support_are_an_error(settings, message):
     with pytest.raises(ValueError, match=message):
         small(**TABM | settings).fit(X, y)
     with pytest.raises(ValueError, match="`dropout` must be 0 with n_members=3"):

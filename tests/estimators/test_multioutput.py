@@ -57,7 +57,7 @@ def test_predictions_are_of_the_form_of_a_forest(backend, y):
         np.testing.assert_allclose(to_numpy(log_p), np.log(p))
 
 
-def test_they_go_where_one_target_goes(tmp_path):
+def test_several_targets_can_be_pickled_and_saved(tmp_path):
     model = small(early_stopping=True, calibration="temperature").fit(X, NAMED)
     expected = model.predict_proba(X)
     for copy in pickled_and_saved(model, tmp_path):

@@ -175,7 +175,7 @@ def test_a_warm_start_keeps_the_optimizer_state():
 
 
 @pytest.mark.parametrize(("first", "then"), [("rmsprop", "lion"), ("sgd", "adam")])
-def test_another_rule_starts_anew(first, then):
+def test_changing_the_solver_resets_the_optimizer_state(first, then):
     """Neither the optimizer state nor the step count of one rule applies to another."""
     settings = {"max_iter": 20, "batch_size": 60, "alpha": 0.0, "warm_start": True}
     model, fresh = small(**settings, solver=first).fit(X, y), small(**settings)

@@ -62,7 +62,7 @@ RULES = [
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["plain", "weighted"])
 @pytest.mark.parametrize("settings", RULES, ids=str)
 @pytest.mark.parametrize(("batch_size", "alpha"), [(10, 1e-4), (1, 0.0), (47, 1.0), ("auto", 0.05)])
-def test_a_partial_fit_moves_the_weights_alike(kind, weights, settings, batch_size, alpha):
+def test_partial_fit_updates_weights_as_in_scikit_learn(kind, weights, settings, batch_size, alpha):
     settings = settings | {"batch_size": batch_size, "alpha": alpha, "learning_rate_init": 0.01}
     for activation in ("identity", "logistic", "tanh", "relu"):
         pair = both(kind, activation=activation, **settings)
@@ -117,7 +117,7 @@ def test_the_loss_of_several_outputs_is_reported_as_their_mean(settings):
         assert mine.loss_ == mine.loss_curve_[-1] == pytest.approx(expected)
 
 
-def test_an_example_of_theirs_warns_as_often():
+def test_scikit_learn_example_gives_as_many_convergence_warnings():
     """The settings of scikit-learn's plot_mlp_training_curves, some of which converge in time."""
     X, y = make_moons(noise=0.3, random_state=0)
     X = MinMaxScaler().fit_transform(X)
@@ -139,7 +139,7 @@ def test_an_example_of_theirs_warns_as_often():
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "several"])
-def test_lbfgs_goes_the_same_way(kind):
+def test_lbfgs_follows_the_same_path_as_scikit_learn(kind):
     # For several outputs scikit-learn's loss and gradient do not belong together; see the next.
     pair = both(kind, solver="lbfgs", max_iter=15, activation="tanh")
     mine, their = (model.fit(X, TARGETS[kind], sample_weight=WEIGHTS) for model in pair)

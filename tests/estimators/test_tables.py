@@ -59,7 +59,7 @@ NAMES = (
 )
 
 
-def test_a_frame_goes_through_everything(on, tmp_path):
+def test_data_frame_works_in_fit_predict_pickle_and_save(on, tmp_path):
     model = tabular(**on, early_stopping=True).fit(X, y)
     assert model.columns_.input_names == NAMES
     assert list(model.feature_names_in_) == list(X)

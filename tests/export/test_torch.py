@@ -77,7 +77,7 @@ def test_there_and_back(normalization, activation):
     back.set_params(warm_start=True, max_iter=1, learning_rate="cosine").fit(rows, Y)
 
 
-def test_a_module_of_somebody_else(torch, nn):
+def test_from_torch_converts_a_foreign_module(torch, nn):
     hidden = nn.Linear(12, 5, bias=False)
     module = nn.Sequential(nn.Flatten(), hidden, nn.ReLU(inplace=True), nn.Linear(5, 3))
     model = from_torch(module.double(), classes=["a", "b", "c"])

@@ -186,7 +186,7 @@ def test_the_blocks_are_as_described():
     assert (network.sizes, network.n_keys) == ((24, 12, 12, 3), 1)
 
 
-def test_a_branch_is_nothing_at_first(rng):
+def test_new_branch_has_no_effect(rng):
     network = Network((24, Project(5), Branch((7, 5)), 4), "tanh", "layer")
     params, x, h = init_params(network, 0), rng.random((3, 24)), rng.random((3, 5))
     np.testing.assert_array_equal(forward(network, params, x, xp=np_xp)[0], 0.0)
@@ -238,7 +238,7 @@ def small(solver="adam", **settings):
 
 @pytest.mark.filterwarnings("ignore:lbfgs failed to converge")
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_it_learns_alike_on_all_backends(backend, solver):
+def test_block_network_learns_equally_on_all_backends(backend, solver):
     X, y = DIGITS, DIGIT_LABELS
     model = small(solver, backend=backend.name, device=backend.device).fit(X, y)
     shapes = [(4, 16, 8), (8, 4, 4), (32, 20), (20, 24), (24, 20), (20, 10)]

@@ -214,7 +214,7 @@ REAL |= {"identity": CUSTOM["identity"]}
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_real_values_are_neither_right_nor_wrong(name):
+def test_regression_losses_have_no_accuracy(name):
     loss = REAL[name]
     kind = type(getattr(loss, "loss", loss)).__name__
     with pytest.raises(TypeError, match=f"{kind} .*has no accuracy; use"):

@@ -79,7 +79,7 @@ def test_parameters_have_their_shapes_and_start_within_bounds(name):
     assert {leaf.dtype for leaf in leaves(params)} == {np.dtype("float64")}
 
 
-def test_layers_go_back_into_their_structure():
+def test_with_layers_restores_the_parameter_structure():
     for network in NETWORKS.values():
         params = init_params(network, 0)
         built = with_layers(network, sorted(entries(params), key=lambda e: isinstance(e, Dense)))

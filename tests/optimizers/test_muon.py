@@ -49,7 +49,7 @@ def test_an_update_is_near_the_orthogonal_matrix(backend, shape, n_steps, dtype,
         assert np.linalg.svd(of_rank_1, compute_uv=False)[1:].max() < 1e-9
 
 
-def test_a_gradient_of_zero_or_nearly_so_moves_nothing(backend):
+def test_muon_ignores_zero_or_tiny_gradients(backend):
     for size in (0.0, 1e-30):
         for dtype in ("float32", "float64"):
             assert np.abs(move(backend, PLAIN, np.full((3, 2), size, dtype))).max() < 1e-9

@@ -97,7 +97,7 @@ def test_clip_scales_long_gradients_to_the_maximum_norm_and_keeps_shorter_ones(
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_clip_hides_nothing_that_is_not_finite(backend, value):
+def test_clip_keeps_non_finite_gradients_visible(backend, value):
     grads = (np.asarray([[1.0, value]]), np.ones(2))
     # inf times 0 is the very thing that shows it.
     with backend.scope(), np.errstate(invalid="ignore"):

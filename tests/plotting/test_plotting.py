@@ -145,7 +145,7 @@ def test_the_scale_ends_at_the_largest_mistake():
     assert [text.get_text() for text in counts.text_.flat] == ["1", "1", "0", "1"]
 
 
-def test_weights_of_the_neurons_with_the_largest_ones(model):
+def test_plot_shows_the_neurons_with_the_largest_weights(model):
     display = model.plot.weights(image_shape=(4, 4), n_neurons=3)
     largest = np.argsort(-np.linalg.norm(model.coefs_[0], axis=0))[:3]
     expected = model.coefs_[0][:, largest].T.reshape(3, 4, 4)
@@ -181,7 +181,7 @@ def test_the_surest_mistakes(model):
     assert unseen.truth.tolist() == ["dog"]
 
 
-def test_errors_of_pictures(model):
+def test_invalid_plots_are_an_error(model):
     said = r"`image_shape` must be .* 16 numbers in total, got \(3, 3\)"
     with pytest.raises(ValueError, match=said):
         model.plot.weights(image_shape=(3, 3))

@@ -71,7 +71,7 @@ def test_a_file_sets_every_parameter_by_its_name(write):
     assert model.get_params() == expected.get_params()
 
 
-def test_overrides_go_first(write):
+def test_keyword_arguments_override_recipe_settings(write):
     model = MLP.from_recipe(str(write()), max_time=None, random_state=3)
     assert (model.max_time, model.random_state, model.label_smoothing) == (None, 3, 0.1)
     with pytest.raises(ValueError, match="Invalid parameter 'lable_smoothing'"):
@@ -123,7 +123,7 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("line", "message"), MISTAKES)
-def test_what_is_wrong_is_told_with_file_key_and_cure(line, message, write):
+def test_recipe_error_names_the_file_key_and_remedy(line, message, write):
     path = write(line)
     with pytest.raises(ValueError, match=rf"^{re.escape(str(path))}(: | is).*{message}"):
         MLP.from_recipe(path)

@@ -201,7 +201,7 @@ def test_a_capture_may_fork_and_must_join(copying):
         copying.end_capture()
 
 
-def test_a_capture_depends_on_nothing_outside(copying):
+def test_capture_rejects_dependencies_on_uncaptured_work(copying):
     event = cuda.Stream(non_blocking=True).record()
     copying.begin_capture()
     with pytest.raises(CUDARuntimeError, match="dependency created on uncaptured work"):

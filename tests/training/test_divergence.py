@@ -199,7 +199,7 @@ def test_checkpoints_never_contain_non_finite_weights(tmp_path):
 @pytest.mark.parametrize(
     ("activation", "value"), [("relu", np.nan), ("relu", -np.inf), ("tanh", np.inf)]
 )
-def test_weights_that_somebody_made_not_finite_are_an_error_of_each_method(
+def test_non_finite_assigned_weights_are_an_error_in_each_method(
     on, normalization, activation, value
 ):
     """Also where the activation hides that they are not."""

@@ -97,7 +97,7 @@ def test_many_steps_run_in_one_call_unless_a_callback_needs_each(backend, monkey
 
 
 @pytest.mark.parametrize("where", ["a step", "what looks at it"])
-def test_an_epoch_that_fails_lets_go_of_its_feed(where, backend):
+def test_failed_epoch_releases_its_data_feed(where, backend):
     """Also while somebody looks at the error, which holds on to all that was at work."""
     trainer, data = make_trainer(backend), place_bytes(backend, placement="streamed")
 

@@ -97,7 +97,9 @@ def test_the_minimum_is_that_of_ridge_regression(backend, monkeypatch, rows, alp
 @pytest.mark.parametrize("placement", ["resident", "streamed"])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("network", [LINEAR, DEEP], ids=["linear", "deep"])
-def test_its_gradient_is_that_of_a_step(backend, monkeypatch, network, weighted, placement, rows):
+def test_lbfgs_gradient_matches_a_full_batch_sgd_step(
+    backend, monkeypatch, network, weighted, placement, rows
+):
     """The gradient of the full batch is what one step of plain SGD takes, whatever the blocks."""
     monkeypatch.setattr(lbfgs, "BLOCK", rows)
     rng = np.random.default_rng(3)
@@ -126,7 +128,7 @@ def test_lbfgs_does_not_change_arrays_that_are_not_trained():
     np.testing.assert_array_equal(*found)
 
 
-def test_it_stops_when_asked(backend):
+def test_lbfgs_stops_when_a_callback_asks(backend):
     """Without a warning: it was not SciPy that gave up."""
     x, y = real_values()
     seen = []

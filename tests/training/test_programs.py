@@ -24,7 +24,7 @@ def fit_together(models):
 
 
 @stacks
-def test_models_that_have_ended_leave_their_program(backend, on, monkeypatch):
+def test_finished_models_leave_the_stack(backend, on, monkeypatch):
     compiled = type(backend).loop_of_models
     sizes = []
 
@@ -85,7 +85,7 @@ def test_stack_trains_until_the_first_fit_can_end(on, monkeypatch):
 
 
 @pytest.mark.libraries("jax")
-def test_no_more_is_compiled_than_a_program_and_a_step(on, compiled):
+def test_jax_compiles_only_one_loop_and_one_step(on, compiled):
     fit_together([small(random_state=i, max_iter=3, **on) for i in range(3)])
     assert compiled() == ["jit(run)"]
     small(placement="streamed", batch_size=5, **on).fit(X, Y)

@@ -239,7 +239,7 @@ def test_the_average_is_what_plain_python_gives_and_does_not_change_the_training
     trainers.assert_close(steps[-1], trainers.learned(without), atol=tolerance("float64", N))
 
 
-def test_set_learned_starts_the_average_anew(backend):
+def test_set_learned_restarts_the_weight_average(backend):
     trainer = make_trainer(backend, **FULL)
     train(trainer)
     params, batch_stats = init_params(EVERYTHING, 8), trainers.neutral_batch_stats(EVERYTHING)

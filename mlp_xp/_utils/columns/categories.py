@@ -177,7 +177,7 @@ def _commas(numbers: Iterable[str]) -> str:
 
 
 def differ_in_nearly_each_row(n_values: int, n_rows: int) -> bool:
-    """Whether a text column is not categorical, since nearly all rows have different values."""
+    """Whether nearly all rows have different values, so the text column is not categorical."""
     return n_values > max(_MIN_DISTINCT, MANY * n_rows)
 
 

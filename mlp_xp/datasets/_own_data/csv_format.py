@@ -106,7 +106,7 @@ def _recognize(path: Path) -> tuple[str, str]:
         for mark, encoding in _MARKS.items():
             if head.startswith(mark):
                 return encoding, ""
-        if 0 in head:  # The zeros of UTF-16 are at even places if the high byte comes first.
+        if 0 in head:  # In big-endian UTF-16, zero bytes are at even offsets.
             is_high_first = head[::2].count(0) > head[1::2].count(0)
             return ("utf-16-be" if is_high_first else "utf-16-le"), ""
         decoder, is_ascii, n_lines = codecs.getincrementaldecoder("utf-8")(), True, 1

@@ -142,7 +142,7 @@ def put_sample(
 def _place_batches(
     trainer: Trainer, sample: Sample, targets: Targets, class_weight: Any
 ) -> StreamedBatches:
-    """Return the training data if X has batches; class weights are those of all samples."""
+    """Return the training data if X has batches; class weights are computed from all samples."""
     balance = targets.weigh(sample.y, None, class_weight)
     labels, first = np.unique(sample.y, return_index=True)
     if balance is not None and sample.y.ndim > 1:

@@ -86,7 +86,7 @@ class EachMember(Wrapped):
         return xp.sum(values, axis=0) * (1.0 / self.n_members)
 
     def is_correct(self, logits: Array, targets: Array, *, xp: Namespace) -> Array:
-        """Return 1 for each sample whose class the members' mean predicts correctly, else 0."""
+        """Return 1 where the mean of the members' predictions gives the correct class, else 0."""
         outputs = self.activate(logits, xp=xp)
         return self.loss.is_correct(self.raw_outputs(outputs, xp=xp), targets, xp=xp)
 

@@ -35,7 +35,7 @@ class StreamedBatches(Streamed):
         self._counts, self._read, self._has_weights = batches.counts, read, has_weights
 
     def plan(self, batch_size: int, **settings: Any) -> EpochPlan:
-        """Return the plan of an epoch; sums of weights are those of the first pass."""
+        """Return the plan of an epoch, with the sums of weights from the first pass."""
         counts, weights = np.asarray(self._counts), settings["weights"]
         size, rows = int(max(counts)), np.arange(sum(counts), dtype=np.int32)
         if settings["pad"] or np.any(counts[:-1] < size):

@@ -30,7 +30,7 @@ class Budget:
     seconds: float
     start: float = field(default_factory=lambda: time.perf_counter())
     decide: Callable[[Any], Any] = lambda decision: decision
-    # What `next_steps` found: the seconds passed, per step, and usable for steps.
+    # Results of `next_steps`: seconds elapsed, seconds per step, and seconds left for steps.
     _passed: float = field(default=0.0, init=False)
     _per_step: float = field(default=0.0, init=False)
     _usable: float = field(default=math.inf, init=False)

@@ -237,7 +237,7 @@ def put_tables(
 
 
 def repeat(trainer: BaseTrainer, epoch: Epoch) -> Generator[tuple[float, StepArguments]]:
-    """Yield the learning rate and the arguments of an epoch's prepared steps again."""
+    """Yield the learning rate and arguments of each prepared step, to repeat an epoch."""
     tables = [_put(trainer, table) for table in epoch.tables]
     return draw_arguments(trainer, epoch).steps(tables, trainer)
 

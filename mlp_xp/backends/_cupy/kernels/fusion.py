@@ -246,7 +246,7 @@ class Differentiable:
         needed = set(in_order(backward, known))
         saved = [x for x in computed_nodes(in_order(results, inputs)) if x in needed]
         self._forward = Plan(name, [*results, *saved], inputs)
-        self._known = [*known, *saved]  # What the pullback receives, before dy.
+        self._known = [*known, *saved]  # The pullback's arguments before dy.
         self._backward: dict[Any, tuple[Tree, Plan]] = {}
 
     def _gradient(self, dtype: str, options: dict[str, Any]) -> Tree:
@@ -292,7 +292,7 @@ def _rebuild(tree: Tree, arrays: Sequence[Any]) -> Tree:
 
 
 class _BuiltIn:
-    """What keeps the compiled forms of a built-in function."""
+    """A cache of a built-in function's compiled forms."""
 
 
 @cache

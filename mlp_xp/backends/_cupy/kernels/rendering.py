@@ -42,7 +42,7 @@ def record(generated: Any) -> Any:
 
 
 def every_kernel() -> Iterator[Any]:
-    """Yield each registered kernel in each of its variants, and those that were printed so far.
+    """Yield all variants of each registered kernel, then the kernels printed so far.
 
     In the source of an `ElementwiseKernel`, dtypes are letters that CuPy replaces; the source of a
     `RawKernel` is complete.

@@ -51,7 +51,7 @@ _ADD_PARTS = """
 
 
 class _Formula(NamedTuple):
-    """What is computed for one element of each array.
+    """The formula for one element of each array.
 
     Attributes
     ----------
@@ -256,7 +256,7 @@ def update_tree(
     penalty: Any = 0.0
     groups: dict[int, list[tuple[int, _Rule, dict[Node, Any]]]] = {}
     dtypes = tuple(array.dtype.name for array in members[0])
-    numbers: dict[int, int] = {}  # Of coefficients, by their identity.
+    numbers: dict[int, int] = {}  # Coefficients are numbered by identity.
     for i, kind in enumerate(kinds(params)):
         rule, own = rule_of(optimizer, kind, coefs)
         n_arrays = 2 + len(rule.state_type._fields)

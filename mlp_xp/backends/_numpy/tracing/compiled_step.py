@@ -34,7 +34,7 @@ _MOST_IDLE, _SMALL_PLAN = 4, 1 << 21
 
 
 class _Plan:
-    """The programs of a compiled function, one for each set of argument shapes, and their memory.
+    """A function's compiled programs, one per set of argument shapes, and their memory.
 
     Only one fit at a time may use a plan, since every call returns the state in the same memory.
     """
@@ -101,7 +101,7 @@ class Compiled:
 
     @property
     def programs(self) -> list[Program]:
-        """The programs that were compiled so far."""
+        """The programs compiled so far, one per set of argument shapes."""
         return [] if self._plan is None else self._plan.programs
 
     def release(self, state: Any) -> Any:

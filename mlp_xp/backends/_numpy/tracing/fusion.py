@@ -54,7 +54,7 @@ def _uses(task: Task, product: TiledProduct) -> bool:
 def _changes_operand(task: Task, product: TiledProduct) -> bool:
     """Whether a call may write to an operand of a product."""
     if isinstance(task.fields, GradientLoop):
-        written = task.others  # Its table's loop reads some of these arrays, and writes others.
+        written = task.others  # The loop reads some of these arrays and writes the rest.
     elif isinstance(task.fields, FormulaLoop):
         written = task.fields.results
     else:

@@ -130,7 +130,7 @@ def _dot(a: Any, b: Any, out: Traced) -> bool:
 
 
 def _cumulate(x: Any, out: Traced, axis: int | None = None) -> bool:
-    """Record cumulative sums: of 2, 4, 8 ... numbers up to each."""
+    """Record cumulative sums: first of 2 numbers up to each, then of 4, 8 and so on."""
     if axis is None or not x.size:
         return False
     y, n = np.moveaxis(x, axis, 0), 1
@@ -160,7 +160,7 @@ def _are_true(extreme: Any, x: Traced, axis: Any, dtype: Any, out: Traced) -> bo
 
 
 def _sum_all(make_loop: Callable[..., Any], arrays: list[Any], out: Traced) -> None:
-    """Record a sum over all numbers: of large arrays in blocks that threads share, then of those.
+    """Record a sum over all numbers; threads first sum the blocks of large arrays.
 
     Blocks have the same size for every number of threads, so the sum has the same bits.
     """

@@ -54,7 +54,7 @@ def item(function: Any, i: int, *args: Any, **options: Any) -> Any:
 
 
 def identity_like(x: Any) -> Any:
-    """Return a regular matrix, or stack of them, in place of one without values."""
+    """Return an invertible matrix or stack that replaces matrices without values."""
     is_matrix = isinstance(x, np.ndarray) and x.ndim > 1
     return np.eye(*x.shape[-2:], dtype=x.dtype) + np.zeros_like(x) if is_matrix else x
 

@@ -56,7 +56,7 @@ class Program:
         self.pool = pool
         self.has_tasks = has_pool()
         self._state = {id(leaf): leaf for leaf in state}
-        # Arrays that a trace changes, which are not its own: pairs of (array, copy).
+        # Arrays that tracing changes but did not allocate: pairs of (array, copy).
         self._overwritten: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self._lines: list[str] = []
         self._names: dict[str, Any] = {}
@@ -337,7 +337,7 @@ class Program:
         return self._any(function, args, options, value)
 
     def _keep_values(self, array: Traced) -> None:
-        """Keep the values of an array that the trace is about to change, unless it is its own."""
+        """Save the values of an array that tracing will change, unless the trace allocated it."""
         owner = array.owner
         if not owner.is_pooled and id(owner.value) not in self._overwritten:
             self._overwritten[id(owner.value)] = owner.value, owner.value.copy()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # Avoid this import in short fits, which have no kernel calls
 
 
 class Tables:
-    """The pending kernel calls of a program, and the tables that were made of others.
+    """A program's pending kernel calls, and the tables made from earlier calls.
 
     Attributes
     ----------
