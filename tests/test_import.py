@@ -76,7 +76,7 @@ def test_a_package_lists_and_loads_its_lazy_names():
         mlp_xp.augmentation.Fli  # noqa: B018
 
 
-def test_names_are_loaded_when_they_are_asked_for():
+def test_public_names_are_loaded_on_first_use():
     assert set(mlp_xp.__all__) <= set(dir(mlp_xp))
     assert mlp_xp.MLP is mlp_xp.MLPClassifier is mlp_xp.estimators.MLPClassifier
     assert repr(mlp_xp.get_backend("numpy")) == "<NumpyBackend 'numpy' on cpu>"

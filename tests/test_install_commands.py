@@ -101,7 +101,7 @@ def test_a_gpu_that_nothing_can_use_names_each_library_and_its_reason(monkeypatc
         get_backend("auto", "cuda")
 
 
-def test_without_a_driver_that_is_said_before_any_library(monkeypatch):
+def test_missing_nvidia_driver_is_reported_before_missing_libraries(monkeypatch):
     monkeypatch.setattr(backends, "installed", lambda name: name in ("numpy", "torch"))
     monkeypatch.setattr(backends, "has_cuda_driver", lambda: False)
     module = Mock(**{"create.side_effect": BackendError("built for a CPU")})

@@ -361,7 +361,7 @@ def accuracy_of(code, tmp_path, *options):
     return float(done.stdout.split()[-1])
 
 
-def test_each_peer_has_a_block_before_and_one_after():
+def test_migration_page_shows_code_before_and_after_for_each_library():
     text = PAGE.read_text()
     assert re.findall("^## From (.*)$", text, flags=re.MULTILINE) == list(MIGRATED_FROM)
     for peer in MIGRATED_FROM:

@@ -49,7 +49,7 @@ _ELSEWHERE = {
     }.items()
     for theirs in names.split()
 }
-_ALIKE = 0.9  # The least ratio of equal letters in two names that are alike.
+_ALIKE = 0.9  # The minimum similarity ratio of two similar names.
 _LISTED = 20  # The maximum number of names in a message.
 # Device names that users may pass as a backend by mistake.
 _BACKENDS = {"cuda": "auto", "gpu": "auto"}
@@ -114,7 +114,7 @@ def _bare(name: str) -> str:
 
 
 def list_names(names: Sequence[str], quote: Callable[[str], str] = repr) -> str:
-    """Return the first names, and the number of the others, as text for a message."""
+    """Return the first names and the number of omitted names, as text for a message."""
     more = [f"{len(names) - _LISTED} more"] if len(names) > _LISTED else []
     return ", ".join([*map(quote, names[:_LISTED]), *more])
 

@@ -40,7 +40,7 @@ def _size(text: str) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class DataSettings:
-    """Where the data of a run are, and how to read them.
+    """The location of a run's data, and how to read them.
 
     ``data`` is a key of `LOADERS`, or `FILES` for the user's own data, which are at ``data_path``;
     for these, see `load_files`. ``columns`` are the columns of the table that a network was trained

@@ -97,7 +97,7 @@ INTEGER |= {
     "minimum": lambda b, x, y: b.select(INTEGER["less"](b, x, y), x, y),
     "abs": lambda b, x: INTEGER["maximum"](b, x, INTEGER["negative"](b, x)),
 }
-# By dtype; numbers of uint8 can only be converted.
+# Expressions by dtype; uint8 can only be converted.
 _TABLES: dict[str, dict[str, Callable[..., str]]] = {
     **{"float32": EXPRESSIONS, "float64": EXPRESSIONS, "bool": LOGICAL},
     **{"int32": INTEGER, "int64": INTEGER, "uint8": {}},
@@ -105,7 +105,7 @@ _TABLES: dict[str, dict[str, Callable[..., str]]] = {
 
 
 def type_of(dtype: str) -> Type:
-    """Return LLVM's type of numbers of a dtype. Raise UnprintableError if there is none."""
+    """Return the LLVM type for a dtype; raise UnprintableError if there is none."""
     if dtype not in TYPES:
         raise UnprintableError(f"there are no loops for {dtype}")
     return TYPES[dtype]

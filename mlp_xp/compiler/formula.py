@@ -112,14 +112,14 @@ def evaluate(order: Sequence[Node], values: dict[Node, Any], *, xp: Namespace) -
             values[node] = compute(xp, *given) if compute else getattr(xp, node.operation)(*given)
 
 
-# The graphs, and what is made of them, of functions and objects.
+# Traced graphs of functions and objects, and results derived from the graphs.
 _known: weakref.WeakKeyDictionary[Any, dict[Any, Any]] = weakref.WeakKeyDictionary()
 
 
 def _known_of(owner: Any) -> dict[Any, Any]:
     try:
         return _known.setdefault(owner, {})
-    except TypeError:  # It has no hash or no weak references, and is traced each time.
+    except TypeError:  # Unhashable or without weak references: trace it each time.
         return {}
 
 

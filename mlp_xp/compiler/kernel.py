@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from mlp_xp.compiler.graph import Node, in_order
 
-# How the elements of an array belong to the elements of a loop: as one array in row-major order, or
-# one element for each row, for each column, or for all.
+# How a loop reads an array: all elements in row-major order, or one element per row, per column, or
+# in total.
 FULL, ROW, COLUMN, SCALAR = "full", "row", "column", "scalar"
 # Memory layouts of views: one stride in the loop's order, or one stride per axis, where the column
 # stride is 0, 1 element or any other.

@@ -58,7 +58,7 @@ class Function(NamedTuple):
 def print_c(
     results: Sequence[Node], inputs: Mapping[Node, str], prefix: str, dtype: str
 ) -> Function:
-    """Return the C text that writes results one after the other into the array ``out``.
+    """Return the C code that writes all results to the array ``out``, in order.
 
     Parameters
     ----------

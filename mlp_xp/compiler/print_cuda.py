@@ -327,7 +327,7 @@ class _Printer:
 
 
 def lanes_for(columns: int) -> int:
-    """Return the number of threads that share a row: few if it is short."""
+    """Return the number of threads per row; short rows need fewer."""
     return 1 if columns <= 32 else 32 if columns <= 1024 else THREADS
 
 

@@ -313,7 +313,7 @@ class Grid:
         found.discard(SCALAR)
         layout = FULL if len(found) > 1 else found.pop() if found else SCALAR
         if span in (ROW, COLUMN) and layout not in (span, SCALAR):
-            raise MisfitError  # A vector of rows became one of columns, as in a square.
+            raise MisfitError  # A row vector became a column vector, as in a square matrix.
         return layout
 
 

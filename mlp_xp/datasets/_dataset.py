@@ -74,7 +74,7 @@ class Dataset(NamedTuple):
     columns: Columns | None = None
 
     def __repr__(self) -> str:
-        """Return the numbers of samples and classes on one line."""
+        """Return one line with the numbers of samples and classes."""
         if self.image_shape is None:
             samples = f"samples of {self.x_train.shape[1]:,} features"
         else:

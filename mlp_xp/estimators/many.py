@@ -114,7 +114,7 @@ def fit_many(
     for number, task in enumerate(tasks):
         try:
             backend = training_backend(task.model._params(), task.X)
-        except Exception:  # The fit raises this error, too, so it is reported for this task alone.
+        except Exception:  # The fit will raise this error again, and report it for this task only.
             backend = get_backend("numpy")
         is_stack = not backend.has_workers
         if is_stack and (reason := _why_alone(task, data)) is not None:

@@ -58,7 +58,7 @@ def _table_rows(
 
 
 def _numbers(table: TableColumns, place: int, z: np.ndarray) -> np.ndarray:
-    """Return numbers of a column that are scaled to about z."""
+    """Return unscaled values of a column whose scaled values are about z."""
     scaling = table.scaling
     if isinstance(scaling, Affine):
         return np.asarray(scaling.shift[place] + z / scaling.scale[place])

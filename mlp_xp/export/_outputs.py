@@ -1,4 +1,4 @@
-"""What an exported estimator predicts, computed with any array library."""
+"""Predictions of an exported estimator, computed with any array library."""
 
 from __future__ import annotations
 

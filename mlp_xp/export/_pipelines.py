@@ -13,7 +13,7 @@ from mlp_xp.export._onnx import trace
 
 
 def register_skl2onnx() -> None:
-    """Register converters for this package's estimators, including those in pipelines and searches.
+    """Register converters for this package's estimators, also inside pipelines and searches.
 
     Call this once before ``skl2onnx.to_onnx`` or ``convert_sklearn``. The exported network uses
     float32 if the pipeline's inputs are float32, otherwise float64. ``target_opset`` must be at

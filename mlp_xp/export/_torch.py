@@ -141,7 +141,7 @@ def from_torch(module: Any, classes: Any = None) -> MLPClassifier | MLPRegressor
                 "`module` ends in a Sigmoid with two outputs, but a classifier has one output for "
                 "two classes: use one output, or leave out the Sigmoid."
             )
-        if parsed.output == "logistic":  # One output per class, each against all others.
+        if parsed.output == "logistic":  # One-versus-rest: one output per class.
             settings["output_activation"] = attributes["out_activation_"] = "logistic"
         model, attributes["classes_"] = MLPClassifier(**settings), labels
     params = model._params()

@@ -186,7 +186,7 @@ WRONG_FITS = [
 
 
 @pytest.mark.parametrize(("make", "message"), WRONG_SETTINGS)
-def test_wrong_settings_are_told_what_to_do(make, message):
+def test_invalid_augmentation_error_says_what_to_pass(make, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         make()
 

@@ -198,7 +198,7 @@ def views_by_hand(x):
 
 
 @pytest.mark.parametrize("size", [8, 1000])
-def test_averages_are_those_of_hand_made_views(backend, size, monkeypatch):
+def test_tta_averages_predictions_over_views(backend, size, monkeypatch):
     import mlp_xp.training.inference.inference as inference
 
     for name in ("_BATCH", "_HOST_BATCH"):
@@ -276,7 +276,7 @@ class Unchecked(Shift):
         pass
 
 
-def test_views_of_an_augmentation_of_ones_own_have_plain_numbers(backend):
+def test_custom_augmentation_can_use_numpy_integers_for_views(backend):
     x, y = images(), labels()
     model = small(backend=backend.name, device=backend.device).fit(x, y)
     found = model.predict_proba(x, tta=Unchecked(SHAPE, np.int64(1)))

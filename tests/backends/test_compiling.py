@@ -151,7 +151,7 @@ FITS = {
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", FITS)
-def test_machine_code_and_numpy_train_alike(name, dtype, monkeypatch, rng):
+def test_machine_code_and_numpy_give_the_same_training(name, dtype, monkeypatch, rng):
     x, y = rng.standard_normal((150, 20)).astype(dtype), rng.integers(0, 3, 150)
     options = {"hidden_layer_sizes": (32,), "max_iter": 5, "random_state": 0} | FITS[name]
     weights = rng.random(150) + 0.5

@@ -85,7 +85,7 @@ def test_calling_thread_completes_a_task_alone(monkeypatch, task):
 
 
 @pytest.mark.parametrize(("shared", "alone"), [(60, 50), (50, 60), (400_000, 1)])
-def test_steps_are_shared_where_that_takes_less_time(shared, alone):
+def test_steps_use_several_threads_only_if_faster(shared, alone):
     from mlp_xp.backends._numpy.machine_code._threads import choose_threads
 
     control = np.zeros(tuning.CONTROL, np.int64)

@@ -38,7 +38,7 @@ def test_a_recipe_trains_in_float32_if_bfloat16_has_no_instructions(on, torch, m
 
 
 @pytest.mark.parametrize("kind", ["cuda", "xpu", "mps"])
-def test_each_function_is_asked_about_its_own_device(kind, on, torch, monkeypatch):
+def test_memory_and_synchronization_use_the_backends_device(kind, on, torch, monkeypatch):
     calls, is_apples = [], kind == "mps"  # Apple has one device.
     stream = SimpleNamespace(synchronize=lambda: calls.append(("waited",)))
     for name, value in (APPLE if is_apples else CARD | {"current_stream": stream}).items():

@@ -59,7 +59,7 @@ def test_a_ratio_below_its_floor_is_reported(module):
     assert lost[1].startswith("wide, JAX: not compared; ")
 
 
-def test_floors_are_those_of_the_kind_of_processor(module, monkeypatch):
+def test_benchmark_floors_depend_on_the_processor(module, monkeypatch):
     records, targets = module("bench.suite.records"), module("bench.reports.targets")
     monkeypatch.delenv("MLP_XP_WITHOUT", raising=False)
     cpuinfo = "vendor_id\t: AuthenticAMD\nmodel name\t: x\nflags\t\t: fpu avx2 avx512f\n"

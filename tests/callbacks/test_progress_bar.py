@@ -98,7 +98,7 @@ def test_a_file_gets_about_twenty_lines_and_the_last(max_iter, printed, capsys, 
         assert lines[-1].endswith(" left")
 
 
-def test_the_time_left_is_that_of_the_epochs_to_come_or_of_the_fit_if_that_ends_it(capsys, clock):
+def test_progress_bar_estimates_time_left_from_epochs_or_max_time(capsys, clock):
     with begun(3) as (bar, model):
         clock.now += 90.0
         bar.on_epoch_end(model, record(1, validation_score=0.25))

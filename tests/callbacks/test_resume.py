@@ -275,7 +275,7 @@ def test_files_of_a_checkpoint_have_the_size_that_their_headers_say(tmp_path):
         make().fit(X, Y, resume=tmp_path)
 
 
-def test_without_any_whole_checkpoint_nothing_is_trained(tmp_path):
+def test_resume_without_a_readable_checkpoint_is_an_error(tmp_path):
     interrupt(STEPS, tmp_path)
     for path in checkpoints.checkpoints(tmp_path).values():
         (path / "training.json").write_text("{}")
@@ -311,7 +311,7 @@ def test_other_settings_and_data_are_refused(tmp_path):
         make().fit(X[:-20], Y[:-20], resume=tmp_path)
 
 
-def test_more_epochs_than_those_of_the_checkpoint_name_warm_start(tmp_path):
+def test_resuming_with_a_larger_max_iter_suggests_warm_start(tmp_path):
     settings = {"early_stopping": False, "tol": 0.0}
     make(watch=[Checkpoint(tmp_path)], max_iter=3, **settings).fit(X, Y)
     model = make(max_iter=8, **settings)

@@ -166,7 +166,7 @@ def test_intervals_are_predicted_where_the_model_has_them(mlp_xp, undrawn, loss)
     assert lines[-1].startswith("80 rows: mean ")
 
 
-def test_new_rows_are_tested_even_if_they_are_few_or_of_one_class(mlp_xp, fails, trained):
+def test_evaluate_accepts_few_rows_or_a_single_class(mlp_xp, fails, trained):
     test = mlp_xp("evaluate", "run").out
     write("copy.csv", [HEAD, *ROWS])
     done = mlp_xp("evaluate", "run", "copy.csv")
@@ -214,7 +214,7 @@ def test_numbers_of_new_rows_are_tested(mlp_xp, fails, undrawn):
     )
 
 
-def test_a_table_with_other_columns_lists_the_first_absent_ones(mlp_xp, fails):
+def test_missing_columns_error_lists_the_first_ones(mlp_xp, fails):
     names = [f"c{i:02}" for i in range(60)]
     rows = np.random.default_rng(0).normal(size=(20, 60)).round(3).astype(str)
     write("wide.csv", [*map(",".join, [names, *rows])])
@@ -236,7 +236,7 @@ def test_ids_are_for_tables(mlp_xp, fails, finished):
     assert [row[0] for row in rows] == ["a.png", "a.png"]
 
 
-def test_long_work_is_reported_where_the_output_is_no_terminal(monkeypatch, capsys):
+def test_long_steps_are_reported_if_the_output_is_not_a_terminal(monkeypatch, capsys):
     monkeypatch.setattr(output, "_PAUSE", 1e-3)
     found = ""
     with output.Output(Namespace()).doing("loading a.csv", is_logged=True):

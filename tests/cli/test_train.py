@@ -183,7 +183,7 @@ def test_options_reach_the_estimator(train_digits):
 
 
 @pytest.mark.parametrize("solver", [*OPTIMIZERS, "lbfgs"])
-def test_every_solver_trains_and_weight_decay_goes_to_those_that_take_it(solver, train_digits):
+def test_every_solver_trains_with_weight_decay_if_supported(solver, train_digits):
     decays = solver in ("adamw", "lion", "muon")
     train_digits("--solver", solver, *["--weight-decay", "0.5"] * decays, "--epochs", 1)
     expected = OPTIMIZERS[solver](weight_decay=0.5) if decays else solver

@@ -69,7 +69,7 @@ def test_what_loops_cannot_compute_is_left_to_a_library():
     assert isinstance(launch, Launch)
 
 
-def test_vectors_that_rows_and_columns_may_share_are_told_apart():
+def test_row_and_column_vectors_are_distinguished_in_square_matrices():
     """In a square matrix, only the shapes of later operations tell rows from columns."""
 
     def centered(x, a, b, *, xp):

@@ -107,7 +107,7 @@ def test_pip_alone_installs_mpi(monkeypatch):
     assert (done.returncode, done.stdout) == (0, "2 3\n" * 2), done.stderr
 
 
-def test_an_engine_that_is_missing_says_how_to_get_it(monkeypatch):
+def test_missing_communicator_error_says_what_to_install(monkeypatch):
     get_communicator.cache_clear()
     for name in ("mpi4py", "mpi4py.MPI", "torch"):
         monkeypatch.setitem(sys.modules, name, None)
@@ -117,7 +117,7 @@ def test_an_engine_that_is_missing_says_how_to_get_it(monkeypatch):
         assert install_command(engine) in str(error.value)
 
 
-def test_torch_without_torchrun_says_what_to_type(torch, monkeypatch):
+def test_missing_torchrun_error_says_what_to_type(torch, monkeypatch):
     get_communicator.cache_clear()
     monkeypatch.delenv("RANK", raising=False)
     with pytest.raises(RuntimeError, match="RANK is not set: type torchrun"):

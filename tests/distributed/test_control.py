@@ -206,12 +206,12 @@ def compare_low_precision(backend: str) -> None:
 
 
 @pytest.mark.parametrize("n", [1, 4])
-def test_a_fit_on_ranks_is_that_of_one_process(run_ranks, n):
+def test_fit_on_mpi_ranks_matches_a_single_process_fit(run_ranks, n):
     run_ranks(n, fit_all)
 
 
 @pytest.mark.parametrize("number", range(7))
-def test_a_fit_on_threads_is_that_of_one_process(on_threads, number):
+def test_fit_on_ranks_in_threads_matches_a_single_process_fit(on_threads, number):
     on_threads(3, fit_as_alone, *cases()[number])
 
 

@@ -66,7 +66,7 @@ def test_each_ensemble_network_matches_a_separate_fit():
     assert (members[1].coefs_[0].shape, members[1].random_state) == ((4, 3), 7)
 
 
-def test_a_class_of_one_sample_is_drawn_by_some_and_known_to_all():
+def test_all_bootstrap_networks_know_a_class_with_one_sample():
     model = ensemble(bootstrap=True).fit(X, np.where(np.arange(len(y)) == 0, "rare", "usual"))
     for each in (model, *model.estimators_):
         assert each.classes_.tolist() == ["rare", "usual"]

@@ -158,7 +158,7 @@ def test_new_text_in_a_column_of_yes_and_no_is_an_unknown_category():
     np.testing.assert_array_equal(model.predict_proba(bools), model.predict_proba(X))
 
 
-def test_a_declared_category_is_a_category():
+def test_pandas_categorical_columns_are_categories():
     codes = [f"0{i // 2}" for i in range(N)]
     declared = pandas.DataFrame({"zip": pandas.Categorical(codes), "age": AGE})
     model = tabular().fit(declared, y)

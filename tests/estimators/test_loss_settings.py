@@ -51,7 +51,7 @@ def test_label_smoothing_and_focal_loss_match_the_loss_objects():
         MLPClassifier(label_smoothing=0.1, loss="focal").fit(X, y)
 
 
-def test_losses_for_regression_estimate_what_they_should():
+def test_regression_losses_estimate_mean_or_median():
     X, y = np.ones((500, 1)), np.random.default_rng(0).exponential(size=500)
     settings = {"hidden_layer_sizes": (), "max_iter": 300, "alpha": 0.0, "batch_size": 500}
     settings |= {"learning_rate_init": 0.1, "learning_rate": "cosine"}

@@ -140,7 +140,7 @@ def test_numbers_of_rows_share_what_is_compiled(on, compiled):
 
 
 @pytest.mark.libraries("jax")
-def test_samples_held_out_in_other_numbers_compile_nothing_else(on, compiled):
+def test_different_validation_sizes_do_not_recompile(on, compiled):
     for n in (30, 41):
         model = quick(**on).fit(X[:50], Y[:50], X_val=X[-n:], y_val=Y[-n:])
         expected = model.evaluate(X[-n:], Y[-n:])["loss"]

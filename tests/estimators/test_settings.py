@@ -204,7 +204,7 @@ class Halved(OneCycle):
         lambda x: {"solver": ByKind(vector=AdamW(weight_decay=x))},
     ],
 )
-def test_numbers_of_numpy_are_those_of_python(settings):
+def test_numpy_scalars_in_settings_become_python_numbers(settings):
     """They are equal to them, so one would get what was compiled or computed for the other."""
     numbers = np.float32(0.3), float(np.float32(0.3))
     models = [small(precision="float64", **settings(number)) for number in numbers]

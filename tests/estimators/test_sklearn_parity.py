@@ -158,7 +158,7 @@ def test_lbfgs_of_very_many_outputs_gets_somewhere():
 
 @pytest.mark.parametrize("kind", ["binary", "multiclass", "multilabel"])
 @pytest.mark.parametrize("solver", ["sgd", "lbfgs"])
-def test_the_log_loss_is_clipped_alike(kind, solver):
+def test_log_loss_is_clipped_as_in_scikit_learn(kind, solver):
     """Of raw wine, at first, most predictions are certain and many are wrong."""
     data, y = load_wine(return_X_y=True)
     y = {"binary": y == 1, "multiclass": y, "multilabel": np.eye(3, dtype=int)[y]}[kind]

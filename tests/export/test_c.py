@@ -64,7 +64,7 @@ def test_float_arithmetic_has_no_double_and_no_state(tmp_path):
 HOSTILE = ["*/ #error", "a\\", "??/", "/* x", 'q"', "'", "line\nbreak", "größe", "\u202e", "\\n%s"]
 
 
-def test_hostile_names_and_labels_are_only_text(tmp_path):
+def test_hostile_names_and_labels_cannot_break_the_c_code(tmp_path):
     frame = pandas.DataFrame(X[:, :10], columns=HOSTILE)
     labels = np.asarray(['"*/', "a\\\n??/", "日" * 2000])
     model = MLPClassifier((), max_iter=1, learning_rate="cosine").fit(frame, labels[Y])

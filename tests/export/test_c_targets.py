@@ -121,7 +121,7 @@ def predictions(model, rows):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_ten_thousand_rows_are_predicted_alike(kind, tmp_path):
+def test_c_program_matches_predictions_for_ten_thousand_rows(kind, tmp_path):
     for dtype, tolerance in TOLERANCES.items():
         model, rows = fitted(kind, dtype)
         to_c(model, path := tmp_path / "net.h", dtype=dtype)

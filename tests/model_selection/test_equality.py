@@ -143,7 +143,7 @@ ERRORS = {
 
 
 @pytest.mark.parametrize("message", ERRORS)
-def test_errors_are_those_of_scikit_learn(message):
+def test_search_errors_match_scikit_learn(message):
     messages = set()
     for module in (ours, theirs):
         with pytest.raises(ValueError, match=message) as caught:

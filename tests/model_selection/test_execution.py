@@ -206,7 +206,7 @@ def test_the_inputs_of_pipelines_keep_to_the_working_memory(megabytes, most):
     assert max(numbers) == most
 
 
-def test_fit_times_are_those_of_the_fits(monkeypatch):
+def test_search_reports_the_time_of_each_fit(monkeypatch):
     now = [0.0]
 
     class Slow(MLPClassifier):
@@ -222,7 +222,7 @@ def test_fit_times_are_those_of_the_fits(monkeypatch):
     assert (quick, long >= 0.5) == (0.0, True)
 
 
-def test_messages_are_those_of_scikit_learn(capsys):
+def test_verbose_output_matches_scikit_learn(capsys):
     settings, model = {"cv": 2, "verbose": 3, "n_jobs": 1, "refit": False}, network(verbose=True)
     lines, losses = [], []
     for module in (ours, theirs):

@@ -274,7 +274,7 @@ WRONG_LOSSES = [
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
-def test_wrong_losses_are_told_what_to_do(backend, wrapped):
+def test_wrong_loss_error_says_what_to_fix(backend, wrapped):
     with backend.scope(), np.errstate(divide="ignore", invalid="ignore"):
         logits, targets, _ = map(backend.put, case("squared"))
         for loss, message in WRONG_LOSSES:
@@ -300,7 +300,7 @@ def test_what_writes_is_found():
         check_activation(writes_dy, np.asarray([0.5, 2.0]), xp=np_xp)
 
 
-def test_float32_finds_what_is_not_tiny(backend):
+def test_check_in_float32_finds_errors_of_ten_percent(backend):
     with backend.scope():
         logits, targets, _ = map(backend.put, case("squared", "float32"))
         for slip in (0.9, 1.1):
@@ -322,7 +322,7 @@ WRONG_ACTIVATIONS = [
 ]  # fmt: skip
 
 
-def test_wrong_activations_are_told_what_to_do(backend):
+def test_wrong_activation_error_says_what_to_fix(backend):
     with backend.scope(), np.errstate(divide="ignore"):
         x = backend.put(np.asarray([-1.0, 0.5, 2.0, 3.0]))
         for activation, message in WRONG_ACTIVATIONS:

@@ -157,7 +157,7 @@ def plain_mask(key, rate, shape):
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_masks_are_those_of_the_published_hash(backend, key):
+def test_dropout_masks_match_the_published_hash(backend, key):
     for rate in (0.0, 0.1, 0.5, 0.999, 1 - 2**-40):
         expected = plain_mask(key, rate, (17, 31))
         np.testing.assert_array_equal(mask(backend, key, rate, (17, 31)), expected)

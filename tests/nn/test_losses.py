@@ -157,7 +157,7 @@ def test_losses_at_extremes(backend, name, dtype):
         np.testing.assert_array_equal(gradient, [[0.0, -0.5], [0.0, -0.5]])
 
 
-def test_the_slope_at_the_kink_of_a_quantile_is_half_that_of_the_absolute_error(backend):
+def test_median_loss_gradient_is_half_the_absolute_error_gradient_at_zero(backend):
     logits, targets, _ = case("absolute")
     logits[0, 0] = targets[0, 0]
     _, gradient = evaluate(backend, Quantile(0.5), logits, targets)

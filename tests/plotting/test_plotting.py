@@ -100,7 +100,7 @@ def test_any_curve_can_be_drawn_and_saved(values, tmp_path):
         assert len(set(drawn.values())) == 3
 
 
-def test_panels_are_those_of_the_fit():
+def test_plot_panels_match_the_fit_settings():
     y = X[:, 0]
     model = MLPRegressor(early_stopping=True, **SHORT).fit(X, y)
     display = model.plot(X, y)

@@ -149,7 +149,7 @@ def test_a_spec_without_a_key_is_rejected(key, saved):
     rejects(key, load_model, saved)
 
 
-def test_the_specs_that_are_tampered_with_are_good_ones_otherwise(saved):
+def test_specs_load_before_they_are_tampered_with(saved):
     spec, folder = spec_of(saved), saved / "regressor"
     sign(saved, spec | {"training": TRAINING | {"history": [RECORD]}})
     assert load_model(saved).history_[0].n_samples == 60
@@ -272,7 +272,7 @@ def test_decompression_bombs_are_rejected_within_memory_and_time_limits(name, sa
         rejects(r"model\.(json|safetensors) cannot be loaded", load_model, saved)
 
 
-def test_weights_that_say_they_are_long_are_rejected_at_once(saved, limits):
+def test_weights_file_with_a_false_length_is_rejected(saved, limits):
     whole, spec = (saved / "model.safetensors").read_bytes(), spec_of(saved)
     for length in (2**63, 2**40, len(whole) - 7):  # More than there is.
         (saved / "model.safetensors").write_bytes(length.to_bytes(8, "little") + whole[8:])

@@ -39,7 +39,7 @@ def printed() -> list[tuple[Any, Any]]:
     return [*zip(*found, strict=True)]
 
 
-def test_names_numbers_and_parameters_are_those_of_the_real_packages(printed):
+def test_stand_in_names_and_parameters_match_the_real_packages(printed):
     ours, real = printed[0]
     assert len(ours) > 350
     assert not ours.keys() - real.keys()

@@ -203,7 +203,7 @@ def test_a_real_fit_ends_in_its_time_on_every_backend(problem, on, placement, cl
     assert model.history_[-1].learning_rate < 5e-4
 
 
-def test_the_pace_leaves_out_the_first_step_and_forgets_what_was_slow(clock):
+def test_time_estimate_ignores_compilation_and_forgets_slow_steps(clock):
     pace = Pace()
     assert pace.seconds_left() == float("inf")
     clock.now += 18.0  # It compiles.

@@ -52,7 +52,7 @@ def test_the_default_training_keeps_its_accuracy_and_memory_with_work_for_two_th
     assert peak * 1024 < 700e6
 
 
-def test_two_epochs_end_alike(request):
+def test_two_cifar10_epochs_agree_on_all_backends(request):
     data = load_cifar10()
     accuracies, losses = {}, {}
     for spec in request.config.specs:

@@ -70,7 +70,9 @@ PROBLEMS += [(20.0, np.random.default_rng(1).random(N), "float64")]
 
 @pytest.mark.parametrize(("alpha", "weights", "dtype"), PROBLEMS)
 @pytest.mark.parametrize("rows", [8192, 10])  # In blocks too.
-def test_the_minimum_is_that_of_ridge_regression(backend, monkeypatch, rows, alpha, weights, dtype):
+def test_lbfgs_finds_the_ridge_regression_solution(
+    backend, monkeypatch, rows, alpha, weights, dtype
+):
     """Biases have no penalty: centered, they drop out. Without one it is that of least squares."""
     monkeypatch.setattr(lbfgs, "BLOCK", rows)
     (x, y), w = real_values(), np.ones(N) if weights is None else weights

@@ -155,7 +155,7 @@ def test_fits_have_the_very_same_array(backend):
     assert backend.get(one.column.on_device)[1] == 2
 
 
-def test_targets_that_arrive_while_others_travel_are_not_lost():
+def test_targets_added_during_a_copy_are_not_lost():
     def put(values):
         if arrives_late.pop():
             assert column.add(np.asarray([1]), np.asarray([6]))

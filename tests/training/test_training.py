@@ -107,7 +107,7 @@ def test_resident_and_streamed_are_identical(backend, kind, name):
 
 @pytest.mark.parametrize("kind", ["float64", "uint8"])
 @pytest.mark.parametrize("network", [SMALL, EVERYTHING, Network((FEATURES, CLASSES))], ids=title)
-def test_nothing_that_is_given_is_written_to(backend, network, kind):
+def test_training_does_not_modify_its_inputs(backend, network, kind):
     x, y = byte_data(kind)
     start = init_params(network, 3), trainers.neutral_batch_stats(network)
     before = [array.copy() for array in (x, y, *leaves(start))]
@@ -216,7 +216,7 @@ def test_clipping_bounds_a_step(backend):
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.5, 0.99])
-def test_the_average_is_what_plain_python_gives_and_does_not_change_the_training(backend, decay):
+def test_weight_average_matches_plain_python_and_does_not_affect_training(backend, decay):
     trainer = make_trainer(backend, **FULL | {"ema_decay": decay})
     steps = [trainers.learned(trainer)]
     data = place_bytes(backend)

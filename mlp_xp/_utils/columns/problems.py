@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# The maximum numbers of columns with the same cure that an error explains, and names.
+# The maximum numbers of columns that an error explains or names, if they have the same remedy.
 _EXPLAINED, _NAMED = 5, 50
 
 

@@ -1,4 +1,4 @@
-"""Text of a column, parsed as another kind."""
+"""Parse text columns as numbers, dates or categories."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ _SECONDS_OF: dict[type, Any] = {
 
 
 def large_integer(values: Any) -> str:
-    """Return the size and place of the first integer above float64's range, e.g. for an error."""
+    """Return the size and position of the first integer above float64's range, for an error."""
     array = np.asarray(values, dtype=object)
     sizes = ((i, v.bit_length()) for i, v in np.ndenumerate(array) if isinstance(v, int))
     place, size = next((i, size) for i, size in sizes if size > sys.float_info.max_exp)

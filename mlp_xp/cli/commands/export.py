@@ -108,7 +108,7 @@ def _write_c(
 
 
 def _content(info: DataInfo) -> str:
-    """Return what the numbers of a row are."""
+    """Return a description of a row: the image size or the feature names."""
     if info.image_shape is not None:
         return f"images of {' x '.join(map(str, info.image_shape))} pixels"
     return _shortened(info.feature_names)

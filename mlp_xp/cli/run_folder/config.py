@@ -44,7 +44,7 @@ class DataInfo(DataSettings):
     def to_json(self) -> dict[str, Any]:
         """Return the description as JSON values."""
         values = asdict(self)
-        del values["task"], values["drop"]  # They follow from the class names and the columns.
+        del values["task"], values["drop"]  # Both follow from the class names and the columns.
         return {name: values.pop(field) for name, field in _NAMES.items()} | values
 
 

@@ -200,7 +200,7 @@ class FoundRun(NamedTuple):
 
     @property
     def n_epochs(self) -> int:
-        """The number of epochs that were asked for."""
+        """The requested number of epochs."""
         n_epochs: int = self.config["settings"]["params"]["max_iter"]
         return n_epochs
 

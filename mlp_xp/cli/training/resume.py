@@ -52,7 +52,7 @@ class Resume(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What to train: the settings, and the existing run, which is None for a new run.
+    """A training plan: the settings, and the existing run, or None for a new run.
 
     If ``extends``, the run is complete and is trained for more epochs.
     """

@@ -98,7 +98,7 @@ def _locate(settings: Settings, recipe: str, by_default: str) -> tuple[str, str 
 
 
 def drop_unchanged(settings: Settings, run: FoundRun) -> Settings:
-    """Return only the settings that --resume accepts; the others must be the run's."""
+    """Return only the settings that --resume accepts; all others must match the run."""
     arguments = run.config.get("arguments")
     if not isinstance(arguments, list):
         raise ValueError(
@@ -135,7 +135,7 @@ def _fixed_options(settings: Settings) -> dict[str, Any]:
 
 
 def resume_settings(settings: Settings, run: FoundRun) -> Settings:
-    """Return an existing run's settings, updated by those that --resume accepts."""
+    """Return an existing run's settings, updated by the options that --resume accepts."""
     folder = run.folder
     given = {name: value for name, value in vars(settings).items() if value}
     params = given.pop("params", {})

@@ -101,6 +101,6 @@ def parse(text: str, number: Callable[[str], float] = float) -> float | str:
 
 
 def _word(text: str, number: Callable[[str], float]) -> float:
-    """Return 1 for yes, 0 for no, a number, or NaN for other text, which a model does not know."""
+    """Return 1 for yes, 0 for no, a parsed number, or NaN for other text."""
     value = WORDS[text.lower()] if text.lower() in WORDS else parse(text, number)
     return value if isinstance(value, float) else math.nan

@@ -1,4 +1,4 @@
-"""A check for finite numbers, and the error of a fit that has reached infinity or NaN."""
+"""The check for infinity and NaN, and the error that a fit raises for them."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def step_context(
 def n_alike(
     trainer: BaseTrainer, data: Data, plan: EpochPlan, position: SchedulePosition, most: int
 ) -> int:
-    """Return how many of the next ``most`` epochs can run in the first epoch's context."""
+    """Return how many epochs, at most ``most``, can run in the first epoch's context."""
     work, *_ = step_work(trainer, data, plan)
     steps = (_certain_steps(trainer, plan, position, later) for later in range(most))
     is_long, *others = (trainer.backend.is_long(work, n) for n in steps)

@@ -34,7 +34,7 @@ from mlp_xp.backends._numpy.runtime.tuning import GRADIENT_BYTES, LEAST_PACKED, 
 
 _COLUMN_SUMS_TASK, _ADD_ROWS_TASK, _TAKE_TASK = map(record, (ColumnSums, AddRows, Take))
 _COPY_TASK, _GROUP_TASK, _GRADIENT_TASK = map(record, (Copy, Group, GradientLoop))
-# Where a loop's numbers of rows, columns and elements, and its arrays are in its record.
+# Positions in a loop's record: its numbers of rows, columns and elements, and its arrays.
 _WORDS = list(record(FormulaLoop).names or ())
 _ROWS, _COLUMNS, _SIZE = map(_WORDS.index, ("n_rows", "n_columns", "size"))
 _ARRAYS = _WORDS.index("array_0")

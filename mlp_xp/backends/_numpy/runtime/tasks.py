@@ -75,7 +75,7 @@ class FormulaLoop(
 
     @property
     def grid(self) -> tuple[int, int, int]:
-        """The numbers of groups of rows, of rows in a group, and of columns."""
+        """The numbers of row groups, rows per group, and columns."""
         return self.n_rows // self.n_inner, self.n_inner, self.n_columns
 
     @property

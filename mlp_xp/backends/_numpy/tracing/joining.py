@@ -70,7 +70,7 @@ def _place(loop: _Joined, parts: list[Any], first: int) -> None:
 
 
 class _Joined:
-    """Loops that are computed as one, of which there may be only one yet."""
+    """One or more loops that will be computed as a single loop."""
 
     def __init__(self, task: Task) -> None:
         self.tasks = [task]

@@ -89,7 +89,7 @@ class Tables:
         return records
 
     def _refer(self, arrays: Sequence[tuple[int, int, Any]]) -> list[tuple[int, int, Finder]]:
-        """Keep the arrays of a table's rows alive; return how to find those that move."""
+        """Keep the arrays of a table's rows alive; return how to find arrays that move."""
         moving = []
         for row, column, array in arrays:
             if getattr(array, "find_view", None) is not None:
