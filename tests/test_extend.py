@@ -120,7 +120,7 @@ def test_the_loss_of_the_page_takes_large_errors(backend):
 
 
 @pytest.mark.parametrize(("settings", "kind", "message"), WRONG)
-def test_what_is_no_such_object_is_refused(settings, kind, message):
+def test_invalid_custom_objects_are_rejected(settings, kind, message):
     with pytest.raises(kind, match=message):
         small(**settings).fit(*problem())
 

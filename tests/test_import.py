@@ -35,7 +35,7 @@ def loaded():
     return {name: set(modules) for name, modules in json.loads(done.stdout).items()}
 
 
-def test_what_needs_no_scikit_learn_does_not_load_it(loaded):
+def test_scikit_learn_is_loaded_only_if_needed(loaded):
     assert not HEAVY & loaded["root"]
     assert not {"sklearn", *OPTIONAL} & loaded["maths"]
 

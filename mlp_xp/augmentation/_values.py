@@ -141,5 +141,5 @@ class Mixup(Augmentation):
         return mixed
 
     def mixture(self, draws: MixupDraws) -> Mixture:
-        """Return the partners, and the weight of each sample itself."""
+        """Return each sample's mixing partner, and the weight of the sample itself."""
         return Mixture(draws.partners, draws.share[0])

@@ -185,7 +185,7 @@ def test_a_state_that_is_a_view_of_the_old_one_is_not_overwritten_too_early():
 @pytest.mark.parametrize(
     "ask", [float, bool, int, np.asarray, lambda x: x[x > 0], lambda x: np.frexp(x)[0]]
 )
-def test_what_asks_for_values_is_run_as_it_is(ask):
+def test_step_that_reads_values_runs_uncompiled(ask):
     def step(state, x):
         (total,) = state
         total += 1.0

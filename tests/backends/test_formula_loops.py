@@ -234,7 +234,7 @@ def test_losses_have_loops(name, dtype, rng):
         np.testing.assert_allclose(found[1], pullback(), rtol=64 * eps, atol=eps / 8)
 
 
-def test_what_has_no_loop_runs_without():
+def test_formulas_that_have_no_loop_run_without_one():
     x = numbers("float64")[2:, :]
     with thread_pool(2), np.errstate(all="ignore"):
         for own in (

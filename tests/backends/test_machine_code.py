@@ -255,7 +255,7 @@ def test_compiling_is_announced_with_where_the_code_is_kept(tmp_path, monkeypatc
 
 
 @pytest.mark.usefixtures("nothing_loaded")
-def test_what_another_process_compiles_is_waited_for(folder, monkeypatch):
+def test_compilation_in_another_process_is_awaited(folder, monkeypatch):
     monkeypatch.setattr(_native, "_compile", lambda units: pytest.fail("it is compiled twice"))
 
     def write():

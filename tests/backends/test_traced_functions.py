@@ -135,7 +135,7 @@ def test_positions_out_of_range_are_an_error(function, dtype, pool_of, rng):
     assert compiled.is_traceable
 
 
-def test_what_depends_on_values_is_not_traced(pool_of):
+def test_functions_with_value_dependent_shapes_are_not_traced(pool_of):
     for function in (XP.unique_values, lambda x: XP.nonzero(x)[0], lambda x: x[x > 0.0]):
         compiled = CompiledStep(lambda state, x, f=function: (state[0] + len(f(x)),))
         with pool_of(2):

@@ -199,7 +199,7 @@ def test_a_best_model_that_could_not_be_written_is_tried_again(tmp_path, monkeyp
     assert tried == [1, 1]
 
 
-def test_what_a_killed_process_left_is_no_obstacle_and_removed(tmp_path):
+def test_partial_checkpoints_of_a_killed_process_are_removed(tmp_path):
     for name in (".epoch-0001.0123abcd.partial", ".epoch-0002.aa23abcd.partial", "epoch-0001"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "model.json").write_text("{")
@@ -224,7 +224,7 @@ def test_first_new_checkpoint_replaces_those_from_an_earlier_fit(tmp_path):
     np.testing.assert_array_equal(best.predict_proba(X), fitted.predict_proba(X))
 
 
-def test_what_cannot_be_written_is_an_error_before_the_first_step(tmp_path):
+def test_unwritable_checkpoint_is_an_error_before_the_first_step(tmp_path):
     def square(x, *, xp):
         return x * x, lambda dy: 2.0 * x * dy
 
@@ -251,7 +251,7 @@ def test_every_must_be_an_interval(every):
 @pytest.mark.parametrize(
     ("name", "value"), [("keep_last", 0), ("keep_last", "3"), ("keep_best", math.inf)]
 )
-def test_what_is_kept_must_be_a_count(name, value):
+def test_number_of_kept_checkpoints_must_be_an_integer(name, value):
     with pytest.raises(ValueError, match=f"`{name}` must be an int of at least"):
         Checkpoint(Path("folder"), **{name: value})
 

@@ -144,7 +144,7 @@ def test_early_stopping_state_is_resumed_even_after_it_ended_the_fit(tmp_path):
 
 
 @pytest.mark.libraries("torch", "jax", "array_api_strict")
-def test_what_one_library_wrote_another_resumes(backend_spec, tmp_path):
+def test_checkpoint_can_be_resumed_on_another_backend(backend_spec, tmp_path):
     settings = CASES["everything"] | {"precision": "float64"}
     whole = make(**settings).fit(X, Y)
     for number, (first, second) in enumerate([("numpy", backend_spec), (backend_spec, "numpy")]):

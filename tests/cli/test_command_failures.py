@@ -152,7 +152,7 @@ def test_options_that_change_the_numbers_are_refused(fails, partial_run):
     assert partial_run.exists()
 
 
-def test_what_cannot_be_resumed_is_an_error_that_says_why(fails, finished, partial_run):
+def test_resume_error_says_why_a_run_cannot_be_resumed(fails, finished, partial_run):
     assert "neither none.partial nor none exists" in fails("train", "--resume", "none")
     Path("empty").mkdir()
     assert "empty has no config.json" in fails("train", "--resume", "empty")

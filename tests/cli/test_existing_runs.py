@@ -135,7 +135,7 @@ def test_an_existing_folder_is_an_error_before_the_data_are_loaded(fails, digits
     assert "a new folder: type --out run" in fails("train", "digits", "--out", ".")
 
 
-def test_what_is_no_run_is_an_error_that_says_what_to_type(fails, digits_run):
+def test_invalid_run_folder_error_says_what_to_type(fails, digits_run):
     assert "run already exists, and runs are never overwritten: add --resume" in fails(*START)
     assert "type --resume RUN to resume it, or --out RUN --resume" in fails(*TINY, "--resume")
     for name in ("full", "other.partial"):

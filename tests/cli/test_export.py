@@ -83,7 +83,7 @@ def test_images_are_arrays_and_calibrate_8_bits(mlp_xp, undrawn):
     assert "input: array of 24 numbers, images of 1 x 4 x 6 pixels\n" in done.out
 
 
-def test_what_does_not_fit_is_refused_and_leaves_no_file(fails, mixed):
+def test_invalid_export_options_are_rejected_without_writing_a_file(fails, mixed):
     Path("folder").mkdir()
     for typed, said in (
         (["--to", "onnx", "--dtype", "int8"], "--dtype is for --to c, not for --to onnx"),

@@ -163,7 +163,7 @@ def test_networks_for_tables_and_pictures_are_exported(mlp_xp, iris, homes):
     assert "images of 3 x 4 x 6 pixels" in mlp_xp("export", "pictures", "--to", "onnx").out
 
 
-def test_what_is_typed_and_a_recipe_are_left_as_they_are(mlp_xp, iris, recipe, undrawn):
+def test_typed_options_and_recipes_override_defaults_for_tables(mlp_xp, iris, recipe, undrawn):
     out = mlp_xp("train", "--data", "iris.csv", *FEW, "--epochs", 2, "--batch-size", 10).out
     assert "training: recipe table, 2 epochs, batches of 10\n" in out
     recipe.write_text(RECIPE.replace("batch_size = 128", "batch_size = 64"))

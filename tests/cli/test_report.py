@@ -70,7 +70,7 @@ def test_the_page_of_a_run_has_its_sections_and_results(finished):
     assert "<script" not in page
 
 
-def test_what_comes_from_data_is_escaped(hostile):
+def test_report_escapes_text_from_data(hostile):
     page = hostile.read_text(encoding="utf-8")
     assert "<script" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page

@@ -162,7 +162,7 @@ def test_numbers_and_operands_of_other_dtypes_become_the_common_dtype():
     assert c_expression(mixed, ["x", "n"]) == "pow(((double)x), n)"
 
 
-def test_what_has_no_expression_is_an_error():
+def test_operation_without_a_c_expression_is_an_error():
     for name in sorted(set(PRIMITIVES) - set(ELEMENTWISE) - {"astype"}):
         with pytest.raises(UnprintableError, match=f"{name} has no C expression for float32"):
             c_expression(Node(name, (input_node(0, "float32"),), (), (), "float32"), ["x"])

@@ -280,7 +280,7 @@ def test_invalid_batches_error_says_what_to_pass(given, message):
 
 
 @pytest.mark.parametrize("given", [B, Again(B)], ids=["list", "iterable"])
-def test_what_needs_whole_arrays_refuses_batches(given):
+def test_ensembles_and_searches_reject_batches(given):
     for what, fit in (
         ("an ensemble", MLPEnsembleClassifier(model(), n_estimators=2).fit),
         ("a search", GridSearchCV(model(), {"alpha": [0.1, 1.0]}).fit),

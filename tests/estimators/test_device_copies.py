@@ -57,7 +57,7 @@ def uploads(puts, action):
 METHODS = ("predict", "predict_proba", "predict_log_proba", "logits", "hidden_activations")
 
 
-def test_weights_travel_once(backend, puts):
+def test_weights_are_copied_to_the_device_once(backend, puts):
     model = fitted(backend, normalization="batch", input_scaling="standardize")
     assert uploads(puts, lambda: model.predict(X)) == 1
     for method in METHODS:
@@ -94,7 +94,7 @@ def test_new_weights_are_taken(backend, puts, change):
     np.testing.assert_allclose(there, model.to("numpy").logits(X), rtol=1e-4, atol=1e-5)
 
 
-def test_what_is_written_into_an_array_is_seen(backend, puts):
+def test_predictions_follow_in_place_changes_of_weights(backend, puts):
     model = fitted(backend)
     model.predict(X)
     weights = model.coefs_[-1]

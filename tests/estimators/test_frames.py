@@ -299,7 +299,7 @@ def test_text_that_only_resembles_numbers_is_categorical():
             assert columns[0].kind == "category"
 
 
-def test_the_name_of_a_column_is_taken_as_y(tmp_path):
+def test_y_can_be_a_column_name(tmp_path):
     frame = X[["age", "smokes"]].assign(group=y)
     model = tabular(random_state=0).fit(frame, "group", X_val=frame[:30], y_val="group")
     expected = tabular(random_state=0).fit(

@@ -201,7 +201,7 @@ MEANINGS = [
 
 
 @pytest.mark.parametrize(("first", "second", "message"), MEANINGS)
-def test_what_a_warm_start_cannot_change_is_rejected(first, second, message):
+def test_warm_start_rejects_settings_it_cannot_change(first, second, message):
     kind, targets = (MLPRegressor, np.abs(X[:, 0])) if "loss" in first else (MLPClassifier, y)
     model = small(kind, **first, warm_start=True).fit(X, targets)
     predictions = model.predict(X)

@@ -155,7 +155,7 @@ def test_a_callback_of_scikit_learn_stops_the_fit():
 
 
 @pytest.mark.usefixtures("callback")
-def test_a_callback_of_scikit_learn_that_fails_at_first_changes_nothing():
+def test_failing_scikit_learn_callback_leaves_the_model_unchanged():
     model = small().fit(X, y)
     before = vars(model.set_callbacks(fails := Own(fail))).copy()
     with pytest.raises(RuntimeError, match="no more"):

@@ -86,6 +86,6 @@ def test_refinement_keeps_the_epoch_of_the_least_loss_after_the_temperature():
         (small(MLPRegressor, early_stopping=True, scoring="refinement"), "use scoring='loss'"),
     ],
 )
-def test_what_needs_held_out_samples_or_classes_says_so(model, message):
+def test_calibration_without_held_out_samples_or_classes_is_an_error(model, message):
     with pytest.raises(ValueError, match=message):
         model.fit(X, y)

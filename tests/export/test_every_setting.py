@@ -176,6 +176,6 @@ def test_a_setting_is_exported_or_refused(name, export):
 
 
 @pytest.mark.libraries("torch")
-def test_what_torch_fitted_is_exported(backend_spec, export):
+def test_model_fitted_with_torch_can_be_exported(backend_spec, export):
     check(export, (), "precision", {"precision": "bf16", "backend": "torch"})
     check(export, (), "backend", "torch")

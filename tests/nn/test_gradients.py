@@ -290,7 +290,7 @@ def writes_dy(x, *, xp):
     return x * x, pullback
 
 
-def test_what_writes_is_found():
+def test_loss_that_overwrites_its_inputs_is_detected():
     logits, targets, _ = case("squared")
     with pytest.raises(ValueError, match="loss writes writes to its outputs, which must"):
         check_loss(writes, logits, targets, xp=np_xp)

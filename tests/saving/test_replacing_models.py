@@ -178,7 +178,7 @@ def my_function(*_, **__):
     """Stand for an activation, a loss or a scorer of the user's own."""
 
 
-def test_what_has_no_json_form_is_rejected(tmp_path):
+def test_settings_without_a_json_form_cannot_be_saved(tmp_path):
     mine, custom = type("Mine", (SGD,), {})(), Custom(my_function, "exp")
     check_can_save(fitted())
     for params, message in (

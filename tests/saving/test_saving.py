@@ -179,7 +179,7 @@ def test_a_loaded_model_resumes_training_and_restarts_its_schedule(make, y, solv
     loaded.set_params(warm_start=True).fit(X, y)
 
 
-def test_what_any_backend_fitted_opens_as_numpy(backend, tmp_path):
+def test_models_of_any_backend_load_as_numpy_arrays(backend, tmp_path):
     with backend.scope():
         model = fitted(max_iter=2, backend=backend.name, device=backend.device)
     loaded = reload(model, tmp_path)

@@ -77,7 +77,7 @@ def test_floats_are_computed_as_cuda_computes_them() -> None:
 @pytest.mark.parametrize(
     ("n", "message"), [((3,), "argument 2 has 4 bytes"), ((), "wrong number of arguments: 2")]
 )
-def test_what_a_raw_kernel_would_misread_is_an_error(n, message) -> None:
+def test_invalid_raw_kernel_arguments_are_an_error(n, message) -> None:
     sums = cupy.empty(1, np.float32)
     with pytest.raises(TypeError, match=message):
         cupy.RawKernel(SUM, "block_sums")((1,), (256,), (sums, sums, *map(np.int32, n)))

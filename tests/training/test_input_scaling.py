@@ -73,7 +73,7 @@ def whiten(found, x):
 
 
 @pytest.mark.parametrize("kind", ["zca", "pca"])
-def test_what_is_whitened_has_no_correlation(backend, kind, x):
+def test_whitened_inputs_are_uncorrelated(backend, kind, x):
     white = whiten(find(Whiten(kind, epsilon=1e-12), x, backend), x)
     np.testing.assert_allclose(white.mean(axis=0), 0.0, atol=1e-11)
     np.testing.assert_allclose(white.T @ white / len(x), np.eye(6), atol=1e-8)
