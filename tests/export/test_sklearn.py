@@ -16,7 +16,12 @@ import mlp_xp.export as exports
 from mlp_xp import MLPClassifier, MLPEnsembleClassifier
 
 PREDICTIONS = ("three classes", "two classes", "text", "several", *REAL, "poisson")
-WAYS = {"sklearn": exports.to_sklearn, "onnx": exports.to_onnx, "torch": exports.to_torch}
+WAYS = {
+    "sklearn": exports.to_sklearn,
+    "c": exports.to_c,
+    "onnx": exports.to_onnx,
+    "torch": exports.to_torch,
+}
 
 
 def predictions(model, what):
@@ -71,10 +76,10 @@ def test_unsupported_objects_are_rejected_with_advice(export):
         with case(model), pytest.raises(TypeError, match=expected):
             WAYS[export](model)
     ensemble = MLPEnsembleClassifier(fitted()[0], 2, random_state=0)
-    for model in (MLPClassifier(), *[ensemble] * (export == "onnx")):
+    for model in (MLPClassifier(), *[ensemble] * (export in ("c", "onnx"))):
         with case(model), pytest.raises(NotFittedError):
             WAYS[export](model)
-    if export != "onnx":
+    if export not in ("c", "onnx"):
         with pytest.raises(TypeError, match=r"has several networks: .* each of its estimators_"):
             WAYS[export](ensemble.fit(X, Y))
     if export == "sklearn":
