@@ -65,9 +65,9 @@ def multi_tensor(
     parameters = [scalars] if scalars else []
     choices, has_marks = [], bool(re.search(r"\bmark\b", loop))
     for k, mark in enumerate(marks):
-        parameters += [f"{kind} {name}{k}" for name, kind in fields.items()]
+        parameters += [f"{kind} {name}_leaf{k}" for name, kind in fields.items()]
         parameters.append(f"long long n{k}")
-        chosen = " ".join(f"of_{name} = {name}{k};" for name in fields)
+        chosen = " ".join(f"of_{name} = {name}_leaf{k};" for name in fields)
         chosen += f" mark = {mark};" if has_marks else ""
         choices.append(
             f"  if (n == 0) {{ const long long blocks = (n{k} + {_PIECE} - 1) / {_PIECE}; "
