@@ -14,9 +14,9 @@ import numpy as np
 from mlp_xp import __version__
 from mlp_xp.compiler.kernel import UnprintableError
 from mlp_xp.compiler.print_c import Function, print_c
-from mlp_xp.export._c_check import check_rows, check_text
+from mlp_xp.export._c_check import self_test_program, self_test_rows
 from mlp_xp.export._c_header import Inputs, Names, Output
-from mlp_xp.export._c_int8 import calibration_rows, quantize
+from mlp_xp.export._c_int8 import calibration_rows, find_ranges, quantize
 from mlp_xp.export._c_network import NetworkGraph, trace_networks
 from mlp_xp.export._c_program import program_text
 from mlp_xp.export._c_tables import table_inputs
@@ -138,9 +138,8 @@ def _header(model: Any, names: Names, dtype: str, calibration_X: Any, file: str)
     graph = trace_networks(model, members, states, names.dtype)
     exact = graph
     if dtype == "int8":
-        rows = calibration_rows(members, states, calibration_X)
-        exact = quantize(graph, rows, is_exact=True)
-        graph = quantize(graph, rows)
+        ranges = find_ranges(graph, calibration_rows(members, states, calibration_X))
+        exact, graph = quantize(graph, ranges, is_exact=True), quantize(graph, ranges)
     inputs = (
         table_inputs(graph.tables, names) if graph.tables else _array_inputs(model, first, names)
     )
@@ -150,7 +149,7 @@ def _header(model: Any, names: Names, dtype: str, calibration_X: Any, file: str)
         raise ValueError(
             f"The network has no C form: {error}. Export it with to_onnx or to_torch."
         ) from error
-    rows = check_rows(first, names.dtype)
+    rows = self_test_rows(first, names.dtype)
     expected = exact.run(exact.encode(rows))
     may_be_missing = all(member.missing_values != "error" for member in members)
     n_features = first.n_features
@@ -169,7 +168,7 @@ def _header(model: Any, names: Names, dtype: str, calibration_X: Any, file: str)
         *(_classes(names, output) for output in graph.outputs),
         f"\n#endif /* {names.caps}_H */\n",
         program_text(names, first.columns, n_features, may_be_missing=may_be_missing),
-        check_text(names, inputs, first.columns, rows, expected, _TOLERANCES[dtype]),
+        self_test_program(names, inputs, first.columns, rows, expected, _TOLERANCES[dtype]),
     ])  # fmt: skip
 
 
@@ -202,7 +201,7 @@ def _about(
     out = outputs[0]
     example = [
         f'#include "{file}"',
-        f"{inputs.row_type} row{inputs.row_suffix} = {{ /* ... */ }};",
+        f"{inputs.row_type} row{inputs.row_suffix} = {{ ... }};",
         f"{names.type} out[{names.caps}_OUTPUTS];",
         f"{names.name}_predict({inputs.argument}, out);",
     ]
@@ -218,9 +217,8 @@ def _about(
 
 def _uncommented(text: str) -> str:
     """Return text without the marks of comments, and without characters that are not ASCII."""
-    marked = text.replace("/* ... */", "\0")
-    safe = marked.replace("/*", "/ *").replace("*/", "* /").encode("ascii", "backslashreplace")
-    return safe.decode().replace("\0", "...")
+    safe = text.replace("/*", "/ *").replace("*/", "* /")
+    return safe.encode("ascii", "backslashreplace").decode()
 
 
 def _sizes(names: Names, graph: NetworkGraph, function: Function, *, encodes: bool) -> str:

@@ -21,7 +21,7 @@ from mlp_xp.export._c_text import LONGEST, c_part, in_lines, literal
 _N_ROWS, _MOST_NUMBERS = 8, 4096
 
 
-def check_rows(state: FittedState, dtype: str) -> np.ndarray:
+def self_test_rows(state: FittedState, dtype: str) -> np.ndarray:
     """Return rows like the training data, (rows, columns): numbers, or objects for a table."""
     generator = np.random.default_rng(0)
     n_rows = max(1, min(_N_ROWS, _MOST_NUMBERS // max(state.n_columns, 1)))
@@ -68,7 +68,7 @@ def _numbers(table: TableColumns, place: int, z: np.ndarray) -> np.ndarray:
     return np.asarray(table.medians[place] * (1.0 + 0.1 * z))
 
 
-def check_text(
+def self_test_program(
     names: Names,
     inputs: Inputs,
     table: TableColumns | None,

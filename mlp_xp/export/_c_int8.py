@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import array_api_compat.numpy as xp_numpy
 import numpy as np
 import scipy.sparse
 
 from mlp_xp.backends import to_numpy
 from mlp_xp.compiler.array import TracedArray
-from mlp_xp.compiler.formula import evaluate
 from mlp_xp.compiler.graph import Node, in_order
 from mlp_xp.compiler.kernel import replaced
 from mlp_xp.compiler.namespace import Namespace
@@ -21,6 +19,8 @@ from mlp_xp.export._c_network import NetworkGraph
 
 _LOWEST, _HIGHEST = -128, 127
 _DEEPEST = (2**31 - 1) // (_HIGHEST * 255)  # The most terms whose sum is surely an int32.
+
+Ranges = dict[Node, tuple[float, float]]
 
 
 def calibration_rows(members: Sequence[Any], states: Sequence[FittedState], X: Any) -> np.ndarray:
@@ -41,7 +41,19 @@ def calibration_rows(members: Sequence[Any], states: Sequence[FittedState], X: A
     return np.concatenate(dense, axis=1)
 
 
-def quantize(graph: NetworkGraph, rows: np.ndarray, *, is_exact: bool = False) -> NetworkGraph:
+def find_ranges(graph: NetworkGraph, rows: np.ndarray) -> Ranges:
+    """Return the smallest and largest finite input of each product, and 0, over encoded rows."""
+    found = {node.operands[0]: (0.0, 0.0) for node in _products(graph)}
+    for row in rows:
+        values = graph.compute(row)
+        for node, bounds in found.items():
+            numbers = values[node][np.isfinite(values[node])]
+            limits = numbers.min(initial=bounds[0]), numbers.max(initial=bounds[1])
+            found[node] = float(limits[0]), float(limits[1])
+    return found
+
+
+def quantize(graph: NetworkGraph, ranges: Ranges, *, is_exact: bool = False) -> NetworkGraph:
     r"""Return a graph whose products with weights are products of 8-bit integers.
 
     With :math:`q_x = round(x / s_x) + z`, one scale and zero point for all inputs of a product, and
@@ -53,8 +65,8 @@ def quantize(graph: NetworkGraph, rows: np.ndarray, *, is_exact: bool = False) -
     Parameters
     ----------
     graph : NetworkGraph
-    rows : (rows, inputs) array
-        Encoded rows, which define the range of each product's inputs.
+    ranges : dict
+        The result of `find_ranges`.
     is_exact : bool
         Keep the integers as floating-point numbers, so that NumPy can compute the graph.
 
@@ -63,11 +75,8 @@ def quantize(graph: NetworkGraph, rows: np.ndarray, *, is_exact: bool = False) -
     ValueError
         If a sum could overflow.
     """
-    order = in_order(graph.results)
-    products = [node for node in order if node.operation == "matmul" and _is_weights(node)]
-    ranges = _ranges(graph, order, [node.operands[0] for node in products], rows)
-    new = {node: node for node in order if node.operation == "constant"}
-    for node in products:
+    new = {node: node for node in in_order(graph.results) if node.operation == "constant"}
+    for node in _products(graph):
         x, w = node.operands
         if x.shape[-1] > _DEEPEST:
             raise ValueError(
@@ -79,24 +88,13 @@ def quantize(graph: NetworkGraph, rows: np.ndarray, *, is_exact: bool = False) -
     return graph._replace(results=replaced(graph.results, new))
 
 
-def _is_weights(node: Node) -> bool:
-    return node.operands[1].operation == "constant"
-
-
-def _ranges(
-    graph: NetworkGraph, order: list[Node], nodes: list[Node], rows: np.ndarray
-) -> dict[Node, tuple[float, float]]:
-    """Return the smallest and the largest finite number of each node, and 0, over all rows."""
-    found = dict.fromkeys(nodes, (0.0, 0.0))
-    for row in rows:
-        values: dict[Node, Any] = {graph.x: row[None].astype(graph.x.dtype)}
-        with np.errstate(all="ignore"):
-            evaluate(order, values, xp=xp_numpy)
-        for node, bounds in found.items():
-            numbers = values[node][np.isfinite(values[node])]
-            limits = numbers.min(initial=bounds[0]), numbers.max(initial=bounds[1])
-            found[node] = float(limits[0]), float(limits[1])
-    return found
+def _products(graph: NetworkGraph) -> list[Node]:
+    """Return the products with weights, in order."""
+    return [
+        node
+        for node in in_order(graph.results)
+        if node.operation == "matmul" and node.operands[1].operation == "constant"
+    ]
 
 
 def _product(x: Node, w: Node, low: float, high: float, *, is_exact: bool) -> Node:

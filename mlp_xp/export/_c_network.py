@@ -45,14 +45,17 @@ class NetworkGraph(NamedTuple):
 
     def run(self, rows: np.ndarray) -> np.ndarray:
         """Return the outputs, (rows, outputs), for encoded rows."""
-        found = [np.concatenate([y.ravel() for y in self._compute(row)]) for row in rows]
-        return np.asarray(found)
+        found = map(self.compute, rows)
+        return np.asarray(
+            [np.concatenate([values[node].ravel() for node in self.results]) for values in found]
+        )
 
-    def _compute(self, row: np.ndarray) -> list[np.ndarray]:
+    def compute(self, row: np.ndarray) -> dict[Node, Any]:
+        """Return the value of each node for an encoded row."""
         values: dict[Node, Any] = {self.x: row[None].astype(self.x.dtype)}
         with np.errstate(all="ignore"):
             evaluate(in_order(self.results), values, xp=xp_numpy)
-        return [values[node] for node in self.results]
+        return values
 
     def encode(self, X: Any) -> np.ndarray:
         """Return the encoded rows of an array, or of a table, in the dtype of the header."""

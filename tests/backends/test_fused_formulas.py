@@ -107,7 +107,7 @@ LAYOUTS = {
 
 
 def compute_both(backend, function, *arrays):
-    """Return the results on NumPy, and those of fused kernels, of equal arrays."""
+    """Return the results of NumPy and of fused kernels for equal arrays."""
     from mlp_xp.backends._cupy.kernels.fusion import Fused
 
     with backend.scope(), np.errstate(all="ignore"):

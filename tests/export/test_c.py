@@ -1,4 +1,4 @@
-"""Headers of C: predictions of compiled programs are those of the estimators."""
+"""C headers: compiled programs predict like the estimators."""
 
 import ctypes
 import subprocess

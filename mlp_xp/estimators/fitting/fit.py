@@ -267,7 +267,7 @@ def prepare(call: FitCall) -> Ready:
 
 
 def begin(ready: Ready) -> None:
-    """Give the model its untrained network, and the names of the columns of X."""
+    """Set the model's untrained network and its column names."""
     placed = ready.placed
     checked, state = placed.split.encoded.checked, placed.split.state
     model, learned = checked.call.model, vars(checked.draft)
