@@ -17,7 +17,7 @@ REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
 # A room may import only from rooms in earlier levels, and from itself.
 LEVELS = ["_utils", "compiler", "augmentation datasets nn optimizers", "backends", "training"]
 LEVELS += ["distributed lab", "plotting recipes", "estimators", "export model_selection saving"]
-LEVELS += ["callbacks", "cli __init__", "__main__"]
+LEVELS += ["callbacks", "cli dask __init__", "__main__"]
 ROOMS = {room: level for level, rooms in enumerate(LEVELS) for room in rooms.split()}
 MATHS = {"augmentation", "nn", "optimizers"}
 LIBRARIES = {"numpy", "cupy", "cupyx", "torch", "jax", "array_api_strict", "numba"}

@@ -6,18 +6,104 @@ arrays of each library over ranks, and `_ranks` contains the class for the ranks
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from mlp_xp.distributed._settings import Distributed
-from mlp_xp.distributed.communicator import Communicator, RankError
+from mlp_xp.distributed.communicator import Communicator, LostRankError, RankError
 from mlp_xp.training.processes import SINGLE_PROCESS, SingleProcess
 
-__all__ = ["ENGINES", "Communicator", "Distributed", "RankError", "get_communicator", "join_ranks"]
+__all__ = [
+    "ENGINES",
+    "Communicator",
+    "Distributed",
+    "LostRankError",
+    "RankError",
+    "connect_ranks",
+    "get_communicator",
+    "join_ranks",
+    "using",
+]
 
 # The module of each engine.
-ENGINES = {"mpi": "_mpi", "torch": "_torch"}
+ENGINES = {"mpi": "_mpi", "tcp": "_tcp", "torch": "_torch"}
+
+
+class _Joined(NamedTuple):
+    """The communicator of the fits in this thread, and the numbers of this rank's samples."""
+
+    communicator: Communicator
+    row_numbers: np.ndarray | None = None
+
+
+_joined: ContextVar[_Joined | None] = ContextVar("joined", default=None)
+
+
+@contextlib.contextmanager
+def using(communicator: Communicator, row_numbers: np.ndarray | None = None) -> Iterator[None]:
+    """Let the fits of this thread use a communicator, whatever their engine.
+
+    ``row_numbers`` are the positions of this rank's samples in the whole of all samples, if they
+    are not in the order of the ranks.
+    """
+    token = _joined.set(_Joined(communicator, row_numbers))
+    try:
+        yield
+    finally:
+        _joined.reset(token)
+
+
+@contextlib.contextmanager
+def connect_ranks(
+    rank: int, gather: Callable[[str], list[str]], *, host: str | None = None, timeout: float = 300
+) -> Iterator[Communicator]:
+    """Connect processes that another system has started, such as Spark or Ray, through TCP.
+
+    Fits in this context, with ``distributed="tcp"``, are shared by these processes. An error of one
+    process ends the fit on each, and no process.
+
+    Parameters
+    ----------
+    rank : int
+        The number of this process, from 0.
+    gather : callable
+        ``gather(text)`` returns the texts of all processes, in the order of their ranks.
+    host : str, optional
+        The name or address by which the other machines reach this one; by default, of its route to
+        other networks.
+    timeout : float, default=300
+        The number of seconds to wait until all processes are connected.
+
+    Raises
+    ------
+    TimeoutError
+        If a process is not there in time.
+
+    Examples
+    --------
+    >>> from mlp_xp import MLPClassifier
+    >>> from mlp_xp.distributed import Distributed, connect_ranks
+    >>> with connect_ranks(0, lambda text: [text], host="127.0.0.1"):  # One process.
+    ...     model = MLPClassifier(max_iter=2, learning_rate="cosine", distributed="tcp")
+    ...     model.fit([[0.0], [1.0]], [0, 1]).n_iter_
+    2
+    """
+    # Few fits need these.
+    from mlp_xp.distributed._processors import divide_processors
+    from mlp_xp.distributed._tcp import Listener, closing, own_host
+
+    listener = Listener(host or own_host())
+    with closing(listener.connect(rank, gather(listener.address), timeout)) as communicator:
+        if communicator.size > 1:
+            divide_processors(communicator)
+        with using(communicator):
+            yield communicator
 
 
 @cache
@@ -52,12 +138,13 @@ def join_ranks(setting: Any) -> SingleProcess:
     if setting is None:
         return SINGLE_PROCESS
     settings = setting if isinstance(setting, Distributed) else Distributed(setting)
-    communicator = get_communicator(settings.engine)
+    joined = _joined.get() or _Joined(get_communicator(settings.engine))
+    communicator = joined.communicator
     if settings.deterministic:
         communicator = in_fixed_order(communicator)
     from mlp_xp.distributed._ranks import Ranks  # Imported only for several processes.
 
-    return Ranks(communicator, settings)
+    return Ranks(communicator, settings, joined.row_numbers)
 
 
 @cache

@@ -9,12 +9,9 @@ import numpy as np
 
 from mlp_xp._utils.optional import install_command, optional
 from mlp_xp.distributed._shared_memory import shared_memory
-from mlp_xp.distributed.communicator import Communicator
+from mlp_xp.distributed.communicator import Communicator, sum_packed
 
 T = TypeVar("T")
-
-# Arrays smaller than this, in bytes, share one all-reduce: even a short one takes about 10 us.
-_SHORT = 1 << 14
 
 
 class MpiCommunicator(Communicator):
@@ -35,17 +32,9 @@ class MpiCommunicator(Communicator):
         return memory(shape, dtype)
 
     def sum(self, arrays: Sequence[np.ndarray]) -> None:
-        waits = [self._start(array) for array in arrays if array.nbytes >= _SHORT]
-        short = [array for array in arrays if array.nbytes < _SHORT]
-        if short:
-            packed = np.concatenate([array.reshape(-1) for array in short])
-            self._comm.Allreduce(self._mpi.IN_PLACE, packed)
-            start = 0
-            for array in short:
-                array[...] = packed[start : start + array.size].reshape(array.shape)
-                start += array.size
-        for wait in waits:
-            wait()
+        sum_packed(
+            arrays, self._start, lambda packed: self._comm.Allreduce(self._mpi.IN_PLACE, packed)
+        )
 
     def start_sum(self, array: np.ndarray) -> Callable[[], None]:
         started = None if self.machine is None else self.machine.start_sum(array)

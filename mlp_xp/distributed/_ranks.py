@@ -22,7 +22,7 @@ from mlp_xp._utils.signals import postponed
 from mlp_xp.backends import Backend
 from mlp_xp.distributed._settings import Distributed
 from mlp_xp.distributed.backends._base import RankBackend, share_steps
-from mlp_xp.distributed.communicator import Communicator, RankError
+from mlp_xp.distributed.communicator import Communicator, LostRankError, RankError
 from mlp_xp.distributed.training.gradient import RankGradient
 from mlp_xp.distributed.training.plan import rank_plan
 from mlp_xp.distributed.training.samples import describe_samples, gather_samples
@@ -61,8 +61,14 @@ class Ranks(SingleProcess):
     is_single = False
     _has_failed = False
 
-    def __init__(self, communicator: Communicator, settings: Distributed = _DEFAULT) -> None:
+    def __init__(
+        self,
+        communicator: Communicator,
+        settings: Distributed = _DEFAULT,
+        row_numbers: np.ndarray | None = None,
+    ) -> None:
         self.communicator: Communicator = communicator
+        self.row_numbers = row_numbers
         self.rank = self.number = communicator.rank
         self.size = communicator.size
         self.is_first = self.rank == 0
@@ -107,7 +113,8 @@ class Ranks(SingleProcess):
         self, check: Callable[..., Any], given: tuple[Any, Any, Any], suffix: str
     ) -> tuple[Any, Any, Any]:
         if self.is_sharded:
-            return gather_samples(self, check, given, suffix)
+            row_numbers = None if suffix else self.row_numbers  # Held-out rows may have any order.
+            return gather_samples(self, check, given, suffix, row_numbers)
         return super().join_samples(check, given, suffix)
 
     def agree_on_samples(self, X: Any, y: np.ndarray, weights: Any, suffix: str) -> None:
@@ -238,8 +245,10 @@ def _shared(error: BaseException) -> BaseException:
 
 
 def _is_shared(error: BaseException) -> bool:
-    # All ranks raise `NonFiniteError` together, since their weights are bitwise equal.
-    return isinstance(error, NonFiniteError) or getattr(error, "_is_on_all_ranks", False)
+    # All ranks raise `NonFiniteError` together, since their weights are bitwise equal. A lost rank
+    # has told why, or cannot.
+    is_known = isinstance(error, NonFiniteError | LostRankError)
+    return is_known or getattr(error, "_is_on_all_ranks", False)
 
 
 def _end_all(communicator: Communicator, error: BaseException) -> None:

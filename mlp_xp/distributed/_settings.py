@@ -15,9 +15,10 @@ class Distributed:
 
     Parameters
     ----------
-    engine : {"mpi", "torch"}, default="mpi"
+    engine : {"mpi", "torch", "tcp"}, default="mpi"
         ``"mpi"`` uses mpi4py, for processes that ``mpiexec`` starts; ``"torch"`` uses
-        ``torch.distributed``, for processes that ``torchrun`` starts.
+        ``torch.distributed``, for processes that ``torchrun`` starts; ``"tcp"`` is for processes
+        that `connect_ranks` connects.
     data : {"replicated", "sharded"}, default="replicated"
         If ``"replicated"``, each rank passes all samples and computes its part of each batch.
         If ``"sharded"``, each rank passes only its own rows, possibly none; the samples are in
@@ -38,7 +39,7 @@ class Distributed:
     ValueError: `data` must be 'replicated' or 'sharded', got 'shards': did you mean 'sharded'?
     """
 
-    engine: Literal["mpi", "torch"] = "mpi"
+    engine: Literal["mpi", "torch", "tcp"] = "mpi"
     data: Literal["replicated", "sharded"] = "replicated"
     deterministic: bool = False
 

@@ -356,7 +356,7 @@ _SHARED = {
         ("streamed"); "auto" copies all data if they fit. Sparse data are streamed, and made dense
         batch by batch."""),
     "distributed": Parameter(
-        None, [("mpi", "torch"), "mlp_xp.distributed:Distributed", None], WHERE,
+        None, [("mpi", "torch", "tcp"), "mlp_xp.distributed:Distributed", None], WHERE,
         "{}, object of `mlp_xp.distributed.Distributed`, or None",
         option=Option(
             "NAME",

@@ -19,12 +19,18 @@ _FEW = 16  # The number of rows of X to compare between ranks.
 
 
 def gather_samples(
-    ranks: SingleProcess, check: Callable[..., Any], given: tuple[Any, Any, Any], suffix: str
+    ranks: SingleProcess,
+    check: Callable[..., Any],
+    given: tuple[Any, Any, Any],
+    suffix: str,
+    row_numbers: np.ndarray | None = None,
 ) -> tuple[Shard, np.ndarray, np.ndarray | None]:
     """Return the samples of all ranks: a shard, the targets and the weights.
 
     A rank may have no rows if its y has the right number of axes. ``check(X, exchange=...)``
     returns the rank's rows, or a placeholder row. ``suffix`` is appended to names in errors.
+    ``row_numbers`` are the positions of the rank's rows in the whole, if all ranks give them; by
+    default, rows are in the order of the ranks.
     """
     X, y, weights = given
     n_rows = int(X.shape[0]) if hasattr(X, "shape") else len(X)
@@ -46,10 +52,15 @@ def gather_samples(
     total, start = sum(counts), sum(counts[: ranks.number])
     if not total:
         raise ValueError(f"X{suffix} is empty on all ranks: pass at least one sample.")
+    order: Any = slice(None)
+    if row_numbers is not None:
+        order = np.argsort(np.concatenate(ranks.exchange(row_numbers)))
     owned = np.full(total, -1, dtype=np.int32)
-    owned[start : start + n_rows] = np.arange(n_rows)
-    all_weights = None if weights is None else np.concatenate([w for _, _, w in parts])
-    return Shard(checked, owned), np.concatenate([y for n, y, _ in parts if n]), all_weights
+    mine: Any = slice(start, start + n_rows) if row_numbers is None else row_numbers
+    owned[mine] = np.arange(n_rows)
+    all_y = np.concatenate([y for n, y, _ in parts if n])[order]
+    all_weights = None if weights is None else np.concatenate([w for _, _, w in parts])[order]
+    return Shard(checked, owned), all_y, all_weights
 
 
 def _check_targets(parts: list[tuple[int, np.ndarray, np.ndarray | None]], suffix: str) -> None:
