@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mlp_xp.backends import get_backend
     from mlp_xp.estimators import MLP, MLPClassifier, MLPRegressor
     from mlp_xp.estimators.ensembles import MLPEnsembleClassifier, MLPEnsembleRegressor
+    from mlp_xp.estimators.tuned import MLPTunedClassifier, MLPTunedRegressor
 
 __all__ = [
     "MLP",
@@ -32,6 +33,8 @@ __all__ = [
     "MLPEnsembleClassifier",
     "MLPEnsembleRegressor",
     "MLPRegressor",
+    "MLPTunedClassifier",
+    "MLPTunedRegressor",
     "get_backend",
 ]
 
@@ -42,6 +45,8 @@ __version__ = "0.1.0"
 _MODULES = dict.fromkeys(("MLP", "MLPClassifier", "MLPRegressor"), "mlp_xp.estimators")
 _ENSEMBLES = "MLPEnsembleClassifier", "MLPEnsembleRegressor"
 _MODULES |= dict.fromkeys(_ENSEMBLES, "mlp_xp.estimators.ensembles")
+_TUNED = "MLPTunedClassifier", "MLPTunedRegressor"
+_MODULES |= dict.fromkeys(_TUNED, "mlp_xp.estimators.tuned")
 _MODULES["get_backend"] = "mlp_xp.backends"
 
 __getattr__ = lazy(__name__, _MODULES)

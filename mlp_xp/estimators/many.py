@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import sklearn
@@ -72,8 +72,10 @@ class FitTask(NamedTuple):
 
     ``model`` is an estimator of this package that is not used elsewhere, such as a clone. ``X``,
     ``y`` and ``sample_weight`` are passed to its `fit`. ``rows`` are the integer positions of the
-    samples to use; None means all samples. Tasks with the identical object X share one copy of X on
-    the device. ``fit_params`` are the held-out samples, as keyword arguments of `fit`.
+    samples to use; None means all samples. ``X`` may be `Rows` of `SharedData`, which are already
+    checked; ``y`` and ``sample_weight`` then have only these rows. Tasks with the identical object
+    X share one copy of X on the device. ``fit_params`` are the held-out samples, as keyword
+    arguments of `fit`.
     """
 
     model: Any
@@ -97,7 +99,11 @@ class FitResult(NamedTuple):
 
 
 def fit_many(
-    tasks: Sequence[FitTask], *, n_jobs: int | None = None, on_epoch: OnEpoch = None
+    tasks: Sequence[FitTask],
+    *,
+    n_jobs: int | None = None,
+    on_epoch: OnEpoch = None,
+    is_over: Callable[[], bool] = lambda: False,
 ) -> Generator[FitResult]:
     """Fit many models at once, with the same results as `fit`; yield each result when ready.
 
@@ -106,8 +112,9 @@ def fit_many(
     the device's free memory or, on the host, of scikit-learn's ``working_memory``. Other models are
     fitted one by one, and the log says why, at level INFO. An error in one fit, e.g. because it
     diverges, does not affect the others. Ctrl-C or closing the generator ends the iteration and
-    leaves the remaining models unfitted. ``on_epoch(number, record)`` is called after each epoch of
-    each task, from any thread.
+    leaves the remaining models unfitted, and so does ``is_over()`` once it returns True, which is
+    called after each step from any thread. ``on_epoch(number, record)`` is called after each epoch
+    of each task, from any thread.
     """
     data = _Data(tasks)
     groups: dict[tuple[Backend, bool], list[int]] = {}
@@ -123,13 +130,17 @@ def fit_many(
         groups.setdefault((backend, is_stack), []).append(number)
     n_threads = usable_threads()
     with interrupts() as is_pressed:  # Ctrl-C ends the fits of all groups.
+
+        def is_stopped() -> bool:
+            return is_pressed() or is_over()
+
         for (backend, is_stack), numbers in groups.items():
             fit = partial(_fit, tasks, data=data, on_epoch=on_epoch, is_stack=is_stack)
             models, n_models = (tasks[i].model for i in numbers), len(numbers)
             if is_stack:
                 most = min(_most_models(backend, [tasks[i] for i in numbers], data), n_models)
                 n_stacks = min(n_jobs or n_threads, n_threads) if backend.has_stack_threads else 1
-                worker = Worker(max(1, n_threads // most), n_models, is_pressed)
+                worker = Worker(max(1, n_threads // most), n_models, is_stopped)
                 fits = map(fit, numbers)
                 with _own_generators(models):
                     yield from run_fits(fits, most=most, worker=worker, n_stacks=n_stacks)
@@ -150,6 +161,7 @@ def fit_many(
                     n_workers=n_workers,
                     n_threads=max(1, n_threads // n_workers),
                     backend=backend,
+                    is_over=is_over,
                 )
 
 
@@ -200,6 +212,13 @@ def fit_all(
     return finished, errors
 
 
+def shared_samples(model: Any, X: Any) -> SharedData:
+    """Return checked samples for many fits, and set what the check learns on the model, too."""
+    x = check_x(model, X, reset=True)
+    found = vars(model)
+    return SharedData(x, {name: found[name] for name in _NAMES if name in found})
+
+
 class _Data:
     """A cache of the tasks' checked data, by object identity.
 
@@ -214,6 +233,8 @@ class _Data:
 
     def shared(self, task: FitTask) -> SharedData | None:
         """Return the checked data that fits can share; None if X is sparse or invalid."""
+        if isinstance(task.X, Rows):  # The caller has checked and shares X.
+            return cast(SharedData, task.X.shared)
         key = _key(task)
         with self._lock:
             if key not in self._shared:
@@ -228,13 +249,10 @@ class _Data:
             return None
         if task.rows is not None and asks_for_table(task.model):
             X = _safe_indexing(X, task.rows)
-        model = copy.copy(task.model)
         try:
-            X = check_x(model, X, reset=True)
+            return shared_samples(copy.copy(task.model), X)
         except (ValueError, TypeError):  # Ignore the error, since each fit will raise it.
             return None
-        found = vars(model)
-        return SharedData(X, {name: found[name] for name in _NAMES if name in found})
 
     def end(self, task: FitTask) -> None:
         """Release a task's data unless a later task needs the same data."""
@@ -262,7 +280,9 @@ class _Data:
         if rows is not None:
             y = y[rows] if type(y) is np.ndarray else _safe_indexing(y, rows)
             weights = None if weights is None else _safe_indexing(weights, rows)
-        if shared is not None:
+        if isinstance(X, Rows):
+            pass
+        elif shared is not None:
             if rows is None or asks_for_table(task.model):
                 rows = np.arange(shared.x.shape[0])
             X = Rows(shared.x, rows, shared)

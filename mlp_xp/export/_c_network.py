@@ -20,6 +20,7 @@ from mlp_xp.compiler.graph import FormulaError, Layout, Node, in_order
 from mlp_xp.estimators.fitted.state import FittedState
 from mlp_xp.estimators.tables.columns import TableColumns
 from mlp_xp.export._c_header import Output
+from mlp_xp.export._members import weights_of
 from mlp_xp.export._outputs import Library, mean_probabilities, named_values, predictions
 from mlp_xp.nn.losses import Loss
 
@@ -101,8 +102,8 @@ def trace_networks(
             for member, state in zip(members, states, strict=True)
         ]
         if states[0].targets.classes is None:
-            return named_values(states, found, library)
-        arrays = mean_probabilities(found, library)
+            return named_values(states, found, weights_of(model), library)
+        arrays = mean_probabilities(found, weights_of(model), library)
         several = isinstance(model.classes_, list)
         return {f"probabilities{f'_{i}' if several else ''}": y for i, y in enumerate(arrays)}
 

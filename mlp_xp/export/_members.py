@@ -7,8 +7,8 @@ from typing import Any
 
 from sklearn.utils.validation import check_is_fitted
 
+from mlp_xp.estimators.averaging import BaseEnsemble
 from mlp_xp.estimators.base import BaseMLP
-from mlp_xp.estimators.ensembles import BaseEnsemble
 from mlp_xp.estimators.fitted.state import FittedState, fitted_state
 
 _OTHERWISE = (
@@ -28,6 +28,11 @@ def members_of(model: Any) -> list[Any]:
             f"`model` must be an estimator or ensemble of mlp_xp, got {model!r}. {_OTHERWISE}"
         )
     return [model]
+
+
+def weights_of(model: Any) -> Any:
+    """Return the weights of an ensemble's networks; None if they are equal."""
+    return model._weights if isinstance(model, BaseEnsemble) else None
 
 
 def states_of(members: Sequence[Any]) -> list[FittedState]:

@@ -12,7 +12,7 @@ from mlp_xp import __version__
 from mlp_xp._utils.optional import optional
 from mlp_xp.estimators.targets import MultilabelTargets, Targets
 from mlp_xp.export._files import check_path, write_file
-from mlp_xp.export._members import members_of, states_of
+from mlp_xp.export._members import members_of, states_of, weights_of
 from mlp_xp.export._outputs import Library, mean_probabilities, named_values, predictions
 
 
@@ -113,12 +113,12 @@ def trace(model: Any, precision: str | None, *, in_pipeline: bool = False) -> An
         x = x if state.columns is None else encode(state.columns)
         found.append(predictions(member, state, x, library))
     if first.targets.classes is None:
-        values = named_values(states, found, library)
+        values = named_values(states, found, weights_of(model), library)
         outputs = {name: first.targets.decode(array) for name, array in values.items()}
         if in_pipeline:
             outputs = {"prediction": values["prediction"]}
     else:
-        outputs = _named_classes(model.classes_, first.targets, found, library)
+        outputs = _named_classes(model, first.targets, found, library)
         if in_pipeline and isinstance(model.classes_, list):
             raise ValueError(
                 f"y has {len(model.classes_)} classification targets, but a converted pipeline "
@@ -152,14 +152,15 @@ def _library(precision: str) -> Library:
 
 
 def _named_classes(
-    classes: Any, targets: Targets, given: list[Any], library: Library
+    model: Any, targets: Targets, given: list[Any], library: Library
 ) -> dict[str, Any]:
     """Return the outputs of a classifier by name."""
     import ndonnx
 
+    classes = model.classes_
     several = isinstance(classes, list)
     named: dict[str, Any] = {}
-    found = mean_probabilities(given, library)
+    found = mean_probabilities(given, weights_of(model), library)
     for i, (labels, array) in enumerate(zip(classes if several else [classes], found, strict=True)):
         if isinstance(targets, MultilabelTargets):
             label = ndonnx.astype(array > 0.5, ndonnx.int64)

@@ -15,7 +15,7 @@ from mlp_xp.backends.kernels import Kernels
 from mlp_xp.estimators.fitted.calibration import calibrated_quantiles
 from mlp_xp.estimators.fitted.state import FittedState
 from mlp_xp.estimators.settings.config import resolve_augmentation
-from mlp_xp.nn.losses import Loss, of_mixture
+from mlp_xp.nn.losses import Loss, of_mixture, weigh
 from mlp_xp.training.inference.inference import make_predict
 
 
@@ -55,27 +55,34 @@ def predictions(member: Any, state: FittedState, x: Any, library: Library) -> An
     return outputs if targets.classes is None else targets.probabilities(outputs, xp=xp)
 
 
-def mean_probabilities(given: Sequence[Any], library: Library) -> list[Any]:
+def mean_probabilities(
+    given: Sequence[Any], weights: Sequence[float] | None, library: Library
+) -> list[Any]:
     """Return the probabilities of each target, averaged over the networks of an ensemble."""
     by_target = zip(*given, strict=True) if isinstance(given[0], list) else [given]
-    return [_mean(list(arrays), library) for arrays in by_target]
+    return [_mean(weigh(list(arrays), weights), library) for arrays in by_target]
 
 
 def named_values(
-    states: Sequence[FittedState], outputs: Sequence[Any], library: Library
+    states: Sequence[FittedState],
+    outputs: Sequence[Any],
+    weights: Sequence[float] | None,
+    library: Library,
 ) -> dict[str, Any]:
     """Return the prediction of a regressor, and its standard deviation and quantiles, if any.
 
-    ``outputs`` are the values that each network predicts.
+    ``outputs`` are the values that each network predicts, and ``weights`` are the networks'.
     """
     xp = library.xp
     losses: list[Loss] = [state.activating_loss for state in states]
     pairs = list(zip(losses, outputs, strict=True))
     points: list[Any] = [loss.point(output, xp=xp) for loss, output in pairs]
-    named = {"prediction": _mean(points, library)}
+    named = {"prediction": _mean(weigh(points, weights), library)}
     if all(loss.has_std for loss in losses):
         stds: list[Any] = [loss.std(output, xp=xp) for loss, output in pairs]
-        mean, std = of_mixture(points, stds, xp=xp) if len(pairs) > 1 else (points[0], stds[0])
+        mean, std = (
+            of_mixture(points, stds, weights, xp=xp) if len(pairs) > 1 else (points[0], stds[0])
+        )
         named = {"prediction": mean, "std": std}
     levels = losses[0].levels
     if len(levels) > 1 and all(loss.levels == levels for loss in losses):
@@ -83,7 +90,7 @@ def named_values(
             calibrated_quantiles(loss, output, levels, state.calibration, library.put, xp=xp)
             for state, (loss, output) in zip(states, pairs, strict=True)
         ]
-        named["quantiles"] = _mean(quantiles, library)
+        named["quantiles"] = _mean(weigh(quantiles, weights), library)
     return named
 
 

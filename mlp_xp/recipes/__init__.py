@@ -28,8 +28,13 @@ _LONGEST = 1 << 13  # The maximum size in bytes; `tomllib` takes quadratic time 
 _DEEPEST = 32
 FILES = "files"  # The value of ``data`` that stands for the user's own files.
 _TASKS = ("classification", "regression")
-_SECTIONS = (*_TASKS, "ensemble")
-_ENSEMBLE = ("n_estimators", "bootstrap")  # The ensemble parameters that a recipe can set.
+# The parameters that a recipe can set of an ensemble, and of a tuned ensemble.
+_ENSEMBLES = {
+    "ensemble": ("n_estimators", "bootstrap"),
+    "tuned": ("max_time", "n_configurations", "n_folds", "max_predict_cost"),
+}
+_SECTIONS = (*_TASKS, *_ENSEMBLES)
+_BASE = "based_on"
 # `objects` is imported only where needed, so that `mlp-xp train --help` loads no array library.
 
 
@@ -37,7 +42,8 @@ class Recipe(NamedTuple):
     """The contents of a recipe.
 
     ``path`` is the recipe's file, and ``data`` is a key of `LOADERS`, or `FILES`. ``params`` has an
-    estimator's parameters, and ``ensemble`` has an ensemble's parameters if the recipe is for one.
+    estimator's parameters. ``ensemble`` or ``tuned`` has an ensemble's parameters if the recipe is
+    for one.
     """
 
     path: Path
@@ -45,6 +51,7 @@ class Recipe(NamedTuple):
     data: str
     params: dict[str, Any]
     ensemble: dict[str, Any]
+    tuned: dict[str, Any]
 
 
 def names() -> list[str]:
@@ -75,7 +82,8 @@ def read_recipe(
         A name, or a TOML file with ``description``, ``data``, and any parameters of the estimator.
         An object is written as a table with its class: ``{class = "Muon", ns_steps = 3}``. The
         tables ``[classification]`` and ``[regression]`` have parameters for one task only. If there
-        is a table ``[ensemble]``, the recipe is for an ensemble with these parameters.
+        is a table ``[ensemble]`` or ``[tuned]``, the recipe is for an ensemble with these
+        parameters. ``based_on = "table"`` takes all other settings from a recipe of the library.
     parameters : iterable of str
         The names of the estimator's parameters.
     task : {"classification", "regression"}, default="classification"
@@ -100,7 +108,7 @@ def read_recipe(
     >>> read_recipe("default", ["hidden_layer_sizes"])
     Traceback (most recent call last):
     ValueError: ...default.toml: 'activation' is not one of description, data, classification, \
-regression, ensemble, hidden_layer_sizes
+regression, ensemble, tuned, hidden_layer_sizes
     """
     from mlp_xp.datasets import LOADERS
     from mlp_xp.recipes.objects import expected
@@ -111,8 +119,9 @@ regression, ensemble, hidden_layer_sizes
     if not all(isinstance(settings, dict) for settings in own.values()):
         raise ValueError(f"{path}: {', '.join(_SECTIONS)} must be tables of parameters")
     table |= own[task]
-    ensemble = own["ensemble"]
-    for settings, known in ((table, valid), (ensemble, _ENSEMBLE)):
+    of_ensembles = {name: own[name] for name in _ENSEMBLES}
+    known_keys = [(of_ensembles[name], known) for name, known in _ENSEMBLES.items()]
+    for settings, known in ((table, valid), *known_keys):
         for key in settings:
             if key not in known:
                 raise ValueError(f"{path}: {key!r} is {expected(key, known)}")
@@ -126,7 +135,7 @@ regression, ensemble, hidden_layer_sizes
         params = {key: _decode(value, key) for key, value in table.items()}
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: {error}") from error
-    return Recipe(path, description, data, params, ensemble)
+    return Recipe(path, description, data, params, **of_ensembles)
 
 
 def params_with(read: Recipe, overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -177,7 +186,7 @@ def replacements(
 
 
 def read_table(source: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a recipe's TOML table, without checking it or creating objects.
+    """Read a recipe's TOML table and the table it is based on, without checking values.
 
     Raises
     ------
@@ -204,7 +213,20 @@ def read_table(source: str | os.PathLike[str]) -> dict[str, Any]:
     # Raise the same short error for any deep nesting.
     if table is None or not _is_shallow(table):
         raise ValueError(f"{path}: its tables are nested too deeply")
-    return table
+    base = table.pop(_BASE, None)
+    if base is None:
+        return table
+    if base not in names():
+        from mlp_xp.recipes.objects import expected
+
+        raise ValueError(f"{path}: `{_BASE}` is {base!r}, {expected(str(base), names())}")
+    below = read_table(base)
+    sections = {
+        name: below.get(name, {}) | table[name]
+        for name in _SECTIONS
+        if isinstance(table.get(name), dict)
+    }
+    return below | table | sections
 
 
 def _is_shallow(table: dict[str, Any]) -> bool:

@@ -19,7 +19,7 @@ from mlp_xp._utils.optional import optional
 from mlp_xp._utils.storage.durable import locked, make_folder, replacing, sweep
 from mlp_xp._utils.storage.files import check_text, read_file
 from mlp_xp.estimators import MLPClassifier, MLPRegressor
-from mlp_xp.estimators.ensembles import BaseEnsemble
+from mlp_xp.estimators.averaging import BaseEnsemble
 from mlp_xp.estimators.fitted.state import FittedState, fitted_state, publish
 from mlp_xp.saving._arrays import check_header, dump_arrays, load_arrays, read_header
 from mlp_xp.saving._ensembles import (

@@ -219,3 +219,13 @@ def test_a_search_over_a_pipeline_is_traced_once(monkeypatch, skl2onnx):
     assert list(found) == ["output_label", "output_probability"]
     np.testing.assert_array_equal(found["output_label"], search.predict(rows))
     assert sorted(found["output_probability"][0]) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("what", ["text", "several", *REAL])
+def test_weights_of_networks_are_in_the_graph(what):
+    single, rows = fitted(what)
+    kind = MLPEnsembleRegressor if what in REAL else MLPEnsembleClassifier
+    model = kind(single, 2, random_state=0).fit(rows, TARGETS[what])
+    equal = check(model, rows)
+    model.weights_ = np.asarray([0.9, 0.1])  # As in a tuned ensemble.
+    assert check(model, rows).count("Mul") >= 2 + equal.count("Mul")

@@ -16,7 +16,7 @@ from mlp_xp.recipes import names, read_recipe, recipe_parameters
 pytestmark = pytest.mark.filterwarnings("ignore:torch, which the recipe:UserWarning")
 
 FOLDER = Path(recipes.__file__).parent
-TABLES = {"table", "table-fast", "table-best"}
+TABLES = {"table", "table-fast", "table-best", "table-tuned"}
 WHOLE = """
 description = "a test"
 data = "digits"
@@ -71,6 +71,15 @@ def test_a_file_sets_every_parameter_by_its_name(write):
     assert model.get_params() == expected.get_params()
 
 
+def test_a_recipe_can_be_based_on_another(write):
+    path = write()
+    path.write_text('based_on = "table"\nalpha = 0.5\n[regression]\nmax_iter = 3\n')
+    base, mine = MLPRegressor.from_recipe("table"), MLPRegressor.from_recipe(path)
+    changed = {name for name, value in base.get_params().items() if getattr(mine, name) != value}
+    assert changed == {"alpha", "max_iter"}
+    assert mine.scoring == "loss"  # From the section [regression] of the recipe.
+
+
 def test_keyword_arguments_override_recipe_settings(write):
     model = MLP.from_recipe(str(write()), max_time=None, random_state=3)
     assert (model.max_time, model.random_state, model.label_smoothing) == (None, 3, 0.1)
@@ -99,8 +108,10 @@ def test_recipe_can_have_settings_for_only_one_task(write):
 
 
 MISTAKES = [
-    ("classification = 1", "classification, regression, ensemble must be tables of parameters"),
+    ("classification = 1", "classification, regression, ensemble, tuned must be tables of param"),
     ("[ensemble]\nn_estimator = 2", r"'n_estimator' is not one of .*mean 'n_estimators'\?\)"),
+    ("[tuned]\nmax_predict_cost = 0", "'max_predict_cost' parameter of MLPTunedClassifier"),
+    ('based_on = "tabel"', r"`based_on` is 'tabel', not one of .*\(did you mean 'table'"),
     ("[ensemble]\nn_estimators = 0", "'n_estimators' parameter of MLPEnsembleClassifier"),
     ("lable_smoothing = 0.1", r"'lable_smoothing' is not one of .*mean 'label_smoothing'\?\)"),
     ("callbacks = []", "'callbacks' is not one of"),

@@ -16,7 +16,13 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
-from mlp_xp import MLPClassifier, MLPEnsembleClassifier, MLPEnsembleRegressor, MLPRegressor
+from mlp_xp import (
+    MLPClassifier,
+    MLPEnsembleClassifier,
+    MLPEnsembleRegressor,
+    MLPRegressor,
+    MLPTunedClassifier,
+)
 from mlp_xp.augmentation import Flip
 from mlp_xp.estimators.fitted.state import fitted_state
 from mlp_xp.nn import losses
@@ -212,6 +218,28 @@ def test_an_ensemble_comes_back(tmp_path):
     for method in ("predict", "predict_proba"):
         found, expected = (getattr(m, method)(frame, return_std=True) for m in (loaded, model))
         same_bits(found, expected, method)
+
+
+def test_a_tuned_ensemble_comes_back(tmp_path):
+    network = MLPClassifier(4, max_iter=2, learning_rate="cosine", input_scaling="standardize")
+    model = MLPTunedClassifier(network, n_configurations=2, n_folds=2, random_state=0)
+    loaded = reload(model.fit(X, LABELS), tmp_path)
+    assert type(loaded) is MLPTunedClassifier
+    assert vars(model).keys() - vars(loaded).keys() == {"out_of_fold_"}
+    assert loaded.search_results_ == model.search_results_
+    same_bits(loaded.weights_, model.weights_, "weights_")
+    same_bits(loaded.predict_proba(X), model.predict_proba(X), "predict_proba")
+    whole = (tmp_path / SPEC).read_text()
+    for change, message in (
+        (lambda tuned: tuned["weights"].pop(), "weights are not those of the networks"),
+        (lambda tuned: tuned["weights"].__setitem__(0, 5.0), "weights are not those"),
+        (lambda tuned: tuned["results"]["name"].pop(), "results have different lengths"),
+        (lambda tuned: tuned.update(loss="low"), "loss is 'low', not a number"),
+    ):
+        spec = json.loads(whole)
+        change(spec["tuned"])
+        (tmp_path / SPEC).write_text(json.dumps(spec))
+        rejects(message, load_model, tmp_path)
 
 
 def test_an_ensemble_and_a_later_model_replace_each_other(tmp_path):

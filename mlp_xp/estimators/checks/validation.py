@@ -153,7 +153,7 @@ def _check_rows(estimator: Any, X: Rows, *, reset: bool) -> Any:
         vars(estimator).update(X.shared.names)
         return X
     if X.shared is not None and "columns_" in X.shared.names:
-        return X.x  # The caller has encoded X for all estimators with these columns.
+        return X  # The caller has encoded X for all estimators with these columns.
     checked = check_x(estimator, X.x, reset=reset)
     return X if checked.dtype == X.dtype else Rows(checked, X.rows)
 

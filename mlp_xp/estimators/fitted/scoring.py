@@ -230,7 +230,13 @@ def predict_values(
         return targets.decode(values), targets.decode(std)
 
 
-def combined_values(members: Sequence[Any], X: Any, return_std: bool, quantiles: Any) -> Any:
+def combined_values(
+    members: Sequence[Any],
+    X: Any,
+    return_std: bool,
+    quantiles: Any,
+    weights: Sequence[float] | None = None,
+) -> Any:
     """Return the combined predictions of several regressors; see `MLPEnsembleRegressor.predict`."""
     _check_wanted(return_std, quantiles)
     states = [fitted_state(member) for member in members]
@@ -242,26 +248,35 @@ def combined_values(members: Sequence[Any], X: Any, return_std: bool, quantiles:
             mixture = of_mixture(
                 [loss.point(output, xp=backend.xp) for output in outputs],
                 [loss.std(output, xp=backend.xp) for output in outputs],
+                weights,
                 xp=backend.xp,
             )
             joined = backend.xp.concat(list(mixture), axis=1)
         wanted: Any = {"return_std": return_std, "quantiles": quantiles}
         return predict_values(loss, states[0].targets, joined, **wanted)
     settings = {} if quantiles is None else {"quantiles": quantiles}
-    mean, std = mean_and_spread([member.predict(X, **settings) for member in members])
+    mean, std = mean_and_spread([member.predict(X, **settings) for member in members], weights)
     return (mean, std) if return_std else mean
 
 
-def mean_and_spread(predictions: Sequence[Any]) -> tuple[Any, Any]:
-    """Return the elementwise mean and standard deviation of arrays, or of lists of arrays."""
+def mean_and_spread(
+    predictions: Sequence[Any], weights: Sequence[float] | None = None
+) -> tuple[Any, Any]:
+    """Return the elementwise mean and standard deviation of arrays, or of lists of arrays.
+
+    ``weights``, (arrays,), add up to 1.
+    """
     if isinstance(predictions[0], list):
-        pairs = [mean_and_spread(of_target) for of_target in zip(*predictions, strict=True)]
+        by_target = zip(*predictions, strict=True)
+        pairs = [mean_and_spread(of_target, weights) for of_target in by_target]
         return [mean for mean, _ in pairs], [std for _, std in pairs]
     backend = get_backend(predictions[0])
     xp = backend.xp
     with backend.scope():
         stacked = xp.stack(predictions)
-        return xp.mean(stacked, axis=0), xp.std(stacked, axis=0)
+        if weights is None:
+            return xp.mean(stacked, axis=0), xp.std(stacked, axis=0)
+        return of_mixture(predictions, [0.0] * len(predictions), weights, xp=xp)
 
 
 def _check_wanted(return_std: bool, quantiles: Any) -> None:

@@ -128,8 +128,10 @@ class RecipeMixin:
         -------
         MLPClassifier or MLPRegressor
             An unfitted estimator. A recipe with a section ``[ensemble]``, such as "table-best",
-            returns an `MLPEnsembleClassifier` or `MLPEnsembleRegressor`. Overrides that network and
-            ensemble both accept, such as ``random_state``, are set on the ensemble.
+            returns an `MLPEnsembleClassifier` or `MLPEnsembleRegressor`, and a recipe with a
+            section ``[tuned]``, such as "table-tuned", an `MLPTunedClassifier` or
+            `MLPTunedRegressor`. Overrides that network and ensemble both accept, such as
+            ``random_state``, are set on the ensemble.
 
         Raises
         ------
@@ -153,7 +155,7 @@ class RecipeMixin:
             model._validate_params()
             check_params(model._params())
             resolve_layers(model.hidden_layer_sizes)
-            ensemble = _ensemble_of(model, read.ensemble)
+            ensemble = _ensemble_of(model, read)
         except (ValueError, TypeError) as error:
             raise ValueError(f"{read.path}: {error}") from error
         if replaced := replacements(recipe, read.params, overrides):
@@ -166,15 +168,15 @@ class RecipeMixin:
         return model if ensemble is None else ensemble.set_params(**{"estimator": model} | shared)
 
 
-def _ensemble_of(model: Any, params: dict[str, Any]) -> Any:
-    """Return an ensemble with a recipe's parameters, or None if the recipe has no ensemble."""
+def _ensemble_of(model: Any, read: Any) -> Any:
+    """Return the ensemble that a recipe is for, or None if it is for a single network."""
+    params = read.tuned or read.ensemble
     if not params:
         return None
-    # Import late, since the ensembles' module imports the estimators.
-    from mlp_xp import MLPEnsembleClassifier, MLPEnsembleRegressor
+    import mlp_xp  # Import late, since the modules of the ensembles import the estimators.
 
-    is_regressor = isinstance(model, RegressorMixin)
-    kind: Any = MLPEnsembleRegressor if is_regressor else MLPEnsembleClassifier
+    task = "Regressor" if isinstance(model, RegressorMixin) else "Classifier"
+    kind: Any = getattr(mlp_xp, f"MLP{'Tuned' if read.tuned else 'Ensemble'}{task}")
     ensemble = kind(model, random_state=model.random_state, **params)
     ensemble._validate_params()
     return ensemble

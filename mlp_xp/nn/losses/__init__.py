@@ -20,7 +20,7 @@ from mlp_xp.nn.losses._each_member import EachMember
 from mlp_xp.nn.losses._each_target import EachTarget
 from mlp_xp.nn.losses._errors import AbsoluteError, ErrorLoss, Huber, Quantile, SquaredError
 from mlp_xp.nn.losses._focal import BinaryFocal, SoftmaxFocal
-from mlp_xp.nn.losses._likelihoods import Gaussian, Poisson, of_mixture
+from mlp_xp.nn.losses._likelihoods import Gaussian, Poisson, of_mixture, weigh
 from mlp_xp.nn.losses._softmax import SoftmaxCrossEntropy, one_hot, softmax
 from mlp_xp.nn.losses._through import OUTPUTS, Through
 

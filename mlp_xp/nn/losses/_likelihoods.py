@@ -178,21 +178,34 @@ class Gaussian(Loss):
 
 
 def of_mixture(
-    means: Sequence[Array], stds: Sequence[Array], *, xp: Namespace
+    means: Sequence[Array],
+    stds: Sequence[Any],
+    weights: Sequence[float] | None = None,
+    *,
+    xp: Namespace,
 ) -> tuple[Array, Array]:
-    r"""Return the mean and standard deviation of a mixture of distributions with equal weights.
+    r"""Return the mean and standard deviation of a mixture of distributions.
 
-    By the law of total variance, :math:`\sigma^2 = \frac1n \sum_i \sigma_i^2 + (\mu_i - \mu)^2`,
-    the mean of the variances plus the variance of the means.
+    By the law of total variance, :math:`\sigma^2 = \sum_i w_i (\sigma_i^2 + (\mu_i - \mu)^2)`,
+    the mean of the variances plus the variance of the means. By default, all n weights
+    :math:`w_i` are 1/n.
 
     References
     ----------
     Lakshminarayanan, Pritzel, Blundell, "Simple and scalable predictive uncertainty estimation
     using deep ensembles" (2017), arXiv:1612.01474, section 2.4.
     """
-    n = len(means)
-    mean = sum(means[1:], means[0]) / n
-    first, *others = (
-        std * std + (m - mean) * (m - mean) for m, std in zip(means, stds, strict=True)
-    )
-    return mean, xp.sqrt(sum(others, first) / n)
+    mean = _mean(weigh(means, weights))
+    squares = [std * std + (m - mean) * (m - mean) for m, std in zip(means, stds, strict=True)]
+    return mean, xp.sqrt(_mean(weigh(squares, weights)))
+
+
+def weigh(arrays: Sequence[Array], weights: Sequence[float] | None) -> Sequence[Array]:
+    """Return arrays whose mean is the weighted mean of the given arrays; None means no weights."""
+    if weights is None:
+        return arrays
+    return [array * float(w * len(arrays)) for array, w in zip(arrays, weights, strict=True)]
+
+
+def _mean(arrays: Sequence[Array]) -> Array:
+    return sum(arrays[1:], arrays[0]) / len(arrays)

@@ -30,18 +30,20 @@ def work_in_threads(
     n_workers: int,
     n_threads: int,
     backend: Backend,
+    is_over: Callable[[], bool] = lambda: False,
 ) -> Generator[R]:
     """Yield the results of tasks as they finish, in any order.
 
-    Closing the generator, or Ctrl-C, ends the tasks in progress after the current step, without
-    results. ``work(task)`` returns a result and raises no errors. ``n_workers`` of the ``n_tasks``
-    tasks run at once, each on ``n_threads`` threads.
+    Closing the generator or Ctrl-C ends the tasks in progress after the current step, without
+    results, and so does ``is_over()`` once it returns True. ``work(task)`` returns a result and
+    raises no errors. ``n_workers`` of the ``n_tasks`` tasks run at once, each on ``n_threads``
+    threads.
     """
     is_closed, config = threading.Event(), sklearn.get_config()
     with interrupts() as is_pressed, backend.sharing(n_threads):
 
         def is_stopped() -> bool:
-            return is_closed.is_set() or is_pressed()
+            return is_closed.is_set() or is_pressed() or is_over()
 
         worker = Worker(n_threads, n_tasks, is_stopped)
 

@@ -1,0 +1,297 @@
+"""The search: train configurations on folds, drop the worse ones early, and average the best."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn.base import clone
+
+from mlp_xp._utils.signals import interrupts
+from mlp_xp._utils.threads import usable_threads
+from mlp_xp.estimators.fitted.state import fitted_state
+from mlp_xp.estimators.many import FitTask, fit_many
+from mlp_xp.estimators.settings.config import training_backend
+from mlp_xp.estimators.tuning.clock import Clock
+from mlp_xp.estimators.tuning.configurations import Configuration
+from mlp_xp.estimators.tuning.folds import Fold
+from mlp_xp.estimators.tuning.progress import Progress
+from mlp_xp.estimators.tuning.selection import Average, allocate, select
+from mlp_xp.training.data.rows import Rows
+from mlp_xp.training.data.shared import SharedData
+
+# The folds on which a configuration is trained before it is compared with the others: this many,
+# then twice as many, and so on.
+_FIRST_FOLDS = 2
+# A configuration continues if it is among the best of all that were trained on the same folds: this
+# fraction of them, but at least this number.
+_KEPT_FRACTION, _KEPT = 1 / 3, 4
+_PILOT_ROWS = 2000
+# Configurations that are trained at once on a backend that trains networks in a stack.
+_IN_STACK = 4
+
+
+class Samples(NamedTuple):
+    """The samples of a search: shared inputs (or a sparse matrix), targets and weights."""
+
+    shared: SharedData
+    y: Any
+    weights: np.ndarray | None
+    folds: list[Fold] = []  # noqa: RUF012 - never changed.
+
+    def inputs(self, rows: np.ndarray) -> Any:
+        """Return some rows of the inputs."""
+        x = self.shared.x
+        return x[rows] if hasattr(x, "tocsr") else Rows(x, rows, self.shared)
+
+    def task(self, network: Any, fold: Fold) -> FitTask:
+        """Return the fit of a network on a fold."""
+        weights = self.weights
+        held_out = {
+            "X_val": self.inputs(fold.held_out),
+            "y_val": self.y[fold.held_out],
+            "sample_weight_val": None if weights is None else weights[fold.held_out],
+        }
+        own = None if weights is None else weights[fold.train]
+        return FitTask(
+            network, self.inputs(fold.train), self.y[fold.train], own, fit_params=held_out
+        )
+
+
+def time_a_fit(estimator: Any, samples: Samples, seed: int) -> float:
+    """Estimate the seconds of a fit of an estimator, by two epochs on some of the rows."""
+    n_rows = samples.shared.x.shape[0]
+    few = np.random.default_rng(seed).permutation(n_rows)[:_PILOT_ROWS]
+    network = clone(estimator).set_params(max_iter=2, early_stopping=False, random_state=seed)
+    for result in fit_many([samples.task(network, Fold(few, few[:1]))]):
+        if result.error is None:
+            per_row = network.history_[-1].seconds / len(few)
+            return float(per_row * estimator.max_iter * n_rows)
+    return 0.0  # The search will raise the error.
+
+
+@dataclass(eq=False)
+class Trial:
+    """A configuration and its networks: by fold, their out-of-fold outputs, losses and seconds."""
+
+    configuration: Configuration
+    networks: dict[int, Any] = field(default_factory=dict)
+    outputs: dict[int, np.ndarray] = field(default_factory=dict)
+    losses: dict[int, float] = field(default_factory=dict)
+    seconds: dict[int, float] = field(default_factory=dict)
+    status: str = "not finished"
+    error: Exception | None = None
+
+    def loss(self, n_folds: int) -> float:
+        """Return the mean loss on the first folds."""
+        return statistics.fmean(self.losses[i] for i in range(n_folds))
+
+
+@dataclass
+class Search:
+    """A search with a number of configurations, a clock, or both."""
+
+    estimator: Any
+    samples: Samples
+    configurations: Iterator[Configuration]
+    clock: Clock
+    seed: int
+    n_configurations: float = math.inf
+    n_jobs: int | None = None
+    progress: Progress = field(default_factory=Progress)
+    trials: list[Trial] = field(default_factory=list, init=False)
+    is_interrupted: bool = field(default=False, init=False)
+
+    def run(self) -> None:
+        """Try configurations until their number is reached or the time is over."""
+        with interrupts() as is_pressed:
+            while len(self.trials) < self.n_configurations and not is_pressed():
+                if self.trials and not self.clock.has_time_for(self._cost_of_next()):
+                    break
+                wanted = min(self._n_at_once, self.n_configurations - len(self.trials))
+                self._try(list(islice(self.configurations, int(wanted))), is_pressed)
+                self._raise_if_all_failed()
+            self.is_interrupted = is_pressed()
+
+    @property
+    def _n_at_once(self) -> int:
+        """The number of configurations to train at once; the first is trained alone."""
+        if not self.trials:
+            return 1
+        params = {**self.estimator._params()}
+        if not training_backend(params, self.samples.shared.x).has_workers:
+            return _IN_STACK
+        return max(1, self._n_workers // _FIRST_FOLDS)
+
+    @property
+    def _n_workers(self) -> int:
+        return min(self.n_jobs or usable_threads(), usable_threads())
+
+    def _cost_of_next(self) -> float:
+        """Estimate the seconds that the first folds of the next configuration take."""
+        seconds = [s for trial in self.trials for s in trial.seconds.values()]
+        usual = statistics.median(seconds) if seconds else 0.0
+        return usual * math.ceil(_FIRST_FOLDS / self._n_workers)
+
+    def _try(self, configurations: Sequence[Configuration], is_pressed: Any) -> None:
+        """Train some configurations on more and more folds, as long as they are among the best."""
+        new = [*map(Trial, configurations)]
+        self.trials += new
+        n_folds, n_all = min(self._n_first, len(self.samples.folds)), len(self.samples.folds)
+        while new:
+            self._train(new, n_folds)
+            new = [trial for trial in new if self._continues(trial, n_folds)]
+            if self.clock.is_over() or is_pressed():
+                break
+            n_folds = min(2 * n_folds, n_all)
+        self.progress.end(self.trials)
+
+    @property
+    def _n_first(self) -> int:
+        """The number of folds to begin with: one if the time is too short for one usual fit."""
+        is_short = len(self.trials) == 1 and self.clock.first_fit > self.clock.left
+        return 1 if is_short else _FIRST_FOLDS
+
+    def _continues(self, trial: Trial, n_folds: int) -> bool:
+        """Record what has become of a trial, and return whether to train it on more folds."""
+        if trial.error is not None:
+            trial.status = "failed"
+        elif len(trial.losses) < n_folds:
+            return False  # The time is over, or Ctrl-C was pressed.
+        elif n_folds == len(self.samples.folds):
+            trial.status = "complete"
+        elif self._is_promising(trial, n_folds):
+            return True
+        else:
+            trial.status = f"dropped after {n_folds} folds"
+            trial.networks.clear()
+            trial.outputs.clear()
+        return False
+
+    def _is_promising(self, trial: Trial, n_folds: int) -> bool:
+        """Whether a trial is among the best of the trials up to it, on the same folds."""
+        before = self.trials[: self.trials.index(trial) + 1]
+        losses = [other.loss(n_folds) for other in before if len(other.losses) >= n_folds]
+        rank = sum(loss < trial.loss(n_folds) for loss in losses)
+        return rank < max(_KEPT, _KEPT_FRACTION * len(losses))
+
+    def _train(self, trials: Sequence[Trial], n_folds: int) -> None:
+        """Train trials on the first folds, and record their results on the rows held out."""
+        self.progress.begin(trials[0].configuration, len(self.trials), self.clock)
+        pairs = [(trial, i) for trial in trials for i in range(n_folds) if i not in trial.losses]
+        tasks: list[Any] = [self._task(*pair, len(pairs)) for pair in pairs]
+
+        def is_over() -> bool:
+            return self.clock.is_over() and bool(self.finished)
+
+        for result in fit_many(tasks, n_jobs=self.n_jobs, is_over=is_over):
+            trial, i = pairs[result.number]
+            if result.error is not None:
+                trial.error = trial.error or result.error
+                continue
+            self._record(trial, i, tasks[result.number].model, result.seconds)
+            self.progress.update(self.trials)
+
+    def _task(self, trial: Trial, fold: int, n_tasks: int) -> FitTask:
+        number, _, params = trial.configuration
+        network = clone(self.estimator)
+        seed = np.random.SeedSequence([self.seed, number, fold]).generate_state(1)[0]
+        network.set_params(**params | {"random_state": int(seed)})
+        limit = self.clock.limit_of_fit(math.ceil(n_tasks / self._n_workers))
+        if number == 0 and limit is not None:
+            network.set_params(max_time=limit)
+        return self.samples.task(network, self.samples.folds[fold])
+
+    def _record(self, trial: Trial, fold: int, network: Any, seconds: float) -> None:
+        rows = self.samples.folds[fold].held_out
+        method = "predict_proba" if hasattr(network, "classes_") else "predict"
+        outputs = np.asarray(network._outputs(self.samples.inputs(rows), method))
+        average = self.average(network, rows)
+        outputs = average.encode(outputs)
+        trial.networks[fold], trial.outputs[fold] = network, outputs
+        trial.losses[fold], trial.seconds[fold] = average.loss(outputs), seconds
+
+    def average(self, network: Any, rows: np.ndarray) -> Average:
+        """Return the loss of averages on some rows."""
+        weights = self.samples.weights
+        own = None if weights is None else weights[rows]
+        return Average(fitted_state(network), self.samples.y[rows], own)
+
+    @property
+    def finished(self) -> list[Trial]:
+        """The trials that are trained on all folds, or else the trial with the most folds."""
+        complete = [trial for trial in self.trials if trial.status == "complete"]
+        if complete:
+            return complete
+        return (
+            [max(self.trials, key=lambda t: len(t.outputs))]
+            if any(trial.outputs for trial in self.trials)
+            else []
+        )
+
+    def _raise_if_all_failed(self) -> None:
+        if not self.finished and self.trials[0].error is not None:
+            raise self.trials[0].error
+
+
+class Selected(NamedTuple):
+    """The networks that a search selects, their weights, and the loss of their average.
+
+    ``by_trial`` are the weights of the trials. ``rows`` are the rows that were held out, and
+    ``outputs`` the average's out-of-fold outputs for them.
+    """
+
+    networks: list[Any]
+    weights: np.ndarray
+    by_trial: np.ndarray
+    loss: float
+    rows: np.ndarray
+    outputs: np.ndarray
+
+
+def select_networks(search: Search, most: float, *, only_last: bool) -> Selected:
+    """Select the configurations whose average has the lowest out-of-fold loss, and their networks.
+
+    The networks cost at most ``most`` times as much as one network of the estimator. If
+    ``only_last``, networks of all but the last fold have not learned from the newest rows, and are
+    not used.
+    """
+    trials = search.finished
+    folds = sorted(trials[0].outputs)
+    rows = np.concatenate([search.samples.folds[i].held_out for i in folds])
+    average = search.average(next(iter(trials[0].networks.values())), rows)
+    outputs = [np.concatenate([trial.outputs[i] for i in folds]) for trial in trials]
+    weights = select(outputs, average.loss)
+    own = [[t.networks[i] for i in (folds[-1:] if only_last else folds)] for t in trials]
+    unit = _work(fitted_state(own[0][0])) if trials[0] is search.trials[0] else None
+    costs = [_work(fitted_state(networks[0])) / (unit or 1.0) for networks in own]
+    if unit is None:
+        costs = [cost / min(costs) for cost in costs]
+    numbers = allocate(weights, [*map(len, own)], costs, most)
+    kept = weights * (np.asarray(numbers) > 0)
+    kept = kept / kept.sum()
+    networks, shares, start = [], [], 0
+    for of_trial, n, weight in zip(own, numbers, kept, strict=True):
+        # Begin where the last configuration ended, so that the networks together learn all rows.
+        networks += [of_trial[(start + i) % len(of_trial)] for i in range(n)]
+        shares += [weight / max(n, 1)] * n
+        start += n
+    mixed: Any = sum(weight * array for weight, array in zip(kept, outputs, strict=True))
+    by_trial = np.zeros(len(search.trials))
+    for trial, weight in zip(trials, kept, strict=True):
+        by_trial[search.trials.index(trial)] = weight
+    loss = average.loss(mixed)
+    return Selected(networks, np.asarray(shares), by_trial, loss, rows, average.decode(mixed))
+
+
+def _work(state: Any) -> float:
+    """Return the number of multiplications of a prediction of one row, approximately."""
+    network = state.network
+    return float(
+        sum(block.n_parameters for blocks in network.blocks for block in blocks) * network.n_members
+    )
