@@ -10,6 +10,7 @@ from mlp_xp.callbacks._checkpoint import Checkpoint
 from mlp_xp.callbacks._logs import CSVLog, TensorBoard
 from mlp_xp.callbacks._mlflow import MLflow
 from mlp_xp.callbacks._progress_bar import ProgressBar
+from mlp_xp.callbacks._search_checkpoint import SearchCheckpoint
 from mlp_xp.callbacks._target_score import TargetScore
 from mlp_xp.callbacks._wandb import WandB
 
@@ -19,6 +20,7 @@ __all__ = [
     "Checkpoint",
     "MLflow",
     "ProgressBar",
+    "SearchCheckpoint",
     "TargetScore",
     "TensorBoard",
     "WandB",

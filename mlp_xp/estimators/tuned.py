@@ -76,6 +76,7 @@ class _Tuned(BaseEnsemble):
         sample_weight: Any = None,
         *,
         groups: Any = None,
+        checkpoint: Any = None,
     ) -> Self:
         """Try configurations on folds, and average the best networks.
 
@@ -89,6 +90,9 @@ class _Tuned(BaseEnsemble):
         sample_weight : array-like of shape (samples,), optional
         groups : array-like of shape (samples,), optional
             The group of each sample, e.g. a customer. Each group is held out as a whole.
+        checkpoint : SearchCheckpoint, optional
+            A `mlp_xp.callbacks.SearchCheckpoint`, which stores each configuration when it is
+            finished, so that an interrupted search can continue.
 
         Returns
         -------
@@ -106,11 +110,13 @@ class _Tuned(BaseEnsemble):
             raise ValueError("`n_jobs` must not be 0: use 1 or more, or -1 for all processors.")
         refuse_batches(X, y, "a tuned ensemble")
         draft = draft_of(self)  # An error then leaves this ensemble unchanged.
-        draft._tune(X, y, sample_weight, groups, start)
+        draft._tune(X, y, sample_weight, groups, checkpoint, start)
         accept_draft(self, draft)
         return self
 
-    def _tune(self, X: Any, y: Any, sample_weight: Any, groups: Any, start: float) -> None:
+    def _tune(
+        self, X: Any, y: Any, sample_weight: Any, groups: Any, checkpoint: Any, start: float
+    ) -> None:
         X, y = take_target(X, y)
         estimator = self._base()
         times = None
@@ -145,6 +151,8 @@ class _Tuned(BaseEnsemble):
         notes = [*folds.notes, *self._prepare(search, checked)]
         for note in notes:
             warnings.warn(note, stacklevel=5)
+        if checkpoint is not None:
+            checkpoint.begin(search)
         search.progress = Display(search.n_configurations) if self.verbose else Progress()
         try:
             search.run()

@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from mlp_xp import MLPClassifier, MLPRegressor, MLPTunedClassifier, MLPTunedRegressor
-from mlp_xp.callbacks import Callback
+from mlp_xp.callbacks import Callback, SearchCheckpoint
 from mlp_xp.estimators.tuning.folds import random_folds, time_folds
 from mlp_xp.estimators.tuning.selection import allocate, select
 
@@ -279,3 +279,23 @@ def test_tuned_ensembles_work_in_pipelines_and_show_their_progress(capsys):
         ["2 random", "complete"],
     ]
     assert re.fullmatch(r"2 random  complete  loss [\d.]+  best [\d.]+", lines[1])
+
+
+def test_an_interrupted_search_continues(tmp_path):
+    frame = pd.DataFrame(X).rename(columns=str)
+    whole = tuned(network={"categorical_features": "from_dtype"}, n_configurations=7)
+    whole.fit(frame, y)
+    kept = SearchCheckpoint(tmp_path / "search")
+    interrupted = tuned(network={"categorical_features": "from_dtype"}, n_configurations=3)
+    interrupted.fit(frame, y, checkpoint=kept)
+    first = interrupted.search_results_
+    again = interrupted.set_params(n_configurations=7).fit(frame, y, checkpoint=kept)
+    same(whole, again)
+    # These are not trained again.
+    assert again.search_results_["seconds"][:3] == first["seconds"]
+    assert again.search_results_["status"] == whole.search_results_["status"]
+    assert {network.columns_ is again.columns_ for network in again.estimators_} == {True}
+    np.testing.assert_array_equal(again.predict_proba(frame), whole.predict_proba(frame))
+    for values in ({"random_state": 1}, {"estimator__alpha": 0.5}, {"n_folds": 2}):
+        with pytest.raises(ValueError, match="is of a search with other data, folds, settings"):
+            tuned().set_params(**values).fit(frame, y, checkpoint=kept)

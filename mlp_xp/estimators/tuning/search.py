@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from sklearn.base import clone
 
 from mlp_xp._utils.signals import interrupts
 from mlp_xp._utils.threads import usable_threads
+from mlp_xp.estimators.checks.processes import text_of
 from mlp_xp.estimators.fitted.state import fitted_state
 from mlp_xp.estimators.many import FitTask, fit_many
 from mlp_xp.estimators.settings.config import training_backend
@@ -31,7 +33,8 @@ _FIRST_FOLDS = 2
 # A configuration continues if it is among the best of all that were trained on the same folds: this
 # fraction of them, but at least this number.
 _KEPT_FRACTION, _KEPT = 1 / 3, 4
-_PILOT_ROWS = 2000
+_UNFINISHED = "not finished"
+_PILOT_ROWS, _PILOT_EPOCHS = 2000, 4
 # Configurations that are trained at once on a backend that trains networks in a stack.
 _IN_STACK = 4
 
@@ -63,16 +66,31 @@ class Samples(NamedTuple):
         )
 
 
+class _FewEpochs:
+    """A callback that ends a fit after a few epochs, and records their seconds."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    def on_epoch_end(self, model: Any, record: Any) -> bool:
+        """Record an epoch; return whether to end the fit."""
+        self.seconds.append(record.seconds)
+        return len(self.seconds) == _PILOT_EPOCHS
+
+
 def time_a_fit(estimator: Any, samples: Samples, seed: int) -> float:
-    """Estimate the seconds of a fit of an estimator, by two epochs on some of the rows."""
+    """Estimate the seconds of a fit of an estimator, from a few epochs on some of the rows.
+
+    The first epoch does not count, since it may include compilation.
+    """
     n_rows = samples.shared.x.shape[0]
     few = np.random.default_rng(seed).permutation(n_rows)[:_PILOT_ROWS]
-    network = clone(estimator).set_params(max_iter=2, early_stopping=False, random_state=seed)
-    for result in fit_many([samples.task(network, Fold(few, few[:1]))]):
-        if result.error is None:
-            per_row = network.history_[-1].seconds / len(few)
-            return float(per_row * estimator.max_iter * n_rows)
-    return 0.0  # The search will raise the error.
+    pilot = _FewEpochs()
+    network = clone(estimator).set_params(early_stopping=False, random_state=seed)
+    [*_] = fit_many([samples.task(network.set_params(callbacks=[pilot]), Fold(few, few[:1]))])
+    if len(pilot.seconds) < 2:
+        return 0.0  # The search will raise the error.
+    return min(pilot.seconds[1:]) / len(few) * n_rows * float(estimator.max_iter)
 
 
 @dataclass(eq=False)
@@ -84,7 +102,7 @@ class Trial:
     outputs: dict[int, np.ndarray] = field(default_factory=dict)
     losses: dict[int, float] = field(default_factory=dict)
     seconds: dict[int, float] = field(default_factory=dict)
-    status: str = "not finished"
+    status: str = _UNFINISHED
     error: Exception | None = None
 
     def loss(self, n_folds: int) -> float:
@@ -94,7 +112,11 @@ class Trial:
 
 @dataclass
 class Search:
-    """A search with a number of configurations, a clock, or both."""
+    """A search with a number of configurations, a clock, or both.
+
+    ``read`` fills in a new trial that was finished before an interruption; ``write`` stores a trial
+    that is finished.
+    """
 
     estimator: Any
     samples: Samples
@@ -104,8 +126,21 @@ class Search:
     n_configurations: float = math.inf
     n_jobs: int | None = None
     progress: Progress = field(default_factory=Progress)
+    read: Callable[[Trial], object] = lambda trial: None
+    write: Callable[[Trial], object] = lambda trial: None
     trials: list[Trial] = field(default_factory=list, init=False)
     is_interrupted: bool = field(default=False, init=False)
+
+    def identity(self) -> str:
+        """Return a digest of what the results of the configurations depend on."""
+        samples, sha256 = self.samples, hashlib.sha256(str(self.seed).encode())
+        for name, value in sorted(self.estimator._params().items()):
+            sha256.update(f"{name}={text_of(value)}".encode())
+        y = samples.y.toarray() if hasattr(samples.y, "toarray") else np.asarray(samples.y)
+        arrays = [array for fold in samples.folds for array in fold]
+        for array in (y.astype(str) if y.dtype == object else y, samples.weights, *arrays):
+            sha256.update(b"" if array is None else np.ascontiguousarray(array).tobytes())
+        return sha256.hexdigest()
 
     def run(self) -> None:
         """Try configurations until their number is reached or the time is over."""
@@ -133,15 +168,20 @@ class Search:
         return min(self.n_jobs or usable_threads(), usable_threads())
 
     def _cost_of_next(self) -> float:
-        """Estimate the seconds that the first folds of the next configuration take."""
+        """Estimate the seconds that the next configuration takes until it is compared."""
         seconds = [s for trial in self.trials for s in trial.seconds.values()]
         usual = statistics.median(seconds) if seconds else 0.0
-        return usual * math.ceil(_FIRST_FOLDS / self._n_workers)
+        # The first configurations are trained on all folds.
+        n_folds = _FIRST_FOLDS if len(self.trials) > _KEPT else len(self.samples.folds)
+        return usual * math.ceil(n_folds / self._n_workers)
 
     def _try(self, configurations: Sequence[Configuration], is_pressed: Any) -> None:
         """Train some configurations on more and more folds, as long as they are among the best."""
-        new = [*map(Trial, configurations)]
-        self.trials += new
+        found = [*map(Trial, configurations)]
+        for trial in found:
+            self.read(trial)
+        self.trials += found
+        new = [trial for trial in found if trial.status == _UNFINISHED]
         n_folds, n_all = min(self._n_first, len(self.samples.folds)), len(self.samples.folds)
         while new:
             self._train(new, n_folds)
@@ -171,6 +211,7 @@ class Search:
             trial.status = f"dropped after {n_folds} folds"
             trial.networks.clear()
             trial.outputs.clear()
+        self.write(trial)
         return False
 
     def _is_promising(self, trial: Trial, n_folds: int) -> bool:
