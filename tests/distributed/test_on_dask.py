@@ -3,17 +3,15 @@
 import os
 import re
 import signal
-import subprocess
-import sys
 import threading
 import time
 import warnings
-from pathlib import Path
 
 import helpers
 import numpy as np
 import pandas as pd
 import pytest
+from test_clusters_page import run_program
 from trainers import assert_same_fit
 
 import mlp_xp
@@ -44,12 +42,6 @@ def table(n: int = 600) -> pd.DataFrame:
 
 
 FRAME = table()
-
-
-PAGE = (Path(__file__).parents[2] / "docs" / "clusters.md").read_text(encoding="utf-8")
-(SCRIPT,) = re.findall(
-    r"^```python\n(import os\n.*?import dask.*?)^```$", PAGE, re.MULTILINE | re.DOTALL
-)
 
 
 @pytest.fixture(scope="module")
@@ -278,20 +270,11 @@ def test_what_is_no_collection_is_an_error_that_says_what_to_type(clients):
         on_dask.MLPClassifier(distributed="mpi").fit(lazy, "target")
 
 
-def test_the_script_of_the_page_trains_and_predicts(clients, tmp_path):
-    (tmp_path / "train.py").write_text(SCRIPT)
-    environment = os.environ | {"SCHEDULER": clients(2).scheduler.address}
-    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
-    done = subprocess.run(
-        [sys.executable, "train.py"],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=helpers.PATIENCE,
-    )
+def test_the_program_of_the_page_trains_and_predicts(clients, tmp_path):
+    address = clients(2).scheduler.address
+    printed = run_program("dask.dataframe", tmp_path, SCHEDULER=address)
     assert list(checkpoints(tmp_path / "checkpoints"))
-    assert re.fullmatch(r"accuracy 0\.[89]\d\n", done.stdout), done.stderr
+    assert re.fullmatch(r"accuracy 0\.[89]\d\n", printed)
     assert len(pd.read_parquet(tmp_path / "probabilities")) == 1309
 
 
