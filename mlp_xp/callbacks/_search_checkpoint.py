@@ -46,6 +46,8 @@ class SearchCheckpoint:
     3
     """
 
+    file = "search.json"
+
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
 
@@ -58,7 +60,7 @@ class SearchCheckpoint:
             If the folder is of a search with other settings or data.
         """
         make_folder(self.folder)
-        identity, path = search.identity(), self.folder / "search.json"
+        identity, path = search.identity(), self.folder / self.file
         if path.exists():
             known = read_json(path, _CURE)
             if known.get("identity") != identity:
@@ -109,7 +111,7 @@ class SearchCheckpoint:
         }
         self._write_json(f"trial-{number}.json", stored)
         seconds = time.perf_counter() - self._search.clock.start
-        self._write_json("search.json", {"identity": self._identity, "seconds": seconds})
+        self._write_json(self.file, {"identity": self._identity, "seconds": seconds})
 
     def _write_json(self, name: str, content: dict[str, Any]) -> None:
         with replacing(self.folder / name) as new:

@@ -117,6 +117,7 @@ class Settings(DataSettings):
 
     ``recipe`` is a name or a file. ``params`` are estimator parameters that override the recipe's.
     ``n_before`` is the number of epochs of the complete run that is trained for more epochs.
+    ``ensemble`` has the recipe's section ``[ensemble]`` or ``[tuned]`` by its name, if any.
     """
 
     validation: float | None = _option(
@@ -143,6 +144,7 @@ class Settings(DataSettings):
     tensorboard: bool = _option(False, None, "write a log for TensorBoard", type=bool)
     params: dict[str, Any] = field(default_factory=dict)
     n_before: int = 0
+    ensemble: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def typed(cls, **options: Any) -> Settings:

@@ -69,6 +69,11 @@ class BaseEnsemble(DescriptionMixin, BaseEstimator):  # type: ignore[misc]
         return tags
 
 
+def networks_of(model: Any) -> list[Any]:
+    """Return the networks of an ensemble, or a list that contains the given network."""
+    return list(model.estimators_) if isinstance(model, BaseEnsemble) else [model]
+
+
 class AveragedLabels(LabelsMixin, BaseEnsemble):
     """An ensemble of classifiers, whose probabilities are averaged."""
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from sklearn.utils.validation import check_is_fitted
 
-from mlp_xp.estimators.averaging import BaseEnsemble
+from mlp_xp.estimators.averaging import BaseEnsemble, networks_of
 from mlp_xp.estimators.base import BaseMLP
 from mlp_xp.estimators.fitted.state import FittedState, fitted_state
 
@@ -22,12 +22,11 @@ def members_of(model: Any) -> list[Any]:
     """Return the estimators of an ensemble, or a list that contains the given estimator."""
     if isinstance(model, BaseEnsemble):
         check_is_fitted(model)
-        return list(model.estimators_)
-    if not isinstance(model, BaseMLP):
+    elif not isinstance(model, BaseMLP):
         raise TypeError(
             f"`model` must be an estimator or ensemble of mlp_xp, got {model!r}. {_OTHERWISE}"
         )
-    return [model]
+    return networks_of(model)
 
 
 def weights_of(model: Any) -> Any:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 __all__ = [
+    "ENSEMBLES",
     "FILES",
     "Recipe",
     "names",
@@ -29,11 +30,11 @@ _DEEPEST = 32
 FILES = "files"  # The value of ``data`` that stands for the user's own files.
 _TASKS = ("classification", "regression")
 # The parameters that a recipe can set of an ensemble, and of a tuned ensemble.
-_ENSEMBLES = {
+ENSEMBLES = {
     "ensemble": ("n_estimators", "bootstrap"),
     "tuned": ("max_time", "n_configurations", "n_folds", "max_predict_cost"),
 }
-_SECTIONS = (*_TASKS, *_ENSEMBLES)
+_SECTIONS = (*_TASKS, *ENSEMBLES)
 _BASE = "based_on"
 # `objects` is imported only where needed, so that `mlp-xp train --help` loads no array library.
 
@@ -119,8 +120,8 @@ regression, ensemble, tuned, hidden_layer_sizes
     if not all(isinstance(settings, dict) for settings in own.values()):
         raise ValueError(f"{path}: {', '.join(_SECTIONS)} must be tables of parameters")
     table |= own[task]
-    of_ensembles = {name: own[name] for name in _ENSEMBLES}
-    known_keys = [(of_ensembles[name], known) for name, known in _ENSEMBLES.items()]
+    of_ensembles = {name: own[name] for name in ENSEMBLES}
+    known_keys = [(of_ensembles[name], known) for name, known in ENSEMBLES.items()]
     for settings, known in ((table, valid), *known_keys):
         for key in settings:
             if key not in known:

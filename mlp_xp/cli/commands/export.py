@@ -16,6 +16,7 @@ from mlp_xp.cli.run_folder.config import DataInfo
 from mlp_xp.cli.run_folder.saved_run import named, read_run
 from mlp_xp.cli.terminal.lines import print_line
 from mlp_xp.cli.terminal.output import Output
+from mlp_xp.estimators.averaging import networks_of
 from mlp_xp.export import to_c, to_onnx
 
 _NAMES = {"onnx": "model.onnx", "c": "model.h"}
@@ -87,7 +88,8 @@ def _write_c(
 ) -> list[str]:
     """Write a C header; return lines on its inputs, outputs and compilation."""
     dtype = args.dtype or "float32"
-    vars(model).pop("feature_names_in_", None)  # The rows are arrays, which have no column names.
+    for one in (model, *networks_of(model)):
+        vars(one).pop("feature_names_in_", None)  # The rows are arrays, without column names.
     try:
         text = to_c(model, path, name=args.name, dtype=dtype, calibration_X=rows)
     except ValueError as error:  # Name the options instead of the parameters.

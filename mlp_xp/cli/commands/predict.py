@@ -17,6 +17,7 @@ from mlp_xp.cli.run_folder.saved_run import read_run
 from mlp_xp.cli.terminal.output import Output
 from mlp_xp.cli.terminal.text import count_text
 from mlp_xp.cli.training.tasks import Predictions, task_of
+from mlp_xp.estimators.averaging import networks_of
 
 _N_SHOWN = 10  # The number of rows that are printed.
 
@@ -25,7 +26,8 @@ def run(args: argparse.Namespace, output: Output) -> int:
     """Print predictions for images or table rows, or write them to a file."""
     model, info = read_run(args.run_folder)
     load_backend(args.backend, args.device)
-    model.set_params(backend=args.backend, device=args.device)
+    for network in networks_of(model):
+        network.set_params(backend=args.backend, device=args.device)
     files = find_files(args.files, info)
     info = with_format(info, args, files)
     if args.out is not None:

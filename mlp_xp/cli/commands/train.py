@@ -18,6 +18,7 @@ from mlp_xp.cli.settings import Settings
 from mlp_xp.cli.terminal.lines import print_note
 from mlp_xp.cli.terminal.output import Output
 from mlp_xp.cli.terminal.process import message_for_user
+from mlp_xp.cli.training.ensembles import create_ensemble, fit_ensemble
 from mlp_xp.cli.training.fit import Fitted, fit, fit_model
 from mlp_xp.cli.training.prepare import Prepared, prepare, print_prepared
 from mlp_xp.cli.training.results import describe_run, write_results
@@ -71,17 +72,22 @@ def run(args: argparse.Namespace, output: Output) -> int:
         with opened as folder, interrupts() as pressed:
             print_prepared(prepared, output)
             config = describe_run(prepared, arguments)
+            ensemble = create_ensemble(prepared.settings, prepared.model)
             resume = Resume()
-            if run is not None:
+            if run is not None and ensemble is None:
                 resume = resume_point(folder.path, prepared, extends=extends, output=output)
             ranks.first((settings, resume))
-            prepared = resume.continue_network(prepared)
-            begin = BeginRun(folder.path, config)
-            fitted = fit(prepared, begin, resume, args.start_time, output, pressed)
-            data = prepared.data  # Free the training data before testing and plotting.
-            prepared = prepared._replace(data=data._replace(x_train=data.x_train[:0].copy()))
-            del data
-            result = write_results(prepared, fitted, folder, config, output)
+            if ensemble is not None:
+                given = prepared, folder, config, args.start_time, output, pressed
+                fitted, result = fit_ensemble(ensemble, *given)
+            else:
+                prepared = resume.continue_network(prepared)
+                begin = BeginRun(folder.path, config)
+                fitted = fit(prepared, begin, resume, args.start_time, output, pressed)
+                data = prepared.data  # Free the training data before testing and plotting.
+                prepared = prepared._replace(data=data._replace(x_train=data.x_train[:0].copy()))
+                del data
+                result = write_results(prepared, fitted, folder, config, output)
             status = 130 if pressed() else int(bool(fitted.cause))
         _print_end(args, prepared, fitted, folder.final, result, output)
         return ranks.first(status)
@@ -97,7 +103,7 @@ def _print_end(
 ) -> None:
     """Remove the checkpoints that are no longer needed, and print the result and what to type."""
     settings, _, model, task, _ = prepared
-    can_resume = fitted.is_interrupted and model.solver != "lbfgs"
+    can_resume = fitted.is_interrupted and fitted.can_resume and model.solver != "lbfgs"
     if not can_resume:
         remove_checkpoints(folder, keeps=settings.checkpoint is not None)
     name = as_typed(folder)

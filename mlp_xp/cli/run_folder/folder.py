@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from mlp_xp._utils.optional import as_typed
 from mlp_xp._utils.storage.durable import locked, make_folder, remove_folder, rename_folder, sweep
 from mlp_xp._utils.tree import leaves
-from mlp_xp.callbacks import Callback
+from mlp_xp.callbacks import Callback, SearchCheckpoint
 from mlp_xp.cli.run_folder.config import CHECKPOINTS, CONFIG, CURE, read_config, write_config
 from mlp_xp.cli.terminal.lines import print_note
 from mlp_xp.estimators.fitted.state import fitted_state
@@ -230,7 +230,8 @@ def find_run(name: Path) -> FoundRun | None:
     found = FoundRun(folder, final, read_config(folder))
     if folder == final:
         is_over = found.result and not found.is_complete
-        if is_over and not checkpoints(folder / CHECKPOINTS):
+        kept = folder / CHECKPOINTS
+        if is_over and not (checkpoints(kept) or (kept / SearchCheckpoint.file).exists()):
             raise ValueError(
                 f"{name} was interrupted without a checkpoint to resume from: to test it, type "
                 f"mlp-xp evaluate {as_typed(name)}"

@@ -14,6 +14,7 @@ import numpy as np
 from mlp_xp.cli.run_folder.config import CHECKPOINTS, CONFIG, CURE, DataInfo, data_info, read_config
 from mlp_xp.cli.run_folder.folder import newest_model
 from mlp_xp.estimators import MLPClassifier, MLPRegressor
+from mlp_xp.estimators.averaging import BaseEnsemble, networks_of
 from mlp_xp.estimators.fitted.state import fitted_state
 from mlp_xp.saving import SPEC, load_model
 
@@ -32,19 +33,20 @@ def read_run(folder: Path) -> tuple[Any, DataInfo]:
             else f"{folder} contains no model, but {newest} does: type that instead"
         )
     model = load_model(folder)
-    vars(model).pop("feature_names_in_", None)  # Commands pass arrays, which have no column names.
+    for one in (model, *networks_of(model)):
+        vars(one).pop("feature_names_in_", None)  # Commands pass arrays, without column names.
     try:
         names = list(config["data"]["class_names"])
         kind = MLPClassifier if names else MLPRegressor
-        if not isinstance(model, kind):
+        if not isinstance(networks_of(model)[0], kind):
             given = type(model).__name__
             raise TypeError(f"expected a model of class {kind.__name__}, got {given}")
         # `named` has replaced the class indices by class names.
         classes: Any = getattr(model, "classes_", None)
         if names and classes.dtype.kind == "U":
-            model.classes_ = np.asarray([names.index(name) for name in classes.tolist()])
+            _set_classes(model, np.asarray([names.index(name) for name in classes.tolist()]))
         elif names and np.array_equal(classes, _labels(names)):
-            model.classes_ = np.arange(len(names))
+            _set_classes(model, np.arange(len(names)))
         info = data_info(config, model)
     except (KeyError, TypeError, ValueError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else error
@@ -55,14 +57,27 @@ def read_run(folder: Path) -> tuple[Any, DataInfo]:
 def named(model: Any, class_names: Sequence[str], feature_names: Sequence[str]) -> Any:
     """Return a copy of a model that predicts class names and has column names."""
     model = copy.copy(model)
+    if isinstance(model, BaseEnsemble):
+        model.estimators_ = [copy.copy(network) for network in model.estimators_]
     if class_names:
-        model.classes_ = _labels(class_names)[model.classes_]
-    state = fitted_state(model)
-    if state.columns is not None:
-        model._state = replace(state, columns=state.columns.renamed(feature_names))
-        model.columns_ = model._state.columns
-        model.feature_names_in_ = np.asarray(feature_names, dtype=object)
+        _set_classes(model, _labels(class_names)[model.classes_])
+    renamed: dict[int, Any] = {}  # Networks that share columns share the renamed ones.
+    for network in networks_of(model):
+        state = fitted_state(network)
+        if state.columns is None:
+            continue
+        key = id(state.columns)
+        renamed[key] = renamed.get(key) or state.columns.renamed(feature_names)
+        network._state = replace(state, columns=renamed[key])
+        for one in (network, model):
+            one.columns_ = renamed[key]
+            one.feature_names_in_ = np.asarray(feature_names, dtype=object)
     return model
+
+
+def _set_classes(model: Any, classes: np.ndarray) -> None:
+    for one in {id(one): one for one in (model, *networks_of(model))}.values():
+        one.classes_ = classes
 
 
 def _labels(class_names: Sequence[str]) -> np.ndarray:

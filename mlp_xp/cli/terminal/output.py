@@ -90,6 +90,11 @@ class Output:
             is_over.set()
             thread.join()
 
+    @property
+    def shows_progress(self) -> bool:
+        """Whether a function of the library may print its progress on stdout."""
+        return not (self._is_quiet or self._is_json)
+
     def open_bar(self) -> LiveBar | NotebookBar | None:
         """Open a progress bar if the output is a terminal or a notebook."""
         return None if self._is_quiet else open_bar(self._file)

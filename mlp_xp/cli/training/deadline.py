@@ -15,8 +15,8 @@ from mlp_xp.cli.terminal.lines import print_note
 # Seconds reserved for the end of a command. On two busy CPU cores (AMD EPYC), with NumPy, PyTorch
 # or JAX, writing the model took 0.1 s, and exiting took 0.5 to 1.5 s. Loading matplotlib, plotting
 # and writing the report took 1.5 s of CPU time for 10 classes, and 2.5 s for 100.
-_END = 1.5
-_REPORT = 2.6
+END = 1.5
+REPORT = 2.6
 _LEAST_FRACTION = 0.1  # The minimum fraction of ``max_time`` for training.
 _N_TIMED = 512
 
@@ -53,13 +53,13 @@ class Deadline(Callback):
         test, views = (0.0, 0.0) if is_over else self._test_seconds(model, x)
         now = time.perf_counter()
         least = _LEAST_FRACTION * model.max_time
-        left = self.end - now - _END - _REPORT - test - views
+        left = self.end - now - END - REPORT - test - views
         if left < least and model.tta is not None:
             self.has_views = False
             left += views
         if left < least:
             self.has_report = False
-            left += _REPORT
+            left += REPORT
         if not (self.has_views and self.has_report):
             print_note(self._note(model.max_time, passed, test, least - left))
         model.max_time = self.used + now + max(left, least) - self.start

@@ -36,7 +36,7 @@ class Fitted(NamedTuple):
     and keeps the last network. ``cause`` tells why the fit diverged; it is empty otherwise. If
     ``is_useless``, a constant prediction has a lower training loss.
     ``has_views`` and ``has_report`` tell whether time is left for test-time augmentation and for
-    the report.
+    the report. ``can_resume`` tells whether an interrupted fit can be resumed.
     """
 
     kept_epoch: int
@@ -47,6 +47,7 @@ class Fitted(NamedTuple):
     is_useless: bool = False
     has_views: bool = True
     has_report: bool = True
+    can_resume: bool = True
 
 
 def ending_of(model: Any, *, is_interrupted: bool) -> Fitted:

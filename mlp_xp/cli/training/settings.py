@@ -27,7 +27,7 @@ from mlp_xp.datasets._own_data.tables import holds_images
 from mlp_xp.estimators import MLPClassifier, MLPRegressor
 from mlp_xp.estimators.targets import RealTargets
 from mlp_xp.optimizers import OPTIMIZERS, Optimizer
-from mlp_xp.recipes import FILES, read_recipe, recipe_parameters, replacements
+from mlp_xp.recipes import ENSEMBLES, FILES, read_recipe, recipe_parameters, replacements
 from mlp_xp.recipes.parameters import SOLVERS_WITH_DECAY
 from mlp_xp.saving import decode
 
@@ -43,11 +43,9 @@ def complete_settings(settings: Settings) -> Settings:
     by_default = TABLE if is_table and typed.get("solver") != "lbfgs" else DEFAULT
     name, task = settings.recipe or by_default, settings.task or "classification"
     recipe = read_recipe(name, recipe_parameters(ESTIMATORS[task]), task)
-    if recipe.ensemble:
-        raise ValueError(
-            f"recipe {name} is an ensemble, but this command trains a single network: type "
-            f"--recipe table, or in Python MLPClassifier.from_recipe({name!r}).fit(X, y)"
-        )
+    ensemble = {key: getattr(recipe, key) for key in ENSEMBLES if getattr(recipe, key)}
+    if ensemble:
+        _refuse_options_of_networks(settings, name, is_tuned="tuned" in ensemble)
     # Only an option sets `distributed`, never the recipe.
     params = {"random_state": recipe.params.get("random_state", 0), "distributed": None} | typed
     if "hidden_layer_sizes" in typed:
@@ -65,7 +63,29 @@ def complete_settings(settings: Settings) -> Settings:
         print_note(note)
         params |= own
     data, data_path = _locate(settings, name, recipe.data)
-    return replace(settings, data=data, recipe=name, params=params, data_path=data_path)
+    known: dict[str, Any] = {
+        "data": data,
+        "recipe": name,
+        "data_path": data_path,
+        "ensemble": ensemble,
+    }
+    return replace(settings, params=params, **known)
+
+
+def _refuse_options_of_networks(settings: Settings, recipe: str, *, is_tuned: bool) -> None:
+    """Raise ValueError for typed options that a recipe for an ensemble cannot follow."""
+    given = {name: getattr(settings, name) for name in ("validation", "checkpoint", "tensorboard")}
+    given["distributed"] = settings.params.get("distributed")
+    for name, value in given.items():
+        if value:
+            raise ValueError(
+                f"{option_name(name)} is for a single network, but recipe {recipe} is for several: "
+                "leave it out"
+            )
+    if not is_tuned and settings.params.get("max_time") is not None:
+        raise ValueError(
+            f"recipe {recipe} has no time limit: leave out --max-time, or type --recipe table-tuned"
+        )
 
 
 def _locate(settings: Settings, recipe: str, by_default: str) -> tuple[str, str | None]:
@@ -192,7 +212,10 @@ def adapt_to_data(settings: Settings, data: Dataset) -> Settings:
 
 
 def create_estimator(settings: Settings) -> MLPClassifier | MLPRegressor:
-    """Return the unfitted estimator, which is a classifier if the task is not known yet."""
+    """Return the unfitted estimator, which is a classifier if the task is not known yet.
+
+    For the recipe of an ensemble, it is the estimator of the networks.
+    """
     kind = ESTIMATORS[settings.task or "classification"]
     known = {*recipe_parameters(kind)}
     if unknown := sorted(settings.params.keys() - known):
@@ -202,7 +225,11 @@ def create_estimator(settings: Settings) -> MLPClassifier | MLPRegressor:
         )
     if settings.params.keys() >= known:
         return kind(**settings.params)  # Do not read the recipe file, which may have been deleted.
-    return kind.from_recipe(settings.recipe, **settings.params)
+    made = kind.from_recipe(settings.recipe, **settings.params)
+    if isinstance(made, kind):
+        return made
+    shared = made.get_params(deep=False).keys() & known  # Set on the ensemble by `from_recipe`.
+    return made.estimator.set_params(**{name: getattr(made, name) for name in shared})
 
 
 def check_held_out(settings: Settings, model: Any) -> None:

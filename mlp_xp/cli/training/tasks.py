@@ -23,6 +23,7 @@ from mlp_xp.cli.terminal.lines import printable
 from mlp_xp.cli.terminal.text import score_text, value_text
 from mlp_xp.datasets import Dataset
 from mlp_xp.estimators import MLPClassifier, MLPRegressor
+from mlp_xp.estimators.averaging import networks_of
 from mlp_xp.estimators.fitted.state import fitted_state
 from mlp_xp.plotting import ConfusionMatrixDisplay, new_figure, save_figure
 from mlp_xp.training.loop.records import Running
@@ -233,7 +234,7 @@ class Regression:
         """Return the predicted value of each sample, and quantiles if the loss has them."""
         values = model.predict(x)
         columns: dict[str, list[float]] = {"prediction": values.tolist()}
-        loss = fitted_state(model).loss
+        loss = fitted_state(networks_of(model)[0]).loss
         if loss.has_std:
             columns["std"] = model.predict(x, return_std=True)[1].tolist()
         levels = _LEVELS if loss.has_std else loss.levels

@@ -145,7 +145,13 @@ class RecipeMixin:
         (512, 512)
         """
         # Import late, since the import is slow.
-        from mlp_xp.recipes import params_with, read_recipe, recipe_parameters, replacements
+        from mlp_xp.recipes import (
+            ENSEMBLES,
+            params_with,
+            read_recipe,
+            recipe_parameters,
+            replacements,
+        )
 
         kind: Any = cls
         task = "regression" if issubclass(kind, RegressorMixin) else "classification"
@@ -155,7 +161,11 @@ class RecipeMixin:
             model._validate_params()
             check_params(model._params())
             resolve_layers(model.hidden_layer_sizes)
-            ensemble = _ensemble_of(model, read)
+            ensemble = None
+            for section in ENSEMBLES:
+                if params := getattr(read, section):
+                    ensemble = ensemble_of(model, section).set_params(**params)
+                    ensemble._validate_params()
         except (ValueError, TypeError) as error:
             raise ValueError(f"{read.path}: {error}") from error
         if replaced := replacements(recipe, read.params, overrides):
@@ -168,15 +178,10 @@ class RecipeMixin:
         return model if ensemble is None else ensemble.set_params(**{"estimator": model} | shared)
 
 
-def _ensemble_of(model: Any, read: Any) -> Any:
-    """Return the ensemble that a recipe is for, or None if it is for a single network."""
-    params = read.tuned or read.ensemble
-    if not params:
-        return None
+def ensemble_of(network: Any, section: str) -> Any:
+    """Return an unfitted ensemble of networks, given the section of a recipe that describes it."""
     import mlp_xp  # Import late, since the modules of the ensembles import the estimators.
 
-    task = "Regressor" if isinstance(model, RegressorMixin) else "Classifier"
-    kind: Any = getattr(mlp_xp, f"MLP{'Tuned' if read.tuned else 'Ensemble'}{task}")
-    ensemble = kind(model, random_state=model.random_state, **params)
-    ensemble._validate_params()
-    return ensemble
+    task = "Regressor" if isinstance(network, RegressorMixin) else "Classifier"
+    kind: Any = getattr(mlp_xp, f"MLP{section.capitalize()}{task}")
+    return kind(network, random_state=network.random_state)

@@ -200,7 +200,7 @@ class Search:
     def _continues(self, trial: Trial, n_folds: int) -> bool:
         """Record what has become of a trial, and return whether to train it on more folds."""
         if trial.error is not None:
-            trial.status = "failed"
+            trial.status = f"failed: {trial.error}"
         elif len(trial.losses) < n_folds:
             return False  # The time is over, or Ctrl-C was pressed.
         elif n_folds == len(self.samples.folds):
@@ -243,6 +243,9 @@ class Search:
         network = clone(self.estimator)
         seed = np.random.SeedSequence([self.seed, number, fold]).generate_state(1)[0]
         network.set_params(**params | {"random_state": int(seed)})
+        rows = self.samples.folds[fold].train
+        if network.batch_size != "auto":
+            network.set_params(batch_size=min(network.batch_size, len(rows)))
         limit = self.clock.limit_of_fit(math.ceil(n_tasks / self._n_workers))
         if number == 0 and limit is not None:
             network.set_params(max_time=limit)
