@@ -17,6 +17,7 @@ from mlp_xp.plotting._images import (
 )
 from mlp_xp.plotting._inline import THEME, in_notebook_colors, inline_svg
 from mlp_xp.plotting._plots import Plots
+from mlp_xp.plotting._search import SearchDisplay
 from mlp_xp.plotting._style import new_figure, save_figure
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "ConfusionMatrixDisplay",
     "MistakesDisplay",
     "Plots",
+    "SearchDisplay",
     "TrainingCurvesDisplay",
     "WeightsDisplay",
     "curve_colors",

@@ -177,6 +177,18 @@ def test_a_class_with_few_rows_is_learned_in_every_fold():
     assert all(len(network.classes_) == 3 for network in model.estimators_)
 
 
+def test_columns_of_one_value_in_a_fold_and_one_class_are_no_errors():
+    frame = pd.DataFrame(X).rename(columns=str)
+    frame["flag"] = np.where(np.arange(150) == 5, "yes", "no")
+    frame["seldom"] = np.where(np.arange(150) == 5, 1.0, np.nan)
+    table = {"categorical_features": "from_dtype", "missing_values": "impute"}
+    model = tuned(network=table, n_configurations=2).fit(frame, y)
+    assert model.predict(frame).shape == (150,)
+    with pytest.warns(UserWarning, match="^All targets are equal, so only the first configurati"):
+        model = tuned().fit(X, np.full(150, "a"))
+    assert model.predict(X[:2]).tolist() == ["a", "a"]
+
+
 @pytest.mark.parametrize(
     ("target", "rows", "settings", "message"),
     [

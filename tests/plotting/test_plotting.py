@@ -11,7 +11,7 @@ from PIL import Image
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import PredictionErrorDisplay, confusion_matrix
 
-from mlp_xp import MLPClassifier, MLPRegressor, plotting
+from mlp_xp import MLPClassifier, MLPRegressor, MLPTunedClassifier, plotting
 from mlp_xp.nn.hidden import Blocks
 
 RNG = np.random.default_rng(0)
@@ -251,3 +251,29 @@ def test_short_methods_draw_the_displays(model):
     np.testing.assert_array_equal(display.y_pred, real.predict(X))
     with pytest.raises(NotFittedError):
         MLPClassifier().plot()
+
+
+def test_what_a_search_has_tried():
+    results = {
+        "name": ["base", "wide", "random MLP", "random TabM"],
+        "loss": [0.5, 0.4, 0.7, np.nan],
+        "seconds": [1.0, 2.0, 0.5, 0.0],
+        "status": ["complete", "complete", "dropped after 2 folds", "failed: too hot"],
+        "weight": [0.0, 1.0, 0.0, 0.0],
+    }
+    _, ax = pyplot.subplots()
+    display = plotting.SearchDisplay(results, loss=0.3).plot(ax=ax)
+    assert display.ax_ is ax
+    assert display.figure_ is ax.figure
+    points = {points.get_label(): points.get_offsets().tolist() for points in ax.collections}
+    assert points["in the ensemble"] == [[3.0, 0.4]]
+    assert points["trained on all folds"] == [[1.0, 0.5]]
+    assert points["on some folds"][0] == [3.5, 0.7]
+    best, ensemble = ax.lines
+    assert best.get_ydata().tolist() == [0.5, 0.4, 0.4, 0.4]
+    assert ensemble.get_label() == "ensemble 0.3"
+    assert [text.get_text() for text in ax.texts] == ["wide"]
+    none = results | {"status": ["not finished"] * 4, "weight": [1.0, 0.0, 0.0, 0.0]}
+    assert len(plotting.SearchDisplay(none).plot().ax_.lines) == 1  # The clock ended the first.
+    with pytest.raises(NotFittedError):
+        plotting.SearchDisplay.from_estimator(MLPTunedClassifier())

@@ -28,6 +28,7 @@ from mlp_xp.cli.training.prepare import Prepared
 from mlp_xp.cli.training.tasks import baseline_of
 from mlp_xp.estimators.settings.parameters import ensemble_of
 from mlp_xp.estimators.tuning.clock import default_seconds
+from mlp_xp.plotting import SearchDisplay, new_figure, save_figure
 from mlp_xp.recipes import FILES
 from mlp_xp.saving import write_model
 
@@ -117,6 +118,10 @@ def fit_ensemble(
     if has_plots:
         with output.doing("drawing the results"), postponed():
             task.draw(folder.path, test)
+            if is_tuned:
+                display = SearchDisplay(ensemble.search_results_, loss=ensemble.loss_)
+                display.plot(ax=new_figure(5.5, 4.0).subplots())
+                save_figure(display.figure_, folder.path / "search.png")
     text = f"{count_text(len(networks), 'networks')} are kept"
     fitted = Fitted(epochs, pressed(), False, text, has_report=False, can_resume=is_tuned)
     return fitted, result
