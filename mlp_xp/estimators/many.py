@@ -187,6 +187,12 @@ def _seeded(model: Any) -> weakref.ref[Any]:
     return weakref.ref(model)
 
 
+def n_threads_of(n_jobs: int | None) -> int | None:
+    """Return a number of threads, counted as in scikit-learn if negative; None stays None."""
+    is_count = n_jobs is None or n_jobs > 0
+    return n_jobs if is_count else max(1, usable_threads() + 1 + n_jobs)  # type: ignore[operator]
+
+
 def fit_all(
     tasks: Sequence[FitTask], *, n_jobs: int | None, verbose: bool | int
 ) -> tuple[list[int], dict[int, Exception]]:
@@ -195,8 +201,7 @@ def fit_all(
     As in scikit-learn, ``n_jobs=-1`` uses all processors. ``verbose`` shows a progress bar.
     """
     finished, errors = [], {}
-    if n_jobs is not None and n_jobs < 0:
-        n_jobs = max(1, usable_threads() + 1 + n_jobs)
+    n_jobs = n_threads_of(n_jobs)
     bar = TaskBar("networks", len(tasks)) if verbose else None
     try:
         for result in fit_many(tasks, n_jobs=n_jobs):

@@ -21,7 +21,7 @@ from mlp_xp.estimators.checks.target_column import take_target
 from mlp_xp.estimators.checks.validation import check_weights, check_y
 from mlp_xp.estimators.classifier import MLPClassifier
 from mlp_xp.estimators.fitting.draft import accept_draft, draft_of
-from mlp_xp.estimators.many import shared_samples
+from mlp_xp.estimators.many import n_threads_of, shared_samples
 from mlp_xp.estimators.regressor import MLPRegressor
 from mlp_xp.estimators.tuning.clock import Clock, default_seconds
 from mlp_xp.estimators.tuning.configurations import configurations
@@ -146,7 +146,7 @@ class _Tuned(BaseEnsemble):
             clock,
             seed,
             math.inf if self.n_configurations is None else self.n_configurations,
-            None if self.n_jobs is None or self.n_jobs < 0 else self.n_jobs,
+            n_threads_of(self.n_jobs),
         )
         notes = [*folds.notes, *self._prepare(search, checked)]
         for note in notes:
@@ -167,7 +167,7 @@ class _Tuned(BaseEnsemble):
                 "so far are kept.",
                 stacklevel=5,
             )
-        found = select_networks(search, self.max_predict_cost, only_last=self.split == "time")
+        found = select_networks(search, self.max_predict_cost, only_first=self.split == "time")
         self._publish(search, found, n_rows)
 
     def _base(self) -> Any:
@@ -176,6 +176,11 @@ class _Tuned(BaseEnsemble):
         template = kind.from_recipe("table") if self.estimator is None else self.estimator
         if not isinstance(template, kind):
             raise ValueError(f"`estimator` must be an {kind.__name__} or None, got {template!r}.")
+        if template.distributed is not None:
+            raise ValueError(
+                f"`distributed` must be None in the estimator of an {type(self).__name__}, got "
+                f"{template.distributed!r}: the search runs in one process."
+            )
         template = clone(template)
         template._validate_params()
         return template
@@ -185,18 +190,16 @@ class _Tuned(BaseEnsemble):
     ) -> Folds:
         n_rows = len(y)
         n_folds = self.n_folds or default_folds(n_rows, clock)
-        if times is not None:
-            if groups is not None:
-                raise ValueError(
-                    "groups and split='time' cannot be combined: leave out one of them."
-                )
-            return time_folds(times, n_folds)
-        numbers = None if groups is None else group_numbers(groups, n_rows)
         labels = []
         if is_classifier(estimator):
             columns = [y] if y.ndim == 1 else [] if _is_multilabel(estimator, y) else [*y.T]
             labels = [np.unique(column, return_inverse=True)[1] for column in columns]
-        return random_folds(labels, n_rows, n_folds, numbers, seed)
+        if times is None:
+            numbers = None if groups is None else group_numbers(groups, n_rows)
+            return random_folds(labels, n_rows, n_folds, numbers, seed)
+        if groups is not None:
+            raise ValueError("groups and split='time' cannot be combined: leave out one of them.")
+        return time_folds(labels, times, n_folds)
 
     def _clock(self, n_rows: int, start: float) -> Clock:
         seconds = math.inf if self.max_time is None else self.max_time
@@ -273,8 +276,8 @@ class MLPTunedClassifier(AveragedLabels, _Tuned):
         Number of folds; by default 8 below 1,500 rows, otherwise 5, and 3 if time is short.
     split : {"random", "time"}, default="random"
         How rows are held out. "random" is stratified by class. "time" trains on the rows before
-        those that are held out, in the order of `time_column`; only the networks of the last fold
-        predict, which have learned from the newest rows.
+        those that are held out, in the order of `time_column`; only the networks of the newest
+        fold predict.
     time_column : str or int, optional
         The name or position of the column of X by which ``split="time"`` sorts. It also remains an
         input.

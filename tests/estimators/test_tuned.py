@@ -144,11 +144,11 @@ def test_each_group_is_held_out_as_a_whole():
 
 def test_time_is_held_out_after_what_was_learned():
     times = np.random.default_rng(0).permutation(np.arange(60) // 2)
-    folds = time_folds(times, 4).folds
+    folds = time_folds([], times, 4).folds
     assert len(folds) == 4
     for train, held_out in folds:
         assert times[train].max() < times[held_out].min()
-    newest = folds[-1].held_out
+    newest = folds[0].held_out
     assert times[newest].max() == times.max()
     frame = pd.DataFrame(X).rename(columns=str)
     frame["day"] = pd.date_range("2024-01-01", periods=150)
@@ -157,7 +157,26 @@ def test_time_is_held_out_after_what_was_learned():
     model.set_params(time_column="day", n_configurations=2).fit(frame.iloc[order], VALUES[order])
     unseen = np.isnan(model.out_of_fold_[:, 0])
     assert frame["day"].to_numpy()[order][unseen].max() < np.datetime64("2024-02-10")
-    assert len(model.estimators_) <= 2  # One network each, of the last fold.
+    assert len(model.estimators_) <= 2  # One network each, of the newest fold.
+
+
+def test_classes_that_appear_late_are_learned():
+    labels = np.repeat([0, 1, 0, 2], [30, 20, 5, 5])  # In the order of time.
+    folds, notes = time_folds([labels], np.arange(60), 5)
+    assert notes == [
+        "5 rows are trained on and not held out, because their classes appear only in the newest "
+        "fold.",
+        "4 folds are left out, because the rows before them do not have all classes.",
+    ]
+    [(train, held_out)] = folds
+    assert set(labels[train]) == {0, 1, 2}
+    assert held_out.tolist() == [50, 51, 52, 53, 54]
+    with pytest.raises(ValueError, match="newest rows only have classes that do not"):
+        time_folds([np.repeat([0, 1], [50, 10])], np.arange(60), 5)
+    model = tuned(split="time", time_column=4, n_configurations=1)
+    with pytest.warns(UserWarning, match="left out, because the rows before them do not have all"):
+        model.fit(np.column_stack([X, np.arange(150.0)]), y)
+    assert model.classes_.tolist() == [0, 1, 2]
 
 
 def test_a_class_with_few_rows_is_learned_in_every_fold():

@@ -33,11 +33,6 @@ class Folds(NamedTuple):
     folds: list[Fold]
     notes: list[str]
 
-    @property
-    def rows(self) -> np.ndarray:
-        """The positions of all rows that a fold holds out, ascending."""
-        return np.sort(np.concatenate([fold.held_out for fold in self.folds]))
-
 
 def default_folds(n_rows: int, clock: Clock) -> int:
     """Return the default number of folds: fewer if the folds of one configuration take long."""
@@ -116,31 +111,60 @@ def _keep_classes(
             always |= np.isin(parts, np.unique(parts[is_label]))
 
 
-def time_folds(times: np.ndarray, n_folds: int) -> Folds:
-    """Return folds in the order of time: each is held out after the folds before it are learned.
+def time_folds(labels: Sequence[np.ndarray], times: np.ndarray, n_folds: int) -> Folds:
+    """Return folds in the order of time, newest first: each trains on all rows before it.
 
-    Rows with the same time stay together. The first of the blocks is only trained on.
+    ``labels`` are as for `random_folds`. Rows with the same time stay together; the oldest rows are
+    held out by no fold. A fold that would not train on all classes is left out, but the newest fold
+    trains on the rows of classes that appear only in it.
     """
     order = np.argsort(times, kind="stable")
     edges = np.flatnonzero(times[order][1:] != times[order][:-1]) + 1
-    n_times = len(edges) + 1
-    notes = []
+    n_times, notes = len(edges) + 1, []
     if n_times < 2:
         raise ValueError(
             "The times of all rows are equal, so there is nothing to hold out: leave out split and "
             "time_column."
         )
     if n_times <= n_folds:
-        notes.append(
-            f"There are {n_times} times, so {n_times - 1} folds are used instead of {n_folds}."
-        )
+        notes.append(f"There are {n_times} times, so {n_times - 1} folds are used.")
         n_folds = n_times - 1
     wanted = len(times) * np.arange(1, n_folds + 1) / (n_folds + 1)
-    starts = np.unique([edges[np.argmin(np.abs(edges - w))] for w in wanted])
+    starts = np.unique([edges[np.argmin(np.abs(edges - w))] for w in wanted]).tolist()
     stops = [*starts[1:], len(times)]
-    pairs = zip(starts, stops, strict=True)
-    folds = [Fold(np.sort(order[:start]), np.sort(order[start:stop])) for start, stop in pairs]
-    return Folds(folds, notes)
+    folds = [
+        Fold(np.sort(order[:start]), np.sort(order[start:stop]))
+        for start, stop in zip(starts, stops, strict=True)
+    ]
+    newest, *others = reversed(folds)
+    is_new = np.zeros(len(times), bool)
+    for column in labels:
+        is_new |= ~np.isin(column, column[newest.train])
+    if np.any(is_new):
+        moved = np.flatnonzero(is_new)
+        notes.append(
+            f"{len(moved)} rows are trained on and not held out, because their classes appear only "
+            "in the newest fold."
+        )
+        held_out = np.setdiff1d(newest.held_out, moved)
+        if not len(held_out):
+            raise ValueError(
+                "The newest rows only have classes that do not appear before, so nothing can be "
+                "held out: use split='random'."
+            )
+        newest = Fold(np.union1d(newest.train, moved), held_out)
+    kept = [fold for fold in others if _has_classes(labels, fold.train)]
+    if len(kept) < len(others):
+        notes.append(
+            f"{len(others) - len(kept)} folds are left out, because the rows before them do not "
+            "have all classes."
+        )
+    return Folds([newest, *kept], notes)
+
+
+def _has_classes(labels: Sequence[np.ndarray], rows: np.ndarray) -> bool:
+    """Whether some rows have all classes of each target."""
+    return all(len(np.unique(column[rows])) == len(np.unique(column)) for column in labels)
 
 
 def group_numbers(groups: Any, n_rows: int) -> np.ndarray:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import math
 import statistics
+import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from sklearn.base import clone
 
 from mlp_xp._utils.signals import interrupts
 from mlp_xp._utils.threads import usable_threads
+from mlp_xp.backends import to_numpy
 from mlp_xp.estimators.checks.processes import text_of
 from mlp_xp.estimators.fitted.state import fitted_state
 from mlp_xp.estimators.many import FitTask, fit_many
@@ -23,7 +25,14 @@ from mlp_xp.estimators.tuning.clock import Clock
 from mlp_xp.estimators.tuning.configurations import Configuration
 from mlp_xp.estimators.tuning.folds import Fold
 from mlp_xp.estimators.tuning.progress import Progress
-from mlp_xp.estimators.tuning.selection import Average, allocate, select
+from mlp_xp.estimators.tuning.selection import (
+    MOST_CANDIDATES,
+    MOST_ROWS,
+    MOST_STEPS,
+    Average,
+    allocate,
+    select,
+)
 from mlp_xp.training.data.rows import Rows
 from mlp_xp.training.data.shared import SharedData
 
@@ -46,6 +55,11 @@ class Samples(NamedTuple):
     y: Any
     weights: np.ndarray | None
     folds: list[Fold] = []  # noqa: RUF012 - never changed.
+
+    @property
+    def rows(self) -> np.ndarray:
+        """The positions of all rows that a fold holds out."""
+        return np.concatenate([fold.held_out for fold in self.folds])
 
     def inputs(self, rows: np.ndarray) -> Any:
         """Return some rows of the inputs."""
@@ -130,6 +144,7 @@ class Search:
     write: Callable[[Trial], object] = lambda trial: None
     trials: list[Trial] = field(default_factory=list, init=False)
     is_interrupted: bool = field(default=False, init=False)
+    _seconds_per_loss: float = field(default=0.0, init=False)
 
     def identity(self) -> str:
         """Return a digest of what the results of the configurations depend on."""
@@ -205,6 +220,7 @@ class Search:
             return False  # The time is over, or Ctrl-C was pressed.
         elif n_folds == len(self.samples.folds):
             trial.status = "complete"
+            self._keep_candidates()
         elif self._is_promising(trial, n_folds):
             return True
         else:
@@ -213,6 +229,15 @@ class Search:
             trial.outputs.clear()
         self.write(trial)
         return False
+
+    def _keep_candidates(self) -> None:
+        """Free the networks that cannot be selected, and leave time for the selection."""
+        candidates = sorted(self.finished, key=lambda t: statistics.fmean(t.losses.values()))
+        for trial in candidates[MOST_CANDIDATES:]:
+            trial.networks.clear()
+            trial.outputs.clear()
+        n_losses = MOST_STEPS * min(len(candidates), MOST_CANDIDATES)
+        self.clock.reserved = n_losses * self._seconds_per_loss
 
     def _is_promising(self, trial: Trial, n_folds: int) -> bool:
         """Whether a trial is among the best of the trials up to it, on the same folds."""
@@ -254,11 +279,15 @@ class Search:
     def _record(self, trial: Trial, fold: int, network: Any, seconds: float) -> None:
         rows = self.samples.folds[fold].held_out
         method = "predict_proba" if hasattr(network, "classes_") else "predict"
-        outputs = np.asarray(network._outputs(self.samples.inputs(rows), method))
         average = self.average(network, rows)
-        outputs = average.encode(outputs)
+        outputs = average.encode(to_numpy(network._outputs(self.samples.inputs(rows), method)))
+        # Free the optimizer state, which is larger than the weights.
+        network._training, network._state = None, replace(network._state, progress=None)
         trial.networks[fold], trial.outputs[fold] = network, outputs
+        start = time.perf_counter()
         trial.losses[fold], trial.seconds[fold] = average.loss(outputs), seconds
+        n_rows = min(len(self.samples.rows), MOST_ROWS)
+        self._seconds_per_loss = (time.perf_counter() - start) / len(rows) * n_rows
 
     def average(self, network: Any, rows: np.ndarray) -> Average:
         """Return the loss of averages on some rows."""
@@ -269,14 +298,9 @@ class Search:
     @property
     def finished(self) -> list[Trial]:
         """The trials that are trained on all folds, or else the trial with the most folds."""
-        complete = [trial for trial in self.trials if trial.status == "complete"]
-        if complete:
-            return complete
-        return (
-            [max(self.trials, key=lambda t: len(t.outputs))]
-            if any(trial.outputs for trial in self.trials)
-            else []
-        )
+        known = [trial for trial in self.trials if trial.outputs]
+        complete = [trial for trial in known if trial.status == "complete"]
+        return complete or sorted(known, key=lambda trial: -len(trial.outputs))[:1]
 
     def _raise_if_all_failed(self) -> None:
         if not self.finished and self.trials[0].error is not None:
@@ -298,24 +322,20 @@ class Selected(NamedTuple):
     outputs: np.ndarray
 
 
-def select_networks(search: Search, most: float, *, only_last: bool) -> Selected:
+def select_networks(search: Search, most: float, *, only_first: bool) -> Selected:
     """Select the configurations whose average has the lowest out-of-fold loss, and their networks.
 
     The networks cost at most ``most`` times as much as one network of the estimator. If
-    ``only_last``, networks of all but the last fold have not learned from the newest rows, and are
-    not used.
+    ``only_first``, the networks of all but the first fold are not used.
     """
-    trials = search.finished
+    trials, costs = _affordable(search.finished, search.trials[0], most)
     folds = sorted(trials[0].outputs)
     rows = np.concatenate([search.samples.folds[i].held_out for i in folds])
     average = search.average(next(iter(trials[0].networks.values())), rows)
     outputs = [np.concatenate([trial.outputs[i] for i in folds]) for trial in trials]
-    weights = select(outputs, average.loss)
-    own = [[t.networks[i] for i in (folds[-1:] if only_last else folds)] for t in trials]
-    unit = _work(fitted_state(own[0][0])) if trials[0] is search.trials[0] else None
-    costs = [_work(fitted_state(networks[0])) / (unit or 1.0) for networks in own]
-    if unit is None:
-        costs = [cost / min(costs) for cost in costs]
+    some = slice(None, None, -(-len(rows) // MOST_ROWS))
+    weights = select([array[some] for array in outputs], lambda mean: average.loss(mean, some))
+    own = [[t.networks[i] for i in (folds[:1] if only_first else folds)] for t in trials]
     numbers = allocate(weights, [*map(len, own)], costs, most)
     kept = weights * (np.asarray(numbers) > 0)
     kept = kept / kept.sum()
@@ -333,9 +353,23 @@ def select_networks(search: Search, most: float, *, only_last: bool) -> Selected
     return Selected(networks, np.asarray(shares), by_trial, loss, rows, average.decode(mixed))
 
 
-def _work(state: Any) -> float:
+def _affordable(
+    trials: Sequence[Trial], first: Trial, most: float
+) -> tuple[list[Trial], list[float]]:
+    """Return the trials with networks of which at least one may predict, and their costs.
+
+    The unit is the cost of a network of the first trial, or of the cheapest one if it has failed.
+    """
+    works = [_work(next(iter(trial.networks.values()))) for trial in trials]
+    unit = works[trials.index(first)] if first in trials else min(works)
+    pairs = [(t, work / unit) for t, work in zip(trials, works, strict=True)]
+    found = [pair for pair in pairs if pair[1] <= most] or [min(pairs, key=lambda pair: pair[1])]
+    return [trial for trial, _ in found], [cost for _, cost in found]
+
+
+def _work(network: Any) -> float:
     """Return the number of multiplications of a prediction of one row, approximately."""
-    network = state.network
+    network = fitted_state(network).network
     return float(
         sum(block.n_parameters for blocks in network.blocks for block in blocks) * network.n_members
     )

@@ -11,10 +11,11 @@ import numpy as np
 from mlp_xp.estimators.fitted.state import FittedState
 from mlp_xp.nn.losses import EachMember, mean_loss
 
-_MOST_STEPS = 40
+MOST_STEPS = 40
 # Configurations that can be selected: the best by their own loss. More rarely help, and each costs
 # an evaluation of the loss per step.
-_MOST_CANDIDATES = 25
+MOST_CANDIDATES = 25
+MOST_ROWS = 20_000  # With more rows held out, selection takes every n-th of them.
 
 
 class Average:
@@ -74,11 +75,11 @@ def select(outputs: Sequence[np.ndarray], loss_of: Callable[[np.ndarray], float]
     Caruana, Niculescu-Mizil, Crew, Ksikes, "Ensemble selection from libraries of models" (2004).
     """
     own = [loss_of(array) for array in outputs]
-    candidates = heapq.nsmallest(_MOST_CANDIDATES, range(len(own)), key=own.__getitem__)
+    candidates = heapq.nsmallest(MOST_CANDIDATES, range(len(own)), key=own.__getitem__)
     chosen = [candidates[0]]
     best, n_best = own[chosen[0]], 1
     total = outputs[chosen[0]].copy()
-    for step in range(2, _MOST_STEPS + 1):
+    for step in range(2, MOST_STEPS + 1):
         losses = [loss_of((total + outputs[i]) / step) for i in candidates]
         lowest = int(np.argmin(losses))
         chosen.append(candidates[lowest])
