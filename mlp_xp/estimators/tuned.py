@@ -228,7 +228,7 @@ class _Tuned(BaseEnsemble):
         if clock.first_fit > clock.left:
             notes.append(
                 f"{clock.seconds:g} s are too short for a search, since one fit takes about "
-                f"{clock.first_fit:.0f} s: a single network is trained within this time."
+                f"{clock.first_fit:.2g} s: a single network is trained within this time."
             )
             search.n_configurations = 1
         return notes
@@ -282,7 +282,8 @@ class MLPTunedClassifier(AveragedLabels, _Tuned):
         The name or position of the column of X by which ``split="time"`` sorts. It also remains an
         input.
     max_predict_cost : float of at least 1, default=10
-        Maximum cost of a prediction, as a multiple of the cost of one network of `estimator`.
+        Maximum number of networks that predict. Networks that are larger than those of `estimator`,
+        and have more than 100,000 weights, count more in proportion; in a TabM, each member counts.
     random_state : int, RandomState instance or None, default=None
         Seed for the folds, the configurations and the networks.
     n_jobs : int or None, default=None

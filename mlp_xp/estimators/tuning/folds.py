@@ -56,8 +56,11 @@ def random_folds(
     parts = groups if groups is not None else np.arange(n_rows)
     n_parts = len(np.unique(parts))
     if n_parts < 2:
-        what = "rows, got 1" if groups is None else "groups, got 1: leave out groups"
-        raise ValueError(f"Folds need at least 2 {what}.")
+        raise ValueError(
+            f"Folds need at least 2 rows, got n_samples={n_rows}."
+            if groups is None
+            else "Folds need at least 2 groups, got 1: leave out groups."
+        )
     if n_parts < n_folds:
         what = "rows" if groups is None else "groups"
         notes.append(
