@@ -327,9 +327,10 @@ class MLPTunedClassifier(AveragedLabels, _Tuned):
     Examples
     --------
     >>> from sklearn.datasets import load_iris
-    >>> from mlp_xp import MLPTunedClassifier
+    >>> from mlp_xp import MLPClassifier
     >>> X, y = load_iris(return_X_y=True)
-    >>> model = MLPTunedClassifier(n_configurations=2, n_folds=2, random_state=0).fit(X, y)
+    >>> settings = {"n_configurations": 2, "n_folds": 2, "random_state": 0, "max_iter": 20}
+    >>> model = MLPClassifier.from_recipe("table-tuned", **settings).fit(X, y)
     >>> model.search_results_["name"], model.score(X, y) > 0.9
     (['base', 'wide'], True)
     """
@@ -364,9 +365,10 @@ n_jobs, verbose
     Examples
     --------
     >>> from sklearn.datasets import load_diabetes
-    >>> from mlp_xp import MLPTunedRegressor
+    >>> from mlp_xp import MLPRegressor
     >>> X, y = load_diabetes(return_X_y=True)
-    >>> model = MLPTunedRegressor(n_configurations=1, n_folds=2, random_state=0).fit(X, y)
+    >>> settings = {"n_configurations": 1, "n_folds": 2, "random_state": 0, "max_iter": 20}
+    >>> model = MLPRegressor.from_recipe("table-tuned", **settings).fit(X, y)
     >>> mean, std = model.predict(X[:2], return_std=True)
     >>> len(model.estimators_), model.score(X, y) > 0.4
     (2, True)

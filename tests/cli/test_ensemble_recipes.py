@@ -39,8 +39,9 @@ def table(tmp_path):
 
 
 def test_a_tuned_ensemble_is_trained_tested_and_exported(mlp_xp, table, tuned):
-    done = mlp_xp("train", table, "--recipe", tuned, "--max-time", 100, "--out", "run")
+    done = mlp_xp("train", table, "--recipe", tuned, "--out", "run")
     assert done.status == 0, done.err
+    assert "search: up to 60 s; to change this, type --max-time" in done.out
     assert "1 base  complete  loss" in done.out
     assert "search: 2 configurations, held-out loss" in done.out
     model = load_model("run")
@@ -89,11 +90,6 @@ def test_an_ensemble_of_one_setting_is_trained(mlp_xp, table, tmp_path):
     assert json.loads(done.out)["networks"] == 2
     assert type(load_model("run")) is MLPEnsembleRegressor
     assert "120 rows: mean" in mlp_xp("predict", "run", table).out
-
-
-def test_without_a_time_the_default_is_told(mlp_xp, table, monkeypatch, tuned):
-    done = mlp_xp("train", table, "--recipe", tuned, "--out", "run")
-    assert "search: up to 60 s; to change this, type --max-time" in done.out
 
 
 @pytest.mark.parametrize(

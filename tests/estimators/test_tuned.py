@@ -37,14 +37,12 @@ def same(mine, theirs):
 
 
 def test_a_search_with_a_number_of_configurations_is_reproducible():
-    first, again = (tuned().fit(X, y) for _ in range(2))
+    first, again = (tuned(n_configurations=3, n_jobs=n).fit(X, y) for n in (1, 2))
     same(first, again)
     for name in ("loss", "params", "weight", "status"):
         assert first.search_results_[name] == again.search_results_[name]
-    other = tuned(random_state=1).fit(X, y)
-    assert other.search_results_["params"][-1] != first.search_results_["params"][-1]
-    # The number of threads has no influence.
-    same(tuned(n_jobs=1).fit(X, y), tuned(n_jobs=2).fit(X, y))
+    other = tuned(n_configurations=2, random_state=1).fit(X, y)
+    assert other.search_results_["params"][1] != first.search_results_["params"][1]
 
 
 @pytest.mark.parametrize(
@@ -239,8 +237,9 @@ def test_a_time_that_is_too_short_for_a_search_gives_one_network():
     assert model.estimators_[0].max_time is None
 
 
+@pytest.mark.filterwarnings("ignore:0.5 s are too short")  # On a slow machine.
 def test_a_search_ends_with_its_time():
-    model = tuned(n_configurations=None, max_time=1.0).fit(X, y)
+    model = tuned(n_configurations=None, max_time=0.5).fit(X, y)
     assert len(model.search_results_["name"]) >= 1
     model = tuned(network={"callbacks": [Interrupt(after=7)]}, n_configurations=None, n_jobs=1)
     with warnings.catch_warnings(record=True) as caught:
@@ -315,13 +314,13 @@ def test_tuned_ensembles_work_in_pipelines_and_show_their_progress(capsys):
 
 def test_an_interrupted_search_continues(tmp_path):
     frame = pd.DataFrame(X).rename(columns=str)
-    whole = tuned(network={"categorical_features": "from_dtype"}, n_configurations=7)
+    whole = tuned(network={"categorical_features": "from_dtype"}, n_configurations=6)
     whole.fit(frame, y)
     kept = SearchCheckpoint(tmp_path / "search")
     interrupted = tuned(network={"categorical_features": "from_dtype"}, n_configurations=3)
     interrupted.fit(frame, y, checkpoint=kept)
     first = interrupted.search_results_
-    again = interrupted.set_params(n_configurations=7).fit(frame, y, checkpoint=kept)
+    again = interrupted.set_params(n_configurations=6).fit(frame, y, checkpoint=kept)
     same(whole, again)
     # These are not trained again.
     assert again.search_results_["seconds"][:3] == first["seconds"]

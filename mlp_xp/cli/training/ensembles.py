@@ -33,7 +33,8 @@ from mlp_xp.recipes import FILES
 from mlp_xp.saving import write_model
 
 SEARCH = "search.csv"
-_LEAST_FRACTION = 0.1  # The minimum fraction of ``max_time`` for the fit.
+# The minimum fraction of ``max_time`` for the fit, and the fraction below which nothing is drawn.
+_LEAST_FRACTION, _WITH_PLOTS = 0.1, 0.5
 
 
 def create_ensemble(settings: Settings, network: Any) -> Any:
@@ -69,7 +70,7 @@ def fit_ensemble(
             output.print(f"search: up to {model.max_time:g} s; to change this, type --max-time")
         fit_params["checkpoint"] = SearchCheckpoint(folder.path / CHECKPOINTS)
         left = model.max_time - (begin - start) - END
-        has_plots = left - REPORT > _LEAST_FRACTION * model.max_time
+        has_plots = left - REPORT > _WITH_PLOTS * model.max_time
         least = _LEAST_FRACTION * model.max_time
         ensemble.set_params(max_time=max(left - REPORT * has_plots, least))
     write_config(folder.path, config)

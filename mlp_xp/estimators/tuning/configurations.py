@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+from sklearn.base import is_regressor
 
 from mlp_xp.nn.blocks import PBLD, PLE
 from mlp_xp.optimizers import AdamW
@@ -51,9 +52,13 @@ def configurations(estimator: Any, seed: int) -> Iterator[Configuration]:
 
     Configuration n depends on n and on the seed only, not on how many are drawn.
     """
-    known = {name: params for name, params in _KNOWN.items() if name == "base" or _suits(estimator)}
+    known = {
+        name: {**params} for name, params in _KNOWN.items() if name == "base" or _suits(estimator)
+    }
+    if is_regressor(estimator) and "less decay" in known:  # As in the recipe table-best.
+        known["less decay"] |= {"dropout": 0.05, "max_iter": 2 * estimator.max_iter}
     for number, (name, params) in enumerate(known.items()):
-        yield Configuration(number, name, dict(params))
+        yield Configuration(number, name, params)
     number = len(known)
     while True:
         name, draw = ("random TabM", _draw_tabm) if number % 3 == 2 else ("random MLP", _draw_mlp)
