@@ -51,7 +51,17 @@ class SearchCheckpoint:
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
 
-    def begin(self, search: Search) -> None:
+    @property
+    def n_folds(self) -> int | None:
+        """The number of folds that the stored search was given; None if nothing is stored."""
+        known = self._stored()
+        return None if known is None else int(known["n_folds"])
+
+    def _stored(self) -> dict[str, Any] | None:
+        path = self.folder / self.file
+        return read_json(path, _CURE) if path.exists() else None
+
+    def begin(self, search: Search, n_folds: int) -> None:
         """Read what is stored of a search, and store what it finishes from now on.
 
         Raises
@@ -60,16 +70,15 @@ class SearchCheckpoint:
             If the folder is of a search with other settings or data.
         """
         make_folder(self.folder)
-        identity, path = search.identity(), self.folder / self.file
-        if path.exists():
-            known = read_json(path, _CURE)
+        identity, known = search.identity(), self._stored()
+        if known is not None:
             if known.get("identity") != identity:
                 raise ValueError(
                     f"{self.folder} is of a search with other data, folds, settings or seed: use "
                     "the same ones, with an int as `random_state`, or another folder."
                 )
             search.clock.start -= float(known["seconds"])
-        self._identity, self._search = identity, search
+        self._content, self._search = {"identity": identity, "n_folds": n_folds}, search
         search.read, search.write = self._read, self._write
 
     def _read(self, trial: Trial) -> None:
@@ -111,7 +120,7 @@ class SearchCheckpoint:
         }
         self._write_json(f"trial-{number}.json", stored)
         seconds = time.perf_counter() - self._search.clock.start
-        self._write_json(self.file, {"identity": self._identity, "seconds": seconds})
+        self._write_json(self.file, self._content | {"seconds": seconds})
 
     def _write_json(self, name: str, content: dict[str, Any]) -> None:
         with replacing(self.folder / name) as new:

@@ -136,9 +136,12 @@ class _Tuned(BaseEnsemble):
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         samples = Samples(shared, y if sparse.issparse(y) else checked, weights)
         clock = self._clock(n_rows, start)
-        if not math.isinf(clock.seconds):
+        known = None if checkpoint is None else checkpoint.n_folds
+        if known is None and not math.isinf(clock.seconds):
             clock.first_fit = time_a_fit(estimator, samples, seed)
-        folds = self._folds(estimator, checked, groups, times, clock, seed)
+        # The default depends on the time, but an interrupted search continues with its folds.
+        n_folds = self.n_folds or known or default_folds(n_rows, clock)
+        folds = self._folds(estimator, checked, groups, times, n_folds, seed)
         search = Search(
             estimator,
             samples._replace(folds=folds.folds),
@@ -152,7 +155,7 @@ class _Tuned(BaseEnsemble):
         for note in notes:
             warnings.warn(note, stacklevel=5)
         if checkpoint is not None:
-            checkpoint.begin(search)
+            checkpoint.begin(search, n_folds)
         search.progress = Display(search.n_configurations) if self.verbose else Progress()
         try:
             search.run()
@@ -186,11 +189,9 @@ class _Tuned(BaseEnsemble):
         return template
 
     def _folds(
-        self, estimator: Any, y: np.ndarray, groups: Any, times: Any, clock: Clock, seed: int
+        self, estimator: Any, y: np.ndarray, groups: Any, times: Any, n_folds: int, seed: int
     ) -> Folds:
-        n_rows = len(y)
-        n_folds = self.n_folds or default_folds(n_rows, clock)
-        labels = []
+        n_rows, labels = len(y), []
         if is_classifier(estimator):
             columns = [y] if y.ndim == 1 else [] if _is_multilabel(estimator, y) else [*y.T]
             labels = [np.unique(column, return_inverse=True)[1] for column in columns]
@@ -225,7 +226,7 @@ class _Tuned(BaseEnsemble):
                 "only the first configuration is trained."
             )
             search.n_configurations = 1
-        if clock.first_fit > clock.left:
+        if clock.first_fit > max(clock.left, 0.0):
             notes.append(
                 f"{clock.seconds:g} s are too short for a search, since one fit takes about "
                 f"{clock.first_fit:.2g} s: a single network is trained within this time."

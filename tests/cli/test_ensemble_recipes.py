@@ -10,6 +10,7 @@ import pytest
 
 from mlp_xp import MLPEnsembleRegressor, MLPTunedClassifier
 from mlp_xp.callbacks import SearchCheckpoint
+from mlp_xp.cli.training import ensembles
 from mlp_xp.saving import load_model
 
 SMALL = """
@@ -41,7 +42,6 @@ def table(tmp_path):
 def test_a_tuned_ensemble_is_trained_tested_and_exported(mlp_xp, table, tuned):
     done = mlp_xp("train", table, "--recipe", tuned, "--out", "run")
     assert done.status == 0, done.err
-    assert "search: up to 60 s; to change this, type --max-time" in done.out
     assert "1 base  complete  loss" in done.out
     assert "search: 2 configurations, held-out loss" in done.out
     model = load_model("run")
@@ -59,6 +59,14 @@ def test_a_tuned_ensemble_is_trained_tested_and_exported(mlp_xp, table, tuned):
     assert "outputs: probabilities (2)" in mlp_xp("export", "run", "--to", "c").out
     assert "run" in mlp_xp("runs", ".").out
     assert "complete after 3 epochs: nothing to train" in mlp_xp("train", "--resume", "run").out
+
+
+def test_without_a_time_the_default_is_told(mlp_xp, table, tuned, monkeypatch):
+    tuned.write_text(tuned.read_text().replace("n_configurations = 2", ""))
+    monkeypatch.setattr(ensembles, "default_seconds", lambda n_rows: n_rows / 96)
+    done = mlp_xp("train", table, "--recipe", tuned, "--out", "run")
+    assert "search: up to 1 s; to change this, type --max-time" in done.out
+    assert json.loads(Path("run/config.json").read_text())["result"]["configurations"] >= 1
 
 
 def test_an_interrupted_search_is_resumed(mlp_xp, table, tuned, monkeypatch):

@@ -15,6 +15,7 @@ from sklearn.preprocessing import StandardScaler
 
 from mlp_xp import MLPClassifier, MLPRegressor, MLPTunedClassifier, MLPTunedRegressor
 from mlp_xp.callbacks import Callback, SearchCheckpoint
+from mlp_xp.estimators import tuned as tuned_module
 from mlp_xp.estimators.tuning.folds import random_folds, time_folds
 from mlp_xp.estimators.tuning.selection import allocate, select
 
@@ -312,7 +313,7 @@ def test_tuned_ensembles_work_in_pipelines_and_show_their_progress(capsys):
     assert re.fullmatch(r"2 random  complete  loss [\d.]+  best [\d.]+", lines[1])
 
 
-def test_an_interrupted_search_continues(tmp_path):
+def test_an_interrupted_search_continues(tmp_path, monkeypatch):
     frame = pd.DataFrame(X).rename(columns=str)
     whole = tuned(network={"categorical_features": "from_dtype"}, n_configurations=6)
     whole.fit(frame, y)
@@ -327,6 +328,12 @@ def test_an_interrupted_search_continues(tmp_path):
     assert again.search_results_["status"] == whole.search_results_["status"]
     assert {network.columns_ is again.columns_ for network in again.estimators_} == {True}
     np.testing.assert_array_equal(again.predict_proba(frame), whole.predict_proba(frame))
+    # The default number of folds depends on the time, but an interrupted search keeps its folds.
+    monkeypatch.setattr(tuned_module, "time_a_fit", lambda *_: 1e-6)
+    timed = tuned(n_folds=None, max_time=1e5, n_configurations=1)
+    timed.fit(X, y, checkpoint=SearchCheckpoint(tmp_path / "timed"))
+    timed.set_params(max_time=1e-3).fit(X, y, checkpoint=SearchCheckpoint(tmp_path / "timed"))
+    assert timed.search_results_["folds"] == [8]
     for values in ({"random_state": 1}, {"estimator__alpha": 0.5}, {"n_folds": 2}):
         with pytest.raises(ValueError, match="is of a search with other data, folds, settings"):
             tuned().set_params(**values).fit(frame, y, checkpoint=kept)

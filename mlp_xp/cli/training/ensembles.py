@@ -65,10 +65,11 @@ def fit_ensemble(
     has_plots = not is_tuned
     fit_params: dict[str, Any] = {}
     if is_tuned:
-        if model.max_time is None:
+        if model.max_time is None and ensemble.n_configurations is None:
             model.max_time = default_seconds(len(data.x_train))
             output.print(f"search: up to {model.max_time:g} s; to change this, type --max-time")
         fit_params["checkpoint"] = SearchCheckpoint(folder.path / CHECKPOINTS)
+    if is_tuned and model.max_time is not None:
         left = model.max_time - (begin - start) - END
         has_plots = left - REPORT > _WITH_PLOTS * model.max_time
         least = _LEAST_FRACTION * model.max_time

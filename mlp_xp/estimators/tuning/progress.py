@@ -12,8 +12,8 @@ from mlp_xp._utils.display.progress import open_bar, time_left
 class Progress:
     """The progress of a search; this class displays nothing."""
 
-    def begin(self, configuration: Any, number: int, clock: Any) -> None:
-        """Show what is tried now."""
+    def begin(self, configuration: Any, trials: Sequence[Any], clock: Any) -> None:
+        """Show what is tried now, the last of the trials."""
 
     def update(self, trials: Sequence[Any]) -> None:
         """Show the best loss after a fit."""
@@ -33,11 +33,12 @@ class Display(Progress):
         self._label = ""
         self._clock: Any = None
 
-    def begin(self, configuration: Any, number: int, clock: Any) -> None:
+    def begin(self, configuration: Any, trials: Sequence[Any], clock: Any) -> None:
         """Name the configuration."""
         self._clock = clock
         of = "" if math.isinf(self._most) else f"/{int(self._most)}"
-        self._label = f"configuration {number}{of}: {configuration.name}"
+        self._label = f"configuration {len(trials)}{of}: {configuration.name}"
+        self.update(trials)
 
     def update(self, trials: Sequence[Any]) -> None:
         """Update the bar."""

@@ -8,7 +8,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -161,6 +161,7 @@ class Search:
 
     def run(self) -> None:
         """Try configurations until their number is reached or the time is over."""
+        self._restore()
         with interrupts() as is_pressed:
             while len(self.trials) < self.n_configurations and not is_pressed():
                 if self.trials and not self.clock.has_time_for(self._cost_of_next()):
@@ -169,6 +170,16 @@ class Search:
                 self._try(list(islice(self.configurations, int(wanted))), is_pressed)
                 self._raise_if_all_failed()
             self.is_interrupted = is_pressed()
+
+    def _restore(self) -> None:
+        """Restore the trials that were finished before an interruption, whatever time is left."""
+        while len(self.trials) < self.n_configurations:
+            trial = Trial(next(self.configurations))
+            self.read(trial)
+            if trial.status == _UNFINISHED:
+                self.configurations = chain([trial.configuration], self.configurations)
+                return
+            self.trials.append(trial)
 
     @property
     def _n_at_once(self) -> int:
@@ -194,11 +205,8 @@ class Search:
 
     def _try(self, configurations: Sequence[Configuration], is_pressed: Any) -> None:
         """Train some configurations on more and more folds, as long as they are among the best."""
-        found = [*map(Trial, configurations)]
-        for trial in found:
-            self.read(trial)
-        self.trials += found
-        new = [trial for trial in found if trial.status == _UNFINISHED]
+        new = [*map(Trial, configurations)]
+        self.trials += new
         n_folds, n_all = min(self._n_first, len(self.samples.folds)), len(self.samples.folds)
         while new:
             self._train(new, n_folds)
@@ -250,7 +258,7 @@ class Search:
 
     def _train(self, trials: Sequence[Trial], n_folds: int) -> None:
         """Train trials on the first folds, and record their results on the rows held out."""
-        self.progress.begin(trials[0].configuration, len(self.trials), self.clock)
+        self.progress.begin(trials[0].configuration, self.trials, self.clock)
         pairs = [(trial, i) for trial in trials for i in range(n_folds) if i not in trial.losses]
         tasks: list[Any] = [self._task(*pair, len(pairs)) for pair in pairs]
 
