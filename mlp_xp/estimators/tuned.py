@@ -34,8 +34,8 @@ from mlp_xp.estimators.tuning.folds import (
     time_numbers,
 )
 from mlp_xp.estimators.tuning.progress import Display, Progress
-from mlp_xp.estimators.tuning.results import results_of
-from mlp_xp.estimators.tuning.search import Samples, Search, Selected, select_networks, time_a_fit
+from mlp_xp.estimators.tuning.results import Selected, results_of, select_networks
+from mlp_xp.estimators.tuning.search import Samples, Search, time_a_fit
 
 # With fewer rows, the losses of configurations differ by chance, so only the first one is trained.
 _LEAST_ROWS = 50
@@ -284,7 +284,7 @@ class MLPTunedClassifier(AveragedLabels, _Tuned):
         input.
     max_predict_cost : float of at least 1, default=10
         Maximum number of networks that predict. Networks that are larger than those of `estimator`,
-        and have more than 100,000 weights, count more in proportion; in a TabM, each member counts.
+        and have more than 100,000 weights, count more in proportion. In a TabM, each member counts.
     random_state : int, RandomState instance or None, default=None
         Seed for the folds, the configurations and the networks.
     n_jobs : int or None, default=None

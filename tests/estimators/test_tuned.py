@@ -128,6 +128,8 @@ def test_greedy_selection_finds_weights():
 def test_predictions_cost_at_most_what_is_asked():
     assert len(tuned(max_predict_cost=2).fit(X, y).estimators_) == 2
     assert len(tuned(n_configurations=1).fit(X, y).estimators_) == 3
+    members = {"n_members": 4}  # Each member of a TabM costs as much as a network.
+    assert len(tuned(network=members, max_predict_cost=8).fit(X, y).estimators_) == 2
 
 
 def test_each_group_is_held_out_as_a_whole():

@@ -30,8 +30,6 @@ from mlp_xp.estimators.tuning.selection import (
     MOST_ROWS,
     MOST_STEPS,
     Average,
-    allocate,
-    select,
 )
 from mlp_xp.training.data.rows import Rows
 from mlp_xp.training.data.shared import SharedData
@@ -43,8 +41,6 @@ _FIRST_FOLDS = 2
 # fraction of them, but at least this number.
 _KEPT_FRACTION, _KEPT = 1 / 3, 4
 _UNFINISHED = "not finished"
-# Smaller networks predict in about the same time: ten of this size take some 30 ms for 1,000 rows.
-_FEW_WEIGHTS = 100_000
 _PILOT_ROWS, _PILOT_EPOCHS = 2000, 4
 # Configurations that are trained at once on a backend that trains networks in a stack.
 _IN_STACK = 4
@@ -315,72 +311,3 @@ class Search:
     def _raise_if_all_failed(self) -> None:
         if not self.finished and self.trials[0].error is not None:
             raise self.trials[0].error
-
-
-class Selected(NamedTuple):
-    """The networks that a search selects, their weights, and the loss of their average.
-
-    ``by_trial`` are the weights of the trials. ``rows`` are the rows that were held out, and
-    ``outputs`` the average's out-of-fold outputs for them.
-    """
-
-    networks: list[Any]
-    weights: np.ndarray
-    by_trial: np.ndarray
-    loss: float
-    rows: np.ndarray
-    outputs: np.ndarray
-
-
-def select_networks(search: Search, most: float, *, only_first: bool) -> Selected:
-    """Select the configurations whose average has the lowest out-of-fold loss, and their networks.
-
-    The networks cost at most ``most``; see `_affordable`. If ``only_first``, the networks of all
-    but the first fold are not used.
-    """
-    trials, costs = _affordable(search.finished, search.trials[0], most)
-    folds = sorted(trials[0].outputs)
-    rows = np.concatenate([search.samples.folds[i].held_out for i in folds])
-    average = search.average(next(iter(trials[0].networks.values())), rows)
-    outputs = [np.concatenate([trial.outputs[i] for i in folds]) for trial in trials]
-    some = slice(None, None, -(-len(rows) // MOST_ROWS))
-    weights = select([array[some] for array in outputs], lambda mean: average.loss(mean, some))
-    own = [[t.networks[i] for i in (folds[:1] if only_first else folds)] for t in trials]
-    numbers = allocate(weights, [*map(len, own)], costs, most)
-    kept = weights * (np.asarray(numbers) > 0)
-    kept = kept / kept.sum()
-    networks, shares, start = [], [], 0
-    for of_trial, n, weight in zip(own, numbers, kept, strict=True):
-        # Begin where the last configuration ended, so that the networks together learn all rows.
-        networks += [of_trial[(start + i) % len(of_trial)] for i in range(n)]
-        shares += [weight / max(n, 1)] * n
-        start += n
-    mixed: Any = sum(weight * array for weight, array in zip(kept, outputs, strict=True))
-    by_trial = np.zeros(len(search.trials))
-    for trial, weight in zip(trials, kept, strict=True):
-        by_trial[search.trials.index(trial)] = weight
-    loss = average.loss(mixed)
-    return Selected(networks, np.asarray(shares), by_trial, loss, rows, average.decode(mixed))
-
-
-def _affordable(
-    trials: Sequence[Trial], first: Trial, most: float
-) -> tuple[list[Trial], list[float]]:
-    """Return the trials with networks of which at least one may predict, and their costs.
-
-    A network costs 1, or more if it is larger than a network of the first trial and has more than
-    `_FEW_WEIGHTS`.
-    """
-    works = [_work(next(iter(trial.networks.values()))) for trial in trials]
-    unit = max(works[trials.index(first)] if first in trials else 0.0, _FEW_WEIGHTS)
-    pairs = [(t, max(1.0, work / unit)) for t, work in zip(trials, works, strict=True)]
-    found = [pair for pair in pairs if pair[1] <= most] or [min(pairs, key=lambda pair: pair[1])]
-    return [trial for trial, _ in found], [cost for _, cost in found]
-
-
-def _work(network: Any) -> float:
-    """Return the number of multiplications of a prediction of one row, approximately."""
-    network = fitted_state(network).network
-    return float(
-        sum(block.n_parameters for blocks in network.blocks for block in blocks) * network.n_members
-    )
