@@ -283,8 +283,9 @@ class MLPTunedClassifier(AveragedLabels, _Tuned):
         The name or position of the column of X by which ``split="time"`` sorts. It also remains an
         input.
     max_predict_cost : float of at least 1, default=10
-        Maximum number of networks that predict. Networks that are larger than those of `estimator`,
-        and have more than 100,000 weights, count more in proportion. In a TabM, each member counts.
+        Maximum number of networks that predict. A network that is larger than the first
+        configuration's, and has more than 100,000 weights, counts more in proportion. In a TabM,
+        each member counts.
     random_state : int, RandomState instance or None, default=None
         Seed for the folds, the configurations and the networks.
     n_jobs : int or None, default=None

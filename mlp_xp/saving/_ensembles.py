@@ -126,7 +126,7 @@ def _set_tuned(ensemble: Any, tuned: dict[str, Any], n_networks: int) -> None:
     weights, results = tuned["weights"], tuned["results"]
     is_valid = all(is_number(weight) and 0.0 <= weight <= 1.0 for weight in weights)
     is_valid = is_valid and len(weights) == n_networks
-    expect(is_valid and abs(sum(weights) - 1.0) < 1e-6, "weights are not those of the networks")
+    expect(is_valid and abs(sum(weights) - 1.0) < 1e-6, "weights do not match the networks")
     expect(is_number(tuned["loss"]), f"loss is {tuned['loss']!r}, not a number")
     n_rows = {len(rows) for rows in results.values()}
     expect(len(n_rows) == 1, "the columns of results have different lengths")

@@ -67,7 +67,7 @@ def test_predictions_are_weighted_means_and_their_spread(kind, method, target):
     np.testing.assert_allclose(std, np.sqrt(variance), rtol=1e-6, atol=1e-9)
 
 
-def test_the_loss_is_that_of_out_of_fold_outputs():
+def test_the_loss_is_measured_on_out_of_fold_outputs():
     model = tuned().fit(X, y)
     assert not np.isnan(model.out_of_fold_).any()
     assert model.loss_ == pytest.approx(log_loss(y, model.out_of_fold_))

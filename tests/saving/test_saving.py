@@ -231,8 +231,8 @@ def test_a_tuned_ensemble_comes_back(tmp_path):
     same_bits(loaded.predict_proba(X), model.predict_proba(X), "predict_proba")
     whole = (tmp_path / SPEC).read_text()
     for change, message in (
-        (lambda tuned: tuned["weights"].pop(), "weights are not those of the networks"),
-        (lambda tuned: tuned["weights"].__setitem__(0, 5.0), "weights are not those"),
+        (lambda tuned: tuned["weights"].pop(), "weights do not match the networks"),
+        (lambda tuned: tuned["weights"].__setitem__(0, 5.0), "weights do not match"),
         (lambda tuned: tuned["results"]["name"].pop(), "results have different lengths"),
         (lambda tuned: tuned.update(loss="low"), "loss is 'low', not a number"),
     ):
