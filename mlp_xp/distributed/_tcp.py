@@ -133,6 +133,8 @@ class TcpCommunicator(Communicator):
         return found
 
     def gather(self, value: T) -> list[T]:
+        if not self._peers:  # Do not pickle a whole table.
+            return [value]
         content = pickle.dumps(value)
         length = len(content).to_bytes(_LENGTH, "little")
         lengths = self._objects(

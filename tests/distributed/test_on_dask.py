@@ -145,6 +145,27 @@ def test_a_worker_may_have_no_rows(clients):
     assert len(model.predict(lazy).compute()) == len(FRAME)
 
 
+def received(dask_worker=None) -> int:
+    return dask_worker.state.transfer_incoming_count_total
+
+
+def slowly(frame: pd.DataFrame) -> pd.DataFrame:
+    time.sleep(0.2)
+    return frame
+
+
+def test_partitions_stay_where_they_are(clients):
+    client = clients(2)
+    first, second = workers_of(client)
+    for here, other in ((first, second), (second, first)):
+        with helpers.case(here):
+            # The other worker is idle, and would take over some of the slow tasks.
+            lazy = held(client, FRAME, 12, [here]).map_partitions(slowly, meta=FRAME[:0])
+            before = client.run(received)[other]
+            on_dask.MLPClassifier(**SETTINGS, **TABLE).fit(lazy, "target")
+            assert client.run(received)[other] == before
+
+
 def test_fewer_partitions_than_workers_are_a_warning(clients):
     lazy = held(clients(2), FRAME, 1)
     message = (

@@ -6,7 +6,7 @@ import contextlib
 import time
 import uuid
 import warnings
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from pathlib import Path
@@ -77,12 +77,33 @@ def _load(client: Any, lazy: list[Any] | Whole | None) -> list[Any]:
         return []
     if isinstance(lazy, Whole):
         return client.scatter([lazy.part], hash=False)
-    futures: list[Any] = client.compute(lazy)
-    optional("distributed", "dask").wait(futures)
+    distributed = optional("distributed", "dask")
+    distributed.wait(distributed.futures_of(lazy))  # Of `persist`, which may still run.
+    keys = [_keys(part) for part in lazy]
+    where = client.sync(client.scheduler.who_has, keys=list(set().union(*keys)))
+    futures: list[Any] = []
+    for part, needed in zip(lazy, keys, strict=True):
+        # Data that are in memory stay there; the scheduler would move some to idle workers.
+        holders = Counter(worker for key in needed for worker in where.get(key, ()))
+        place = {"workers": [holders.most_common(1)[0][0]]} if holders else {}
+        futures.append(client.compute(part, **place))
+    distributed.wait(futures)
     for future in futures:
         if future.status == "error":
             future.result()  # It raises the error.
     return futures
+
+
+def _keys(part: Any) -> set[Any]:
+    """Return the keys of all tasks that a delayed partition needs."""
+    found: set[Any] = set()
+    keys = [part.key]
+    while keys:
+        if (key := keys.pop()) not in found:
+            found.add(key)
+            # The data of futures, from which a collection may be made, are no tasks of its graph.
+            keys += getattr(part.dask.get(key), "dependencies", ())
+    return found
 
 
 def _assign(client: Any, parts: list[Any], held_out: list[Any]) -> list[Rank]:
@@ -95,10 +116,14 @@ def _assign(client: Any, parts: list[Any], held_out: list[Any]) -> list[Rank]:
         by_worker[_holder(where, future)].parts.append(future)
     for future in held_out:
         by_worker[_holder(where, future)].held_out.append(future)
-    nothing = client.submit(empty, parts[0])
-    nothing_held_out = client.submit(empty, held_out[0]) if held_out else None
+
+    def or_nothing(those: list[Any], all_parts: list[Any]) -> list[Any]:
+        if those or not all_parts:
+            return those
+        return [client.submit(empty, all_parts[0], workers=[_holder(where, all_parts[0])])]
+
     return [
-        Rank(worker, rank.parts or [nothing], rank.held_out or [nothing_held_out])
+        Rank(worker, or_nothing(rank.parts, parts), or_nothing(rank.held_out, held_out))
         for worker, rank in by_worker.items()
     ]
 
