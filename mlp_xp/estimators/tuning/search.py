@@ -160,7 +160,9 @@ class Search:
         self._restore()
         with interrupts() as is_pressed:
             while len(self.trials) < self.n_configurations and not is_pressed():
-                if self.trials and not self.clock.has_time_for(self._cost_of_next()):
+                # The first configurations are trained on all folds.
+                n_fits = _FIRST_FOLDS if len(self.trials) > _KEPT else len(self.samples.folds)
+                if self.trials and not self._has_time_for(n_fits, self.trials):
                     break
                 wanted = min(self._n_at_once, self.n_configurations - len(self.trials))
                 self._try(list(islice(self.configurations, int(wanted))), is_pressed)
@@ -191,13 +193,11 @@ class Search:
     def _n_workers(self) -> int:
         return min(self.n_jobs or usable_threads(), usable_threads())
 
-    def _cost_of_next(self) -> float:
-        """Estimate the seconds that the next configuration takes until it is compared."""
-        seconds = [s for trial in self.trials for s in trial.seconds.values()]
+    def _has_time_for(self, n_fits: int, trials: Sequence[Trial]) -> bool:
+        """Whether there is time for fits that take as long as the median fit of some trials."""
+        seconds = [s for trial in trials for s in trial.seconds.values()]
         usual = statistics.median(seconds) if seconds else 0.0
-        # The first configurations are trained on all folds.
-        n_folds = _FIRST_FOLDS if len(self.trials) > _KEPT else len(self.samples.folds)
-        return usual * math.ceil(n_folds / self._n_workers)
+        return self.clock.has_time_for(usual * math.ceil(n_fits / self._n_workers))
 
     def _try(self, configurations: Sequence[Configuration], is_pressed: Any) -> None:
         """Train some configurations on more and more folds, as long as they are among the best."""
@@ -207,9 +207,10 @@ class Search:
         while new:
             self._train(new, n_folds)
             new = [trial for trial in new if self._continues(trial, n_folds)]
-            if self.clock.is_over() or is_pressed():
+            n_before, n_folds = n_folds, min(2 * n_folds, n_all)
+            n_fits = len(new) * (n_folds - n_before)
+            if is_pressed() or not self._has_time_for(n_fits, new):
                 break
-            n_folds = min(2 * n_folds, n_all)
         self.progress.end(self.trials)
 
     @property
