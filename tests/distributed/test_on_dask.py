@@ -168,9 +168,7 @@ def test_partitions_stay_where_they_are(clients):
 
 def test_fewer_partitions_than_workers_are_a_warning(clients):
     lazy = held(clients(2), FRAME, 1)
-    message = (
-        r"X has 1 partitions, so 1 of 2 workers train: call X = X.repartition\(npartitions=2\)"
-    )
+    message = r"Only 1 of 2 workers train, since X has 1 partition\(s\): call X = X.repart"
     with pytest.warns(UserWarning, match=message):
         on_dask.MLPClassifier(**SETTINGS, **TABLE).fit(lazy, "target")
 

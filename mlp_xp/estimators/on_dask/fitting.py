@@ -144,8 +144,8 @@ def _warn_of_idle(client: Any, ranks: list[Rank], n_parts: int) -> None:
     n_workers = len(_workers(client))
     if len(ranks) < n_workers and n_parts < n_workers:
         warnings.warn(
-            f"X has {n_parts} partitions, so {len(ranks)} of {n_workers} workers train: call "
-            f"X = X.repartition(npartitions={n_workers}) before fit.",
+            f"Only {len(ranks)} of {n_workers} workers train, since X has {n_parts} partition(s): "
+            f"call X = X.repartition(npartitions={n_workers}) before fit.",
             stacklevel=4,
         )
 
