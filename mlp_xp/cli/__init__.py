@@ -11,7 +11,6 @@ import contextlib
 import sys
 from collections.abc import Sequence
 
-from mlp_xp._utils.optional import as_typed
 from mlp_xp.cli.terminal import process
 from mlp_xp.cli.terminal.lines import print_line
 
@@ -35,7 +34,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             args = parse(argv)
             args.start_time = start_time
             args.argv = sys.argv[1:] if argv is None else argv
-            args.command = as_typed("mlp-xp", *args.argv)
             pandas = process.without_pandas(is_process=argv is None)
             with process.starting("loading libraries"), pandas:
                 run = args.load()

@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mlp_xp._utils.dataclass import dataclass
 from mlp_xp.cli.commands.parser import column_names
@@ -146,13 +147,6 @@ class Settings(DataSettings):
     n_before: int = 0
     ensemble: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    @classmethod
-    def typed(cls, **options: Any) -> Settings:
-        """Return the settings that the user typed, given all options of the command."""
-        known = cls.__dataclass_fields__.keys() & options
-        params = {name: value for name, value in options.items() if name in OPTIONS}
-        return cls(params=params, **{name: options[name] for name in known})
-
     @property
     def folder_name(self) -> str:
         """The name of the data as it appears in a run folder's name."""
@@ -170,6 +164,26 @@ def option_of(name: str) -> Option:
 def option_name(name: str) -> str:
     """Return the option that sets a field or parameter, as it is typed."""
     return option_of(name).flag(name)
+
+
+def typed_settings(options: Mapping[str, Any]) -> Settings:
+    """Return the settings that the user typed, given all options of the command."""
+    known = {name: options[name] for name in Settings.__dataclass_fields__ if name in options}
+    params = {name: value for name, value in options.items() if name in OPTIONS}
+    return Settings(**known | {"params": params})
+
+
+class TrainCommand(NamedTuple):
+    """What the user typed after ``mlp-xp train``, and the `time.perf_counter()` of its start.
+
+    ``settings`` has only the typed options. ``resume`` is True if ``--resume`` has no run.
+    """
+
+    settings: Settings
+    resume: Path | bool | None
+    out: Path | None
+    argv: list[str]
+    start_time: float
 
 
 # The options that --resume also accepts, because they change results only by rounding errors.

@@ -8,7 +8,7 @@ import processes
 from PIL import Image
 
 from mlp_xp.cli.commands import parse
-from mlp_xp.cli.settings import Settings
+from mlp_xp.cli.settings import typed_settings
 from mlp_xp.cli.training import settings as training
 
 TINY = ["train", "--data", "digits", "--hidden", "16", "--learning-rate", "0.01"]
@@ -67,7 +67,7 @@ def history_of(folder):
 
 
 def complete(*words):
-    return training.complete_settings(Settings.typed(**vars(parse(["train", *map(str, words)]))))
+    return training.complete_settings(typed_settings(vars(parse(["train", *map(str, words)]))))
 
 
 def start(*argv, held_at=None):

@@ -14,7 +14,7 @@ from mlp_xp._utils.optional import as_typed, check_installed
 from mlp_xp._utils.signals import interrupts
 from mlp_xp.cli.run_folder.config import REPORT
 from mlp_xp.cli.run_folder.folder import BeginRun, check_is_new, new_run, resumed_run
-from mlp_xp.cli.settings import Settings
+from mlp_xp.cli.settings import Settings, TrainCommand, typed_settings
 from mlp_xp.cli.terminal.lines import print_note
 from mlp_xp.cli.terminal.output import Output
 from mlp_xp.cli.terminal.process import message_for_user
@@ -40,19 +40,21 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = (-1, 1 << 30), (-3, 32 << 20)
 
 def run(args: argparse.Namespace, output: Output) -> int:
     """Train a new network or resume a run; return the exit status, which all ranks share."""
+    command = TrainCommand(
+        typed_settings(vars(args)), args.resume, args.out, args.argv, args.start_time
+    )
     _keep_freed_memory()
-    typed = Settings.typed(**vars(args))
-    ranks = join_ranks(typed.params.get("distributed"))
+    ranks = join_ranks(command.settings.params.get("distributed"))
     if not ranks.is_first:
         return _follow(ranks)
     # Divergence is reported in one sentence, so NumPy's warnings are redundant.
     with ranks.sharing_errors(), np.errstate(over="ignore", invalid="ignore"):
-        settings, run, extends = plan_training(typed, args.resume, args.out)
-        if run is None and args.out is not None:
-            check_is_new(args.out)  # Before the data are loaded, which may take long.
+        settings, run, extends = plan_training(command)
+        if run is None and command.out is not None:
+            check_is_new(command.out)  # Before the data are loaded, which may take long.
         if run is not None and run.is_complete and not extends:
             ranks.first(None)
-            seconds = time.perf_counter() - args.start_time
+            seconds = time.perf_counter() - command.start_time
             return ranks.first(print_complete(run.final, seconds, output))
         # Fail before training if a package is missing.
         check_installed("matplotlib", "safetensors")
@@ -61,14 +63,15 @@ def run(args: argparse.Namespace, output: Output) -> int:
         try:
             prepared = prepare(settings, output)
         except KeyboardInterrupt:
-            left = "nothing was saved" if run is None else f"{args.out or args.resume} is unchanged"
+            kept = command.out or command.resume
+            left = "nothing was saved" if run is None else f"{kept} is unchanged"
             print_note(f"interrupted before the training began: {left}")
             raise
-        arguments = args.argv if run is None else run.config.get("arguments", [])
+        arguments = command.argv if run is None else run.config.get("arguments", [])
         if run is not None and extends:
             check_unchanged(run, prepared.data)
             arguments = [*arguments, "--epochs", str(prepared.model.max_iter)]
-        opened = new_run(args.out, settings.folder_name) if run is None else resumed_run(run)
+        opened = new_run(command.out, settings.folder_name) if run is None else resumed_run(run)
         with opened as folder, interrupts() as pressed:
             print_prepared(prepared, output)
             config = describe_run(prepared, arguments)
@@ -78,23 +81,23 @@ def run(args: argparse.Namespace, output: Output) -> int:
                 resume = resume_point(folder.path, prepared, extends=extends, output=output)
             ranks.first((settings, resume))
             if ensemble is not None:
-                given = prepared, folder, config, args.start_time, output, pressed
+                given = prepared, folder, config, command.start_time, output, pressed
                 fitted, result = fit_ensemble(ensemble, *given)
             else:
                 prepared = resume.continue_network(prepared)
                 begin = BeginRun(folder.path, config)
-                fitted = fit(prepared, begin, resume, args.start_time, output, pressed)
+                fitted = fit(prepared, begin, resume, command.start_time, output, pressed)
                 data = prepared.data  # Free the training data before testing and plotting.
                 prepared = prepared._replace(data=data._replace(x_train=data.x_train[:0].copy()))
                 del data
                 result = write_results(prepared, fitted, folder, config, output)
             status = 130 if pressed() else int(bool(fitted.cause))
-        _print_end(args, prepared, fitted, folder.final, result, output)
+        _print_end(command, prepared, fitted, folder.final, result, output)
         return ranks.first(status)
 
 
 def _print_end(
-    args: argparse.Namespace,
+    command: TrainCommand,
     prepared: Prepared,
     fitted: Fitted,
     folder: Path,
@@ -112,15 +115,15 @@ def _print_end(
         output.print(f"report in {folder / REPORT}")
     if can_resume:
         output.print(f"to resume the training, type mlp-xp train --resume {name}")
-    seconds = time.perf_counter() - args.start_time
+    seconds = time.perf_counter() - command.start_time
     text = result_text(task, result, output.samples)
     text += "" if model.max_time is None else f", {seconds:.1f} s in all"
     output.result(text, {"run": str(folder), **result, "seconds_in_all": seconds})
-    if fitted.cause and args.resume is None:
+    if fitted.cause and command.resume is None:
         # If an option is repeated, its last value counts.
         rate = f"{model.learning_rate_init / 10:g}"
-        again = f"{args.command} --learning-rate {rate}"
-        again += "" if args.out is None else f" --out {as_typed(f'{args.out}-{rate}')}"
+        again = f"{as_typed('mlp-xp', *command.argv)} --learning-rate {rate}"
+        again += "" if command.out is None else f" --out {as_typed(f'{command.out}-{rate}')}"
         output.suggest({again: "a tenth of the learning rate"})
         return
     is_table = prepared.data.image_shape is None

@@ -14,7 +14,7 @@ from mlp_xp.cli.run_folder.config import CHECKPOINTS, CONFIG, CURE, REPORT, dige
 from mlp_xp.cli.run_folder.folder import FoundRun, find_run, resumed_run
 from mlp_xp.cli.run_folder.run_summary import read_summary
 from mlp_xp.cli.run_folder.saved_run import read_run
-from mlp_xp.cli.settings import Settings
+from mlp_xp.cli.settings import Settings, TrainCommand
 from mlp_xp.cli.terminal.output import Output
 from mlp_xp.cli.terminal.text import count_text
 from mlp_xp.cli.training.prepare import Prepared
@@ -62,12 +62,13 @@ class Plan(NamedTuple):
     extends: bool = False
 
 
-def plan_training(typed: Settings, resume: Path | bool | None, out: Path | None) -> Plan:
-    """Return what to train, given the typed settings, ``--resume [RUN]`` and ``--out DIR``."""
-    run = _run_to_resume(resume, out)
+def plan_training(command: TrainCommand) -> Plan:
+    """Return what to train."""
+    typed = command.settings
+    run = _run_to_resume(command.resume, command.out)
     if run is None:
         return Plan(complete_settings(typed))
-    settings = resume_settings(typed if out is None else drop_unchanged(typed, run), run)
+    settings = resume_settings(typed if command.out is None else drop_unchanged(typed, run), run)
     extends = run.is_complete and settings.params["max_iter"] != run.n_epochs
     if run.is_complete and run.folder != run.final:
         with resumed_run(run):  # The process was killed before it could rename the folder.

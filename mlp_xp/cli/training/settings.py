@@ -17,7 +17,7 @@ from mlp_xp.cli.commands.parser import suggestion
 from mlp_xp.cli.loading import DEFAULT, TABLE
 from mlp_xp.cli.run_folder.config import CHECKPOINTS, CONFIG
 from mlp_xp.cli.run_folder.folder import FoundRun
-from mlp_xp.cli.settings import FREE, OWN_OPTIONS, Settings, option_name
+from mlp_xp.cli.settings import FREE, OWN_OPTIONS, Settings, option_name, typed_settings
 from mlp_xp.cli.terminal.lines import print_note
 from mlp_xp.cli.terminal.text import count_text
 from mlp_xp.cli.training.tasks import ESTIMATORS
@@ -125,7 +125,7 @@ def drop_unchanged(settings: Settings, run: FoundRun) -> Settings:
             f"{run.folder} does not tell how it was started: type mlp-xp train --resume "
             f"{as_typed(run.folder)}"
         )
-    then = _fixed_options(Settings.typed(**vars(parse(list(map(str, arguments))))))
+    then = _fixed_options(typed_settings(vars(parse(list(map(str, arguments))))))
     now = _fixed_options(settings)
     changed = [name for name in then | now if then.get(name) != now.get(name)]
     if changed:
