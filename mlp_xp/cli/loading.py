@@ -10,8 +10,9 @@ from typing import Any
 from mlp_xp._utils.signals import postponed
 from mlp_xp.backends import BACKENDS, Backend, BackendError, get_backend, has_cuda_driver, installed
 from mlp_xp.cli.terminal.output import Output
-from mlp_xp.datasets import LOADERS, Dataset, cache_dir, load_files, locate
+from mlp_xp.datasets import LOADERS, Dataset, cache_dir, locate
 from mlp_xp.datasets._download import UnreachableError
+from mlp_xp.datasets._own_data.own import read_files
 from mlp_xp.recipes import FILES, names, read_table
 
 DEFAULT = "default"
@@ -28,7 +29,7 @@ def load_data(
 ) -> Dataset:
     """Load a data set, and show a spinner or the progress of the download.
 
-    If the data are the user's own files, ``options`` are passed to `load_files`.
+    If the data are the user's own files, ``options`` are passed to `read_files`.
     """
     is_here = path is not None or locate(name) is not None
     if not is_here:
@@ -38,7 +39,7 @@ def load_data(
         if name == FILES:
             if not Path(path or "").exists():
                 raise ValueError(f"{path} does not exist: type its new place after --data-path")
-            return load_files(path or "", **options)
+            return read_files(path or "", **options)
         if name == "digits" and path is not None:
             raise ValueError(
                 "digits come with scikit-learn and have no path: leave out --data-path"

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from mlp_xp._utils.columns.table import join_rows
 from mlp_xp.cli.run_folder.config import DataInfo, digest_of
 from mlp_xp.cli.terminal.lines import print_note
 from mlp_xp.datasets._dataset import Column, Dataset, DatasetError
@@ -90,7 +91,7 @@ def read_labeled(files: Sequence[Path], info: DataInfo) -> Dataset:
     targets = [
         targets_of(path, table, info.class_names) for path, table in zip(files, tables, strict=True)
     ]
-    x, y = np.concatenate([table.x for table in tables]), np.concatenate(targets)
+    x, y = join_rows([table.rows for table in tables]), np.concatenate(targets)
     if len(y) < 2 and not info.class_names:
         raise ValueError(f"{files[0]} must have at least 2 rows to compute R2, got {len(y)}")
     names = info.class_names, None, info.max_value, info.feature_names

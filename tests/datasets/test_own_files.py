@@ -14,12 +14,14 @@ from formats import rejects
 from helpers import case, matrix, peak
 from PIL import Image
 
+from mlp_xp._utils.columns.table import join_rows
 from mlp_xp.datasets import load_files
 from mlp_xp.datasets._dataset import Column
 from mlp_xp.datasets._own_data import csv_files
 from mlp_xp.datasets._own_data import parquet as _parquet
 from mlp_xp.datasets._own_data import tables as _tables
 from mlp_xp.datasets._own_data.csv_format import CsvFormat
+from mlp_xp.datasets._own_data.own import read_files
 from mlp_xp.datasets._own_data.tables import read_table
 
 GOOD = "".join(f"{i},{i * i},{'ab'[i % 2]}\n" for i in range(20))
@@ -377,6 +379,27 @@ def test_a_parquet_file_is_read_as_the_same_csv_file(library, monkeypatch):
     monkeypatch.setattr(_parquet, "_MIN_LIMIT", 31)
     monkeypatch.setattr(_parquet, "_MAX_RATIO", 0)
     rejects("a.parquet has .* unpacks to 32 or more .2 rows of 2", load_files, "a.parquet")
+
+
+def test_a_table_with_text_keeps_its_dtypes_until_it_is_encoded():
+    """As objects, each number would take four times its memory."""
+    rng = np.random.default_rng(0)
+    numbers = {f"x{i}": rng.normal(size=20_000).astype(np.float32) for i in range(8)}
+    names = rng.choice(["Paris", "Rome", None], 20_000)
+    pytest.importorskip("polars").DataFrame({**numbers, "town": names, "y": names}).write_parquet(
+        "a.parquet"
+    )
+    data = read_files("a.parquet", target="x0", task="regression")
+    kinds = [raw.values.dtype for raw in data.x_train.columns]
+    assert kinds == [np.float32] * 7 + [np.int32] * 2
+    matrix = load_files("a.parquet", target="x0", task="regression").x_test
+    assert matrix.dtype == object
+    assert data.x_test.shape == matrix.shape == (4000, 9)
+    np.testing.assert_array_equal(np.asarray(data.x_test), matrix)
+    parts = data.x_test[:1000], data.x_test[np.arange(4000) >= 1000]
+    np.testing.assert_array_equal(np.asarray(join_rows(parts)), matrix)
+    only = data.x_test[matrix[:, 7] == "Rome"].columns[7]
+    assert only.counts == {"Rome": len(only.values)}
 
 
 def test_a_folder_of_pictures_is_a_data_set():

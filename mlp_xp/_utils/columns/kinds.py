@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from numbers import Number
 from typing import Any, NamedTuple
@@ -118,11 +119,51 @@ class RawColumn:
         return np.asarray(targets, dtype=np.int32)[inverse], [*merged]
 
     @property
+    def plain_values(self) -> np.ndarray:
+        """The value of each row, ``(rows,)``."""
+        return self.values
+
+    def take(self, rows: Any) -> RawColumn:
+        """Return some rows, given as a slice, a mask or positions."""
+        return replace(self, values=self.values[rows])
+
+    def recode(self, values: Sequence[Any], kind: str) -> RawColumn:
+        """Return the column with a value for each category in `factors`, and one for missing."""
+        array = np.empty(len(values), KINDS[kind].dtype)
+        array[:] = values
+        form = self.is_declared, self.error, self.is_polars
+        return RawColumn(self.label, kind, array[self.factors[0]], *form)
+
+    @property
     def counts(self) -> dict[Any, int]:
         """The number of rows of each category, without missing values."""
         codes, found = self.factors
         counts = np.bincount(codes[codes >= 0], minlength=len(found)).tolist()
         return dict(zip(found, counts, strict=True))
+
+
+@dataclass(frozen=True, eq=False)
+class CodedColumn(RawColumn):
+    """A column of text whose ``values`` are positions in ``categories``, or -1 if missing."""
+
+    categories: Sequence[Category] = ()
+
+    @cached_property
+    def factors(self) -> tuple[np.ndarray, Sequence[Category]]:
+        """The index of each row's category (-1 if missing), and the categories that occur."""
+        counts = np.bincount(self.values + 1, minlength=len(self.categories) + 1)[1:]
+        if np.all(counts):
+            return self.values, self.categories
+        places = np.append(np.cumsum(counts > 0) - 1, -1).astype(np.int32)
+        kept = [self.categories[i] for i in np.flatnonzero(counts).tolist()]
+        return places[self.values], kept
+
+    @property
+    def plain_values(self) -> np.ndarray:
+        """The text of each row, or None."""
+        texts = np.empty(len(self.categories) + 1, dtype=object)
+        texts[:-1] = self.categories
+        return texts[self.values]
 
 
 def join_columns(parts: Sequence[RawColumn]) -> RawColumn:
@@ -140,7 +181,7 @@ def join_columns(parts: Sequence[RawColumn]) -> RawColumn:
     values = [
         np.full(len(part.values), kind.missing, kind.dtype)
         if part.is_empty
-        else part.values.astype(kind.dtype)
+        else part.plain_values.astype(kind.dtype)
         for part in parts
     ]
     is_declared = any(part.is_declared for part in parts)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import replace
 
 import numpy as np
 
 from mlp_xp._utils.columns.categories import WORDS, means_missing
-from mlp_xp._utils.columns.kinds import KINDS, Category, RawColumn
+from mlp_xp._utils.columns.kinds import KINDS, Category, CodedColumn, RawColumn
 from mlp_xp._utils.columns.problems import ColumnError
 
 
 def parse_as(raw: RawColumn, kind: str) -> RawColumn:
     """Return a text column as another kind; raise ColumnError if other text is in it."""
-    (codes, found), known = raw.factors, KINDS[kind]
+    found, known = raw.factors[1], KINDS[kind]
     values = []
     for given in found:  # Each distinct text is parsed once.
         is_gap = isinstance(given, str) and means_missing(given)
@@ -22,14 +21,19 @@ def parse_as(raw: RawColumn, kind: str) -> RawColumn:
         if value is None:
             raise changed(raw.label, KINDS["text"].plural, known.plural, str(given))
         values.append(value)
-    return replace(raw, kind=kind, values=np.asarray([*values, known.missing], known.dtype)[codes])
+    return raw.recode([*values, known.missing], kind)
 
 
 def drop_gaps(raw: RawColumn, categories: Collection[Category]) -> RawColumn:
     """Return a text column in which words such as "?" are missing, unless they are categories."""
     codes, found = raw.factors
-    values = [None if means_missing(str(v)) and v not in categories else v for v in found]
-    return replace(raw, values=np.asarray([*values, None])[codes]) if None in values else raw
+    kept = [v for v in found if v in categories or not means_missing(str(v))]
+    if len(kept) == len(found):
+        return raw
+    places = {value: place for place, value in enumerate(kept)}
+    values = np.asarray([*(places.get(v, -1) for v in found), -1], np.int32)[codes]
+    form = raw.is_declared, raw.error, raw.is_polars
+    return CodedColumn(raw.label, raw.kind, values, *form, kept)
 
 
 def words_of(values: Iterable[Category]) -> dict[Category, str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mlp_xp._utils.columns.table import join_rows
 from mlp_xp.cli.loading import load_backend
 from mlp_xp.cli.new_data import find_files, read_labeled, with_format
 from mlp_xp.cli.run_folder.config import DataInfo, digest_of
@@ -97,5 +98,5 @@ def _untrained(path: Path, data: Dataset, known: DataInfo) -> Dataset:
             "on: restore it, or type other samples after RUN"
         )
     print_note(_ALL_TESTED.format(path))
-    x_test = np.concatenate([data.x_train, data.x_test])
+    x_test = join_rows([data.x_train, data.x_test])
     return data._replace(x_test=x_test, y_test=np.concatenate([data.y_train, data.y_test]))

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mlp_xp._utils.columns.table import as_matrix, join_rows
 from mlp_xp._utils.optional import as_typed
 from mlp_xp._utils.storage.durable import make_folder
 from mlp_xp.cli.new_data import find_files, read_images, read_rows
@@ -61,9 +62,9 @@ def _calibration_rows(paths: list[Path] | None, info: DataInfo, output: Output) 
         files = find_files(paths, info)
         if info.image_shape is not None:
             return read_images(files, info)
-        return np.concatenate([read_rows(path, info).x for path in files])
+        return as_matrix(join_rows([read_rows(path, info).rows for path in files]))
     try:
-        rows = info.load(output).x_train
+        rows = as_matrix(info.load(output).x_train)
     except (OSError, ValueError) as error:
         raise ValueError(
             f"--dtype int8 needs rows, but the training data cannot be read ({error}): type "

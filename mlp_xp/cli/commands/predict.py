@@ -7,8 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from mlp_xp._utils.columns.table import join_rows
 from mlp_xp.cli.loading import load_backend
 from mlp_xp.cli.new_data import find_files, read_images, read_rows, with_format
 from mlp_xp.cli.prediction_files import check_out, text_table, write_columns
@@ -55,10 +54,10 @@ def run(args: argparse.Namespace, output: Output) -> int:
 
 def _read_tables(
     files: Sequence[Path], info: DataInfo, ids: Sequence[str]
-) -> tuple[dict[str, list[Any]], np.ndarray]:
-    """Read tables; return the columns that identify each row, and a matrix of all rows."""
+) -> tuple[dict[str, list[Any]], Any]:
+    """Read tables; return the columns that identify each row, and all rows."""
     tables = [read_rows(path, info, kept=ids) for path in files]
-    lengths = [len(table.x) for table in tables]
+    lengths = [len(table.rows) for table in tables]
     rows: dict[str, list[Any]] = {}
     if len(files) > 1:
         names = map(str, files)
@@ -66,7 +65,7 @@ def _read_tables(
     rows["row"] = [row for n in lengths for row in range(1, n + 1)]
     for name in ids:
         rows[name] = [value for table in tables for value in table.kept[name]]
-    return rows, np.concatenate([table.x for table in tables])
+    return rows, join_rows([table.rows for table in tables])
 
 
 def _check_ids(ids: Sequence[str], others: Collection[str]) -> None:

@@ -88,7 +88,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
                 begin = BeginRun(folder.path, config)
                 fitted = fit(prepared, begin, resume, command.start_time, output, pressed)
                 data = prepared.data  # Free the training data before testing and plotting.
-                prepared = prepared._replace(data=data._replace(x_train=data.x_train[:0].copy()))
+                prepared = prepared._replace(data=data._replace(x_train=data.x_train[np.arange(0)]))
                 del data
                 result = write_results(prepared, fitted, folder, config, output)
             status = 130 if pressed() else int(bool(fitted.cause))

@@ -18,7 +18,8 @@ from mlp_xp.cli.terminal.lines import print_note
 END = 1.5
 REPORT = 2.6
 _LEAST_FRACTION = 0.1  # The minimum fraction of ``max_time`` for training.
-_N_TIMED = 512
+# Predictions are timed for a sixteenth of the test samples, within these limits.
+_LEAST_TIMED, _MOST_TIMED = 512, 8192
 
 
 @dataclass(repr=False, eq=False)
@@ -43,7 +44,8 @@ class Deadline(Callback):
 
     def on_fit_begin(self, model: Any) -> None:
         """Set the time limit of the fit."""
-        x = self.x[:_N_TIMED]
+        n_timed = min(len(self.x), max(_LEAST_TIMED, min(_MOST_TIMED, self.n_test // 16)))
+        x = self.x[:n_timed]
         del self.x  # Allow the training data to be freed.
         if self.end is None:
             return

@@ -2,15 +2,14 @@
 
 import csv
 import io
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mlp_xp._utils.columns.categories import find_wrong_text, judge_categories
 from mlp_xp._utils.columns.kinds import KINDS, RawColumn
+from mlp_xp._utils.columns.table import ColumnTable
 from mlp_xp._utils.optional import as_typed
 from mlp_xp.datasets._dataset import Column, DatasetError
 from mlp_xp.datasets._own_data.csv_format import CsvFormat
@@ -56,31 +55,34 @@ def drop_option(names: Iterable[str]) -> str:
 def choose_columns(
     path: object,
     columns: Sequence[Column],
-    x: NDArray[Any],
-    x_train: NDArray[Any],
+    x: Any,
+    x_train: Any,
     form: CsvFormat = _RECOGNIZED,
 ) -> tuple[tuple[Column, ...], list[str]]:
-    """Return the columns that can be inputs, and notes for the user."""
+    """Return the columns that can be inputs, and notes for the user.
+
+    ``x`` are all rows, as a matrix of numbers or a table, and ``x_train`` the rows to train on.
+    """
     used, notes = [], []
-    for i, (name, kind) in enumerate((column.name, column.kind) for column in columns):
-        values, train = x[:, i], x_train[:, i]
-        if all(value is None or value != value for value in train):
+    pairs = zip(_columns_of(x), _columns_of(x_train), strict=True)
+    for column, (raw, train) in zip(columns, pairs, strict=True):
+        name, kind = column.name, column.kind
+        if train.is_empty:
             notes.append(f"left out: {name} (it is empty)")
             continue
         if kind == "text":
-            is_left_out, note = _text_note(name, values, train, form)
+            is_left_out, note = _text_note(name, raw.counts, train, form)
             notes += [note] if note else []
             if is_left_out:
                 continue
-        elif kind != "date":
-            numbers = values.astype(np.float64)
-            is_gap = np.isnan(numbers)
+        is_gap = raw.is_missing
+        if kind not in ("text", "date"):
+            numbers = raw.values.astype(np.float64)
             kind = "flag" if np.all(np.isin(numbers[~is_gap], (0.0, 1.0))) else "number"
             if len(columns) > 1 and len(x) > 2 and np.all(np.diff(numbers) == 1):
                 cure = f"to leave it out, type {drop_option([name])}"
                 notes.append(f"{name} numbers the rows: {cure}")
-        has_gaps = None in {*values.tolist()} if kind in ("text", "date") else bool(np.any(is_gap))
-        used.append(Column(name, kind, has_gaps))
+        used.append(Column(name, kind, bool(np.any(is_gap))))
     if not used:
         raise DatasetError(
             f"{path} has no column that can be an input: {'; '.join(notes)}; set --target to the "
@@ -89,19 +91,16 @@ def choose_columns(
     return tuple(used), notes
 
 
-def _counts_of(column: NDArray[Any]) -> Counter[Any]:
-    """Return the number of rows with each value that is not missing."""
-    counts = Counter(column.tolist())
-    del counts[None]
-    return counts
+def _columns_of(x: Any) -> Sequence[RawColumn]:
+    """Return the columns of a table, or of a matrix of numbers."""
+    return x.columns if isinstance(x, ColumnTable) else [RawColumn("", "number", v) for v in x.T]
 
 
 def _text_note(
-    name: str, column: NDArray[Any], train: NDArray[Any], form: CsvFormat
+    name: str, everywhere: Mapping[Any, int], train: RawColumn, form: CsvFormat
 ) -> tuple[bool, str]:
     """Return whether a text column is left out, and a note for the user or ""."""
-    everywhere = _counts_of(column)
-    is_left_out, note = judge_categories(_counts_of(train), len(train), everywhere)
+    is_left_out, note = judge_categories(train.counts, len(train.values), everywhere)
     if is_left_out:
         return True, f"left out: {name} ({note})"
     wrong = find_wrong_text(everywhere)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlp_xp._utils.columns.categories import is_finite
+from mlp_xp._utils.columns.table import as_matrix, select_columns
 from mlp_xp._utils.names import list_names
 from mlp_xp.datasets._dataset import Column, Columns, Dataset, DatasetError, split_dataset
 from mlp_xp.datasets._own_data.columns import choose_columns
@@ -100,7 +101,24 @@ def load_files(
     >>> data.x_train.shape, data.feature_names, data.class_names
     ((8, 2), ('legs', 'weight'), ('cat', 'dog'))
     """
-    path, form = Path(path), CsvFormat(separator, decimal, encoding)
+    options: Any = {"target": target, "image_size": image_size, "task": task}
+    options |= {"separator": separator, "decimal": decimal, "encoding": encoding}
+    data = read_files(path, drop=drop, columns=columns, **options)
+    return data._replace(x_train=as_matrix(data.x_train), x_test=as_matrix(data.x_test))
+
+
+def read_files(
+    path: str | PathLike[str],
+    *,
+    target: str | None = None,
+    image_size: tuple[int, int] | None = None,
+    task: str | None = None,
+    drop: Sequence[str] = (),
+    columns: Sequence[Column] | None = None,
+    **form_options: str | None,
+) -> Dataset:
+    """Load data like `load_files`, but CSV and Parquet files as a `ColumnTable`."""
+    path, form = Path(path), CsvFormat(**form_options)
     if task not in (None, *TASKS):
         raise DatasetError(f"`task` must be {' or '.join(map(repr, TASKS))}, got {task!r}")
     if path.suffix.lower() != ".csv" or path.is_dir():
@@ -161,7 +179,7 @@ def split_table(
         data = _split_numbers(path, table, values)
     else:
         where = f"{path}, column {table.target!r}"
-        data = _split(where, table.x, _labels(table.y), None, table.names)
+        data = _split(where, table.rows, _labels(table.y), None, table.names)
     return _with_inputs(path, data, table, columns, has_all=has_all, form=form)
 
 
@@ -201,17 +219,19 @@ def _with_inputs(
     if table.n_left_out:
         notes.append(f"left out: {table.n_left_out:,} rows without {table.target}")
     notes += table.notes
-    is_complete = table.x.dtype.kind != "f" or not np.any(np.isnan(table.x))
-    is_plain = path.suffix.lower() == ".npz" and has_all and is_complete
-    if is_plain and used is None:  # NPZ arrays of plain numbers keep their dtype.
+    x = table.rows
+    is_plain = isinstance(x, np.ndarray) and not (x.dtype.kind == "f" and np.any(np.isnan(x)))
+    # NPZ arrays of plain numbers keep their dtype.
+    if is_plain and has_all and path.suffix.lower() == ".npz" and used is None:
         return data._replace(columns=Columns(table.target, (), tuple(notes)))
     if used is None:
-        used, more = choose_columns(path, table.columns, table.x, data.x_train, form)
+        used, more = choose_columns(path, table.columns, x, data.x_train, form)
         notes = [*more, *notes]
         if len(used) < len(table.names):
             places = {name: place for place, name in enumerate(table.names)}
             kept = [places[column.name] for column in used]
-            data = data._replace(x_train=data.x_train[:, kept], x_test=data.x_test[:, kept])
+            parts = (select_columns(part, kept) for part in (data.x_train, data.x_test))
+            data = data._replace(**dict(zip(("x_train", "x_test"), parts, strict=True)))
     return data._replace(
         feature_names=tuple(column.name for column in used),
         columns=Columns(table.target, tuple(used), tuple(notes)),
@@ -278,13 +298,14 @@ def _split_numbers(path: Path, table: Table, y: NDArray[np.float64]) -> Dataset:
     if len(y) < 4:
         raise DatasetError(f"{path} must have at least 4 rows, got {len(y)}")
     fraction = min(1 - _TEST_FRACTION, (len(y) - 2) / len(y))  # The R2 score needs 2 samples.
-    x_train, y_train, x_test, y_test = split_dataset(table.x, y, fraction)
-    return Dataset(x_train, y_train, x_test, y_test, (), None, 1, table.names)
+    train, y_train, test, y_test = split_dataset(np.arange(len(y)), y, fraction)
+    x: Any = table.rows
+    return Dataset(x[train], y_train, x[test], y_test, (), None, 1, table.names)
 
 
 def _split(
     path: Path | str,
-    x: NDArray[Any],
+    x: Any,
     y: NDArray[Any],
     image_shape: tuple[int, int, int] | None,
     feature_names: tuple[str, ...] = (),

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from mlp_xp._utils.columns.kinds import CodedColumn, RawColumn
 from mlp_xp._utils.optional import pip_command
 from mlp_xp.datasets._dataset import DatasetError
 from mlp_xp.datasets._own_data.columns import drop_option
@@ -79,29 +80,34 @@ except BaseException as error:
 
 def read_parquet(
     path: Path, chosen: Sequence[str] = (), *, are_dropped: bool = True
-) -> dict[str, NDArray[Any]]:
+) -> dict[str, RawColumn]:
     """Read the columns of a Parquet file with pyarrow, polars or fastparquet.
 
-    Dates and times become text, with None if missing. If ``are_dropped`` is true, the ``chosen``
-    columns are dropped, otherwise all other columns. Dropped columns are returned as empty arrays.
+    Text is coded; the kind of other columns is not determined here. Dates and times become text. If
+    ``are_dropped`` is true, the ``chosen`` columns are dropped, otherwise all other columns.
+    Dropped columns are empty.
     """
     for read in (_read_pyarrow, _read_polars, _read_fastparquet):
         with suppress(ImportError):
             found = read(path, chosen, are_dropped)
-            return {str(name): _plain(values) for name, values in found.items()}
+            return {str(name): _as_column(str(name), values) for name, values in found.items()}
     raise ImportError(
         f"{path} needs pyarrow, polars or fastparquet, and none is installed: type "
         f"{pip_command('pyarrow')}, or save the table as .csv"
     )
 
 
-def _plain(values: NDArray[Any]) -> NDArray[Any]:
+def _as_column(name: str, values: RawColumn | NDArray[Any]) -> RawColumn:
     """Return dates and times as text in one format for all libraries."""
-    if values.dtype.kind not in "mM":
+    if isinstance(values, RawColumn):
         return values
-    texts: NDArray[Any] = values.astype(str).astype(object)
-    texts[np.isnat(values)] = None
-    return texts
+    if values.dtype.kind not in "mM":
+        return RawColumn(name, "number", values)
+    known = ~np.isnat(values)
+    distinct, codes = np.unique(values[known], return_inverse=True)
+    places = np.full(len(values), -1, np.int32)
+    places[known] = codes
+    return CodedColumn(name, "text", places, categories=distinct.astype(str).tolist())
 
 
 def _check_size(path: Path, n_rows: int, n_columns: int, n_bytes: int = 0) -> None:
@@ -125,7 +131,7 @@ def _limit(path: Path) -> int:
     return max(_MIN_LIMIT, _MAX_RATIO * path.stat().st_size)
 
 
-def _read_pyarrow(path: Path, chosen: Sequence[str], are_dropped: bool) -> dict[str, NDArray[Any]]:
+def _read_pyarrow(path: Path, chosen: Sequence[str], are_dropped: bool) -> dict[str, Any]:
     parquet = importlib.import_module("pyarrow.parquet")
     file = parquet.ParquetFile(path)
     fields = [field for field in file.schema_arrow if (field.name in chosen) != are_dropped]
@@ -138,34 +144,40 @@ def _read_pyarrow(path: Path, chosen: Sequence[str], are_dropped: bool) -> dict[
     names = [field.name for field in fields]
     texts = [field.name for field in fields if str(field.type).endswith(("string", "binary"))]
     table = parquet.ParquetFile(path, read_dictionary=texts).read(names)
-    return {
-        name: _of_arrow(table[name]) if name in names else np.empty(0)
-        for name in (field.name for field in file.schema_arrow)
-    }
+    columns = {name: table[name] for name in names}
+    del table  # Each column is freed as soon as it is converted.
+    found: dict[str, Any] = {}
+    for field in file.schema_arrow:
+        read = columns.pop(field.name, None)
+        found[field.name] = np.empty(0) if read is None else _of_arrow(field.name, read)
+        del read
+    if (arrow := sys.modules.get("pyarrow")) is not None:  # Its pool keeps freed memory.
+        arrow.default_memory_pool().release_unused()
+    return found
 
 
-def _of_arrow(column: Any) -> NDArray[Any]:
-    """Return the values of a column; equal texts are the same object."""
+def _of_arrow(name: str, column: Any) -> RawColumn | NDArray[Any]:
+    """Return the values of a column, or the codes of text."""
     if not hasattr(column.type, "value_type"):
         values: NDArray[Any] = column.to_numpy(zero_copy_only=False)
         return values
-    parts = [np.empty(0, dtype=object)]
-    for part in column.chunks:  # Missing values have code -1, which selects None.
+    places: dict[Any, int] = {}
+    parts = [np.empty(0, dtype=np.int32)]
+    for part in column.chunks:  # Missing values have code -1, which selects the last place.
         codes = np.nan_to_num(part.indices.to_numpy(zero_copy_only=False), nan=-1)
-        parts.append(_objects([*part.dictionary.to_pylist(), None])[codes.astype(np.int64)])
-    return np.concatenate(parts)
+        found = [places.setdefault(v, len(places)) for v in part.dictionary.to_pylist()]
+        parts.append(np.asarray([*found, -1], np.int32)[codes.astype(np.int64)])
+    return CodedColumn(name, "text", np.concatenate(parts), categories=[*places])
 
 
-def _read_fastparquet(
-    path: Path, chosen: Sequence[str], are_dropped: bool
-) -> dict[str, NDArray[Any]]:
+def _read_fastparquet(path: Path, chosen: Sequence[str], are_dropped: bool) -> dict[str, Any]:
     file = importlib.import_module("fastparquet").ParquetFile(str(path))
     _check_size(path, file.count(), len(file.columns))
     frame = file.to_pandas()
     return {name: frame[name].to_numpy() for name in frame.columns}
 
 
-def _read_polars(path: Path, chosen: Sequence[str], are_dropped: bool) -> dict[str, NDArray[Any]]:
+def _read_polars(path: Path, chosen: Sequence[str], are_dropped: bool) -> dict[str, Any]:
     if importlib.util.find_spec("polars") is None:
         raise ImportError("polars is not installed")
     limit = _limit(path)
@@ -191,20 +203,19 @@ def _read_polars(path: Path, chosen: Sequence[str], are_dropped: bool) -> dict[s
                 )
             raise ValueError(text)
         names = json.loads((folder / "names.json").read_text())
-        return {name: _column(folder / str(i)) for name, i in names}
+        return {name: _column(name, folder / str(i)) for name, i in names}
 
 
-def _column(path: Path) -> NDArray[Any]:
+def _column(name: str, path: Path) -> RawColumn | NDArray[Any]:
     """Return the values of a column that polars has written; a dropped column is empty."""
     numbers, texts = path.with_suffix(".npy"), path.with_suffix(".json")
     array: NDArray[Any] = np.load(numbers) if numbers.exists() else np.empty(0)
-    if texts.exists():
-        values = _objects(json.loads(texts.read_text()))
-        return values[array] if numbers.exists() else values
-    return array
-
-
-def _objects(values: list[Any]) -> NDArray[Any]:
-    array = np.empty(len(values), dtype=object)
-    array[:] = values
-    return array
+    if not texts.exists():
+        return array
+    values = json.loads(texts.read_text())
+    if numbers.exists():  # The first value is None, for missing ones.
+        codes = array.astype(np.int32) - 1
+        return CodedColumn(name, "text", codes, categories=values[1:])
+    objects = np.empty(len(values), dtype=object)
+    objects[:] = values
+    return objects

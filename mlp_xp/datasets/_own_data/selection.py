@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from mlp_xp._utils.columns.categories import WORDS, parse_date
 from mlp_xp._utils.columns.kinds import RawColumn
+from mlp_xp._utils.columns.table import ColumnTable, as_matrix
 from mlp_xp._utils.names import error_end, list_names
 from mlp_xp.datasets._dataset import Column, DatasetError
 from mlp_xp.datasets._own_data.columns import check_columns
@@ -20,24 +20,29 @@ from mlp_xp.datasets._own_data.values import parse
 
 TARGETS = ("target", "label", "class", "y")  # The default names of the column to predict.
 MOST_COLUMNS = 50_000  # With more, training would take hours, and not fit into memory.
-_BYTES = {np.dtype(bool), np.dtype(np.uint8)}
 
 
 class Table(NamedTuple):
     """The content of a file: the names, kinds and values of the features, and the target.
 
-    ``x`` contains numbers, with NaN for missing values, or objects if the file has text or dates,
-    with None for missing values. ``n_left_out`` is the number of rows without a target; ``notes``
-    tell the user about the target. ``kept`` contains further columns as they are in the file.
+    ``rows`` are a matrix of numbers, or a table. In the matrix ``x`` of the same values, missing
+    numbers are NaN; there are objects if the file has text or dates, and None if they are missing.
+    ``n_left_out`` is the number of rows without a target; ``notes`` tell the user about the target.
+    ``kept`` contains further columns as they are in the file.
     """
 
     columns: tuple[Column, ...]
-    x: NDArray[Any]
+    rows: NDArray[Any] | ColumnTable
     y: NDArray[Any] | None
     target: str
     n_left_out: int = 0
     notes: tuple[str, ...] = ()
     kept: Mapping[str, list[Any]] = MappingProxyType({})
+
+    @property
+    def x(self) -> NDArray[Any]:
+        """The features as a matrix."""
+        return as_matrix(self.rows)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -140,7 +145,7 @@ def make_table(
         if isinstance(columns, np.ndarray):
             columns = columns[is_known]
         else:
-            columns = [replace(raw, values=raw.values[is_known]) for raw in columns]
+            columns = [raw.take(is_known) for raw in columns]
     each = columns
     if isinstance(columns, np.ndarray):
         pairs = zip(kept, columns.T, strict=True)
@@ -149,13 +154,13 @@ def make_table(
         raise DatasetError(f"{path} has no rows: add one per sample, with its target")
     for column, raw in zip(wanted.columns or (), each, strict=False):
         if raw.kind == "text" != column.kind and not raw.is_empty:
-            raise _changed(path, column, [*filter(None, raw.values)], wanted.form)
+            raise _changed(path, column, [*filter(None, raw.plain_values)], wanted.form)
     check_columns(path, each, wanted.form, are_known=wanted.columns is not None)
     found = tuple(Column(raw.label, raw.kind) for raw in each)
-    x = columns if isinstance(columns, np.ndarray) else _matrix(columns)
+    rows = columns if isinstance(columns, np.ndarray) else _typed(columns)
     if choice.target is None:
-        return Table(found, x, None, "")
-    return Table(found, x, y, names[choice.target], len(is_known) - len(x))
+        return Table(found, rows, None, "")
+    return Table(found, rows, y, names[choice.target], len(is_known) - len(rows))
 
 
 def _changed(path: Path, column: Column, texts: list[str], form: CsvFormat) -> DatasetError:
@@ -175,12 +180,11 @@ def _changed(path: Path, column: Column, texts: list[str], form: CsvFormat) -> D
     )
 
 
-def _matrix(columns: Sequence[RawColumn]) -> NDArray[Any]:
-    """Return the columns as a matrix of bytes, float64 or objects."""
-    dtypes = {raw.values.dtype for raw in columns}
-    has_objects = any(raw.kind in ("date", "text") for raw in columns)
-    dtype = object if has_objects else np.uint8 if dtypes <= _BYTES else np.float64
-    x: NDArray[Any] = np.empty((len(columns[0].values), len(columns)), dtype)
-    for i, raw in enumerate(columns):
-        x[:, i] = raw.values.astype(np.float64) if raw.values.dtype == bool else raw.values
-    return x
+def _typed(columns: Sequence[RawColumn]) -> ColumnTable:
+    """Return the columns as a table in which flags are numbers."""
+    return ColumnTable(
+        tuple(
+            RawColumn(raw.label, "number", raw.values) if raw.kind == "flag" else raw
+            for raw in columns
+        )
+    )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mlp_xp._utils.columns.kinds import RawColumn
+from mlp_xp._utils.columns.kinds import CodedColumn, RawColumn
 from mlp_xp._utils.storage.files import open_file
 from mlp_xp.datasets._dataset import Column, DatasetError
 from mlp_xp.datasets._own_data.csv_files import read_csv
@@ -107,24 +107,33 @@ def _read_parquet(path: Path, wanted: Wanted) -> Table:
         raise DatasetError(f"{path} has no columns: add features and a column to predict")
     choice = choose(path, names, wanted)
     known = wanted.expected(len(choice.features))
-    found = []
-    for i, column in zip(choice.features, known, strict=True):
-        values = columns[names[i]]
-        kind = "flag" if column is None else column.kind
-        if kind in NUMBERS and values.dtype.kind in ("biuf" if kind == "flag" else "iuf"):
-            is_flag = values.dtype.kind == "b"
-            found.append(RawColumn(names[i], "flag" if is_flag else "number", values))
-            continue
-        texts = Values(column, wanted.form)
-        texts.extend(["" if value is None else str(value) for value in values.tolist()])
-        found.append(texts.column(names[i]))
-    y = np.empty(0) if choice.target is None else columns[names[choice.target]]
+    pairs = zip(choice.features, known, strict=True)
+    found = [_parse(columns[names[i]], column, wanted.form) for i, column in pairs]
+    y = np.empty(0) if choice.target is None else columns[names[choice.target]].plain_values
     # NaN is missing, too, and is not valid in JSON.
     kept = {
-        name: [value if value == value else None for value in columns[names[place]].tolist()]
+        name: [v if v == v else None for v in columns[names[place]].plain_values.tolist()]
         for name, place in choice.kept.items()
     }
     return make_table(path, names, choice, wanted, found, y)._replace(kept=kept)
+
+
+def _parse(raw: RawColumn, column: Column | None, form: CsvFormat) -> RawColumn:
+    """Return a column of a Parquet file as the kind that the model expects, or its own kind."""
+    values, texts = raw.values, Values(column, form)
+    if isinstance(raw, CodedColumn):  # Parse each distinct text once; the last cell is missing.
+        codes, cells = raw.factors
+        texts.extend([*map(str, cells), ""])
+        parsed = texts.column(raw.label)
+        if parsed.kind != "text":
+            return parsed.take(codes)
+        places, categories = parsed.factors
+        return CodedColumn(raw.label, "text", places[codes], categories=categories)
+    kind = "flag" if column is None else column.kind
+    if kind in NUMBERS and values.dtype.kind in ("biuf" if kind == "flag" else "iuf"):
+        return RawColumn(raw.label, "flag" if values.dtype.kind == "b" else "number", values)
+    texts.extend(["" if value is None else str(value) for value in values.tolist()])
+    return texts.column(raw.label)
 
 
 def _read_npz(path: Path, wanted: Wanted) -> Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -176,14 +176,14 @@ class CategoryColumn(Column):
         raw.raise_error()
         if raw.kind == "date":
             return super().read(raw)
-        codes, found = raw.factors
+        found = raw.factors[1]
         are_text = {isinstance(value, str) for value in found}
         if not self.values or are_text <= {self.is_text}:
             return drop_gaps(raw, self.values) if self.is_text else raw
         if not self.is_text and {*self.values} <= {0.0, 1.0}:
             return parse_as(raw, "flag")
         if raw.kind == "flag" and (words := words_of(self.values)):
-            return replace(raw, values=np.asarray([*map(words.get, found), None])[codes])
+            return raw.recode([*map(words.get, found), None], raw.kind)
         if len(are_text) > 1:
             raise text_and_numbers(raw.label)
         kinds = ("numbers", "categories") if self.is_text else ("text", "numbers")

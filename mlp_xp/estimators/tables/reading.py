@@ -12,6 +12,7 @@ from narwhals.stable import v2 as narwhals
 
 from mlp_xp._utils.columns.kinds import RawColumn, no_values
 from mlp_xp._utils.columns.problems import ColumnError
+from mlp_xp._utils.columns.table import ColumnTable
 from mlp_xp._utils.columns.values import read_values
 from mlp_xp.estimators.tables.frames import as_frame, match_names
 
@@ -21,6 +22,8 @@ def read_table(X: Any) -> list[RawColumn]:
 
     Raise ValueError for other X, or if a column has cells such as lists.
     """
+    if isinstance(X, ColumnTable):
+        return X.numbered()
     if narwhals.dependencies.is_into_dataframe(X):
         return [_read_series(column) for column in as_frame(X).iter_columns()]
     if type(X).__name__ == "LazyFrame":

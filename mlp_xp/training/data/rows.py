@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from mlp_xp._utils.columns.table import ColumnTable
 from mlp_xp._utils.dataclass import dataclass
 from mlp_xp.backends import get_backend
 
@@ -101,11 +102,13 @@ class Batches(View):
 
 
 def take_rows(x: Any, rows: Any) -> Any:
-    """Return rows as a dense array; ``rows`` is a slice or an array of positions."""
+    """Return rows as a dense array, or as a table; ``rows`` is a slice or an array of positions."""
     if isinstance(x, Batches):
         return x.take(rows)
     if isinstance(x, Rows):
         return take_rows(x.x, x.rows[rows])
+    if isinstance(x, ColumnTable):
+        return x[rows]
     if sparse.issparse(x):
         return x[rows].toarray()
     if isinstance(rows, slice) or isinstance(x, np.ndarray):
@@ -134,12 +137,13 @@ def kept_dtype(x: Any, dtype: str) -> str | None:
 
 
 def some_rows(x: Any, rows: np.ndarray) -> Any:
-    """Return some rows: a copy if x is sparse or small, otherwise `Rows` or a `Shard`."""
+    """Return some rows: a copy if x is sparse, a table or small, otherwise `Rows` or a `Shard`."""
     if isinstance(x, Shard):
         return Shard(x.x, x.owned[rows])
     if isinstance(x, Rows) and x.shared is not None:
         return Rows(x.x, x.rows[rows], x.shared)
-    if sparse.issparse(x):  # Sparse rows stay sparse, since a dense array may not fit into memory.
+    # Sparse rows stay sparse, since a dense array may not fit into memory.
+    if sparse.issparse(x) or isinstance(x, ColumnTable):
         return x[rows]
     n_bytes = getattr(x, "nbytes", 8 * math.prod(x.shape))
     return take_rows(x, rows) if n_bytes < _COPIED_BYTES else Rows(x, rows)
