@@ -67,12 +67,14 @@ class Checkpoint(Live):
     """Checkpoints of a fit, from which ``fit(..., resume=folder)`` resumes after any interruption.
 
     Each checkpoint is a folder ``epoch-0003``, or ``epoch-0003-step-000120`` within an epoch, with
-    everything needed to resume the fit as if it had not been interrupted. Each checkpoint is
-    written atomically; older checkpoints are removed afterwards. `mlp_xp.saving.load_model` can
-    load checkpoints and the best model, in the folder ``best``. If writing fails, the fit continues
-    with a warning. Ctrl-C writes a last checkpoint and ends the fit; SIGTERM writes one and ends
-    the process with status 143. If the model cannot be saved, or the folder cannot be created or is
-    used by another fit, an error is raised before the first step. Requires the ``cli`` extra.
+    everything needed to resume the fit as if it had not been interrupted: the files of a saved
+    model, and ``training.safetensors`` and ``training.json`` with the optimizer state, the best
+    weights, the input scaling and the position of the fit. Each checkpoint is written atomically;
+    older checkpoints are removed afterwards. `mlp_xp.saving.load_model` can load checkpoints and
+    the best model, in the folder ``best``. If writing fails, the fit continues with a warning.
+    Ctrl-C writes a last checkpoint and ends the fit; SIGTERM writes one and ends the process with
+    status 143. If the model cannot be saved, or the folder cannot be created or is used by another
+    fit, an error is raised before the first step. Requires the ``cli`` extra.
 
     Parameters
     ----------

@@ -128,6 +128,8 @@ def fit_many(
             is_stack = False
             _log.info("Fit %d is not part of a stack: %s.", number, reason)
         groups.setdefault((backend, is_stack), []).append(number)
+    for backend in {backend for backend, _ in groups if backend.has_workers}:
+        _log.info("Backend %r trains fits in threads instead of stacks.", backend.name)
     n_threads = usable_threads()
     with interrupts() as is_pressed:  # Ctrl-C ends the fits of all groups.
 

@@ -3,6 +3,7 @@
 import copy
 import math
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -84,6 +85,13 @@ def test_the_records_of_a_regressor_have_no_accuracy_for_a_callback_that_wants_i
     few = {"max_iter": 2, "learning_rate": "cosine", "callbacks": [Accuracy()]}
     assert [record.accuracy for record in MLPRegressor(**few).fit(X, Y).history_] == [None, None]
     assert all(record.accuracy is not None for record in MLPClassifier(**few).fit(X, Y).history_)
+
+
+@pytest.mark.parametrize("hook", [n for n in vars(callbacks.Callback) if n.startswith("on_")])
+def test_an_object_with_any_hook_is_a_callback(hook):
+    model = MLPClassifier((4,), max_iter=1, n_iter_no_change=np.inf)
+    model.set_params(callbacks=[SimpleNamespace(**{hook: lambda *_: None})])
+    assert model.fit(X, Y).n_iter_ == 1
 
 
 def test_callbacks_and_data_sets_are_one_line():

@@ -257,6 +257,8 @@ def _check_mapped(estimator: Any, X: np.ndarray, *, reset: bool) -> np.ndarray:
         n_rows = max(1, _BLOCK // checked.shape[1])
         for start in range(0, len(checked), n_rows):
             block = checked[start : start + n_rows].astype(np.float64, copy=False)
+            if np.isnan(block).any():
+                raise _nan_error()
             assert_all_finite(block, input_name="X", estimator_name=type(estimator).__name__)
     return checked
 

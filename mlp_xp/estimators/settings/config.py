@@ -28,7 +28,15 @@ from mlp_xp.training.step.step_settings import Rules
 LBFGS = "lbfgs"
 ADAPTIVE = "adaptive"
 REFINEMENT = "refinement"
-_HOOKS = "on_fit_begin", "on_progress", "on_step_end", "on_epoch_end", "on_pause", "on_fit_end"
+# The methods of `mlp_xp.callbacks.Callback`; an object needs only one of them.
+_HOOKS = (
+    "on_fit_begin",
+    "on_fit_resume",
+    "on_progress",
+    "on_step_end",
+    "on_epoch_end",
+    "on_fit_end",
+)
 # Networks are cached, since resolving the settings takes as long as a small epoch.
 known_network = lru_cache(maxsize=64, typed=True)(Network)
 _OF_PYTHON = {float, int, bool, str, type(None)}  # Values of these types need no conversion.

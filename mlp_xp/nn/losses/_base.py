@@ -243,4 +243,6 @@ def invert(activation: str, y: Array, *, xp: Namespace) -> Array:
         return y + xp.log(xp.maximum(-xp.expm1(-y), tiny))
     if activation == "tanh":
         return 0.5 * (xp.log(xp.maximum(1.0 + y, tiny)) - xp.log(xp.maximum(1.0 - y, tiny)))
-    return y  # For "identity", and for "relu", where ``y`` must be at least 0.
+    if activation not in ("identity", "relu"):
+        raise ValueError(f"The output activation {activation!r} has no inverse here: add it.")
+    return y  # For "relu", ``y`` must be at least 0.
