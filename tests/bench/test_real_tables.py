@@ -33,7 +33,7 @@ def test_a_fit_is_scored_on_the_other_fifth(models, monkeypatch):
         return DummyRegressor() if is_regression else DummyClassifier(strategy="prior")
 
     monkeypatch.setitem(models.CONTENDERS, "LightGBM", make)
-    X, y = models.SETS["breast_cancer"].load(most_rows=100)
+    X, y = models.ALL["breast_cancer"].load(most_rows=100)
     assert (X.shape, y.shape) == ((100, 30), (100,))
     found = models.fit("breast_cancer", "LightGBM", 0, rows=100)
     least = np.unique(y, return_counts=True)[1].min() / 100
@@ -54,7 +54,7 @@ def file(study, monkeypatch, tmp_path):
     """A run of two sets, three contenders and four splits, which a failure stopped once."""
     measured = []
 
-    def measure(name, contender, splits, rows, threads):
+    def measure(name, contender, splits, own):
         for split in splits:
             measured.append((name, contender, split))
             if len(measured) == 15:  # Once.

@@ -14,7 +14,8 @@ from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
-from bench.studies.tables.sets import MOST_ROWS, SETS
+from bench.studies.tables import tuned
+from bench.studies.tables.sets import ALL, MOST_ROWS
 from bench.suite.records import Result
 
 TEST_SHARE = 0.2
@@ -69,14 +70,18 @@ def _trees(library: str, prefix: str, X: Any, is_regression: bool, seed: int, th
 def _catboost(X: Any, is_regression: bool, seed: int, threads: int) -> Any:
     texts = [*X.select_dtypes("category").columns]
     settings = {"verbose": False, "allow_writing_files": False, "thread_count": threads}
-
-    def fill(frame: Any) -> Any:
-        """Return text without missing values, which CatBoost does not accept."""
-        return frame.assign(**{n: frame[n].astype(object).fillna("").astype(str) for n in texts})
-
     kind = _estimator("catboost", "CatBoost", is_regression)
     model = kind(random_seed=seed, cat_features=texts, **settings)
-    return make_pipeline(FunctionTransformer(fill), model)
+    return make_pipeline(FunctionTransformer(tuned.fill_text), model)
+
+
+def _table_tuned(X: Any, is_regression: bool, seed: int, threads: int, budget: float) -> Any:
+    kind = _estimator("mlp_xp", "MLP", is_regression)
+    return kind.from_recipe("table-tuned", max_time=budget, random_state=seed)
+
+
+def _autogluon(X: Any, is_regression: bool, seed: int, threads: int, budget: float) -> Any:
+    return tuned.AutoGluon(is_regression, threads, budget)
 
 
 # Functions of the features, whether to fit a regressor, the seed and the number of threads.
@@ -92,6 +97,13 @@ CONTENDERS: dict[str, Callable[[Any, bool, int, int], Any]] = {
     "scikit-learn HistGradientBoosting": partial(
         _trees, "sklearn.ensemble", "HistGradientBoosting"
     ),
+}
+# Contenders that tune and bag, and end within a number of seconds, which is their last argument.
+TUNED: dict[str, Callable[[Any, bool, int, int, float], Any]] = {
+    "mlp_xp, recipe table-tuned": _table_tuned,
+    "LightGBM, tuned and bagged": tuned.lightgbm,
+    "CatBoost, tuned and bagged": tuned.catboost,
+    "AutoGluon best_quality": _autogluon,
 }
 
 
@@ -109,18 +121,31 @@ def scores(model: Any, X: Any, y: np.ndarray, deviation: float | None) -> dict[s
     return {"log_loss": float(-np.mean(np.log(np.maximum(given, _SMALLEST)))), "error": error}
 
 
-def fit(name: str, contender: str, split: int, rows: int = MOST_ROWS, threads: int = 2) -> Result:
+def fit(
+    name: str,
+    contender: str,
+    split: int,
+    rows: int = MOST_ROWS,
+    threads: int = 2,
+    budget: float | None = None,
+) -> Result:
     """Fit a contender on four fifths of a data set; return time, and scores on the other fifth.
 
-    With one thread, the time is processor time, which other programs hardly affect.
+    A tuned contender may take ``budget`` seconds. Without a budget and with one thread, the time is
+    processor time, which other programs hardly affect.
     """
-    X, y = SETS[name].load(rows)
-    is_regression = SETS[name].task == "regression"
+    X, y = ALL[name].load(rows)
+    is_regression = ALL[name].task == "regression"
     train, test, y_train, y_test = train_test_split(
         X, y, test_size=TEST_SHARE, random_state=split, stratify=None if is_regression else y
     )
-    model = CONTENDERS[contender](X, is_regression, split, threads)
-    clock = time.process_time if threads == 1 else time.perf_counter
+    given = X, is_regression, split, threads
+    if contender in CONTENDERS:
+        model = CONTENDERS[contender](*given)
+    else:
+        assert budget is not None
+        model = TUNED[contender](*given, budget)
+    clock = time.process_time if threads == 1 and budget is None else time.perf_counter
     start = clock()
     model.fit(train, y_train)
     seconds = clock() - start
