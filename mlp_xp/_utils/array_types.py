@@ -15,7 +15,7 @@ Tree: TypeAlias = Any
 
 
 class Array(Protocol):
-    """The attributes and operators of the Array API standard's array that this package uses."""
+    """The attributes and operators of a standard Array API array that this package uses."""
 
     @property
     def dtype(self) -> DType: ...

@@ -12,8 +12,8 @@ from typing import Any
 def lazy(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
     """Return the `__getattr__` of a package.
 
-    ``modules`` has the module of each name that is imported on first use. Submodules are imported
-    on first use, too. The package imports the names under ``TYPE_CHECKING`` for type checkers.
+    ``modules`` maps each name imported on first use to its module. Submodules are also imported on
+    first use. For type checkers, the package imports the names under ``TYPE_CHECKING``.
     """
 
     def get(name: str) -> Any:

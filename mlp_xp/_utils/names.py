@@ -1,4 +1,4 @@
-"""Suggest the valid name that is nearest to an unknown name."""
+"""Suggest the valid name that is closest to an unknown name."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ _BACKENDS = {"cuda": "auto", "gpu": "auto"}
 
 
 def did_you_mean(given: Any, names: Iterable[str]) -> str:
-    """Return "did you mean ...?" with the valid name nearest to an unknown name, or "".
+    """Return "did you mean ...?" with the valid name closest to an unknown name, or "".
 
     Examples
     --------
@@ -73,8 +73,8 @@ def did_you_mean(given: Any, names: Iterable[str]) -> str:
 
 
 def nearest(given: Any, names: Iterable[str]) -> str:
-    """Return the valid name that is probably meant, or ""."""
-    # Ignore leading dashes, since every option has them.
+    """Return the valid name that was probably intended, or ""."""
+    # Ignore leading dashes, which every option has.
     lower = {name.lower().lstrip("-"): name for name in names}
     wanted = str(given).lower().lstrip("-")
     elsewhere = _ELSEWHERE | _BACKENDS if "numpy" in lower else _ELSEWHERE
@@ -83,9 +83,9 @@ def nearest(given: Any, names: Iterable[str]) -> str:
 
 
 def alike(given: str, names: Iterable[str]) -> str:
-    """Return the name that differs only in case, punctuation or a letter, or "".
+    """Return the name that differs only in case, punctuation or one letter, or "".
 
-    Names of columns may be alike by chance, so short names and digits must be equal.
+    Column names may be similar by chance, so short names and digits must match exactly.
 
     Examples
     --------
@@ -102,7 +102,7 @@ def alike(given: str, names: Iterable[str]) -> str:
 
 
 def _close(given: str, names: Iterable[str], least: float) -> list[str]:
-    """Return the name that is nearest to another one, if the ratio of equal letters suffices."""
+    """Return the closest name if its similarity ratio is high enough, else ""."""
     from difflib import get_close_matches  # Import only for errors, since it is slow.
 
     return get_close_matches(given, list(names), 1, least)
@@ -114,7 +114,7 @@ def _bare(name: str) -> str:
 
 
 def list_names(names: Sequence[str], quote: Callable[[str], str] = repr) -> str:
-    """Return the first names and the number of omitted names, as text for a message."""
+    """Format the first names and the number of omitted names for a message."""
     more = [f"{len(names) - _LISTED} more"] if len(names) > _LISTED else []
     return ", ".join([*map(quote, names[:_LISTED]), *more])
 

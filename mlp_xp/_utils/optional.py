@@ -1,4 +1,4 @@
-"""Import optional dependencies when they are used; errors show the command that installs them."""
+"""Import optional dependencies on first use; errors show the command that installs them."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def check_installed(*packages: str, extra: str = "cli") -> None:
 def install_command(extra: str) -> str:
     """Return the command that installs an extra of this package for the running Python.
 
-    For an installed package, pip keeps the installed version and adds what the extra lacks, so it
-    needs no release on PyPI. Otherwise, the command installs from a clone, by its path if this
-    package runs from that clone. The quotes are for zsh, which expands brackets.
+    For an installed package, pip keeps the version and adds the extra's missing dependencies, so no
+    release on PyPI is needed. Otherwise, the command installs from a clone, by its path if this
+    package runs from it. The quotes are for zsh, which expands brackets.
     """
     folder = Path(__file__).absolute().parents[2]
     if any(folder.glob("mlp_xp-*.dist-info")):
@@ -63,8 +63,8 @@ def pip_command(options: str = "") -> str:
 
 
 def as_typed(*arguments: object) -> str:
-    """Return arguments as they must be typed in a shell."""
-    import shlex  # Imported only for messages.
+    """Quote arguments for the shell."""
+    import shlex  # Needed only for messages.
 
     join = shlex.join if os.name == "posix" else subprocess.list2cmdline
     return join(list(map(str, arguments)))

@@ -1,4 +1,4 @@
-"""Random numbers, drawn on the host so that all backends get the same numbers."""
+"""Random numbers, drawn on the host so that they are identical on all backends."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ PURPOSES = ("weights", "shuffle", "dropout", "augmentation")
 
 
 def host_generator(seed: int, purpose: str, epoch: int = 0, *part: int) -> np.random.Generator:
-    """Return the generator for one of `PURPOSES` in one epoch, or in one part of an epoch.
+    """Return the generator for one of `PURPOSES` in one epoch or part of an epoch.
 
     Philox is counter-based (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011):
-    the streams of different purposes and epochs are independent, however many numbers are drawn
-    from each.
+    the streams for different purposes and epochs are independent, regardless of their length.
     """
     key = (PURPOSES.index(purpose), epoch, *part)
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=key)))
 
 
 def constant(value: float, shape: int | tuple[int, ...]) -> np.ndarray:
-    """Return a float64 array filled with one value, for initial parameters that are not random."""
+    """Return a constant float64 array, for initial parameters that are not random."""
     return np.full(shape, value)
 
 

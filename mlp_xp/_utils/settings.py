@@ -1,9 +1,9 @@
-"""Hyperparameters in frozen settings, such as Adam's decay rates, which a stack has as arrays.
+"""Hyperparameters in frozen settings, such as Adam's decay rates; a stack of models uses arrays.
 
 The compiled step of a stack of models receives one number per model for each field that a class
 declares as a `hyperparameter`. Zeros are excluded, since a setting of 0 may need a different
-compiled step. Classes outside this package are excluded, since they may use inherited fields in
-other ways.
+compiled step. Classes outside this package are excluded, since they may use inherited fields
+differently.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ _DECLARED = "is_hyperparameter"
 
 
 def hyperparameter(default: float) -> Any:
-    """Declare a field of a frozen dataclass that is an array in a step of several models."""
+    """Declare a field of a frozen dataclass that is an array in the step of a stack of models."""
     return field(default=default, metadata={_DECLARED: True})
 
 
 def is_array(setting: Any) -> bool:
-    """Whether a setting is an array, with one number per model of a stack."""
+    """Whether a setting is an array, with one element per model of a stack."""
     return getattr(setting, "ndim", 0) > 0
 
 
 def is_zero(setting: Any) -> bool:
-    """Whether a setting is the number 0; arrays never count as 0."""
+    """Whether a setting is the number 0; False for arrays."""
     return not is_array(setting) and not setting
 
 
 @cache
 def _fields(kind: Hashable) -> tuple[tuple[str, bool], ...]:
-    """Return the fields of a class that declares hyperparameters, and which of them these are."""
+    """Return a class's fields, and whether each is a hyperparameter; () if it declares none."""
     if not (is_dataclass(kind) and kind.__module__.startswith("mlp_xp.")):
         return ()
     found = tuple((field.name, _DECLARED in field.metadata) for field in fields(kind))
@@ -41,7 +41,7 @@ def _fields(kind: Hashable) -> tuple[tuple[str, bool], ...]:
 
 
 def numbers(settings: Any) -> list[Any]:
-    """Return the hyperparameters in settings and nested settings, in field order.
+    """Return the hyperparameters of settings, including nested settings, in field order.
 
     Examples
     --------

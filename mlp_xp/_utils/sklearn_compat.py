@@ -1,4 +1,4 @@
-"""Features of scikit-learn 1.9, with replacements that do nothing on earlier releases."""
+"""Features of scikit-learn 1.9, replaced by no-ops on earlier releases."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ try:
 except ImportError:
 
     class _Context:
-        """A callback context that calls nothing."""
+        """A callback context that does nothing."""
 
         def subcontext(self, **settings: Any) -> _Context:
             return self

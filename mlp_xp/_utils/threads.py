@@ -1,4 +1,4 @@
-"""Count the threads that a fit may use, and mark threads that fit one of many models."""
+"""Count the threads that a fit may use, and mark threads that fit one of several models."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def current_worker() -> Worker | None:
 
 
 def n_models() -> int:
-    """Return the number of models fitted at the same time, including this thread's model."""
+    """Return the number of models being fitted concurrently, including this thread's model."""
     worker = _worker.get()
     return 1 if worker is None else worker.n_models
 
@@ -107,7 +107,7 @@ def quota(system: Path = Path("/")) -> int:
                 try:
                     given, period = " ".join((folder / name).read_text() for name in files).split()
                     found += [float(given) / float(period)] if float(given) > 0 else []
-                except (OSError, ValueError):  # There is no such file, or no quota ("max").
+                except (OSError, ValueError):  # No such file, or no quota ("max").
                     pass
     least = min(found)
     return max(1, math.ceil(least)) if least < math.inf else 1 << 16

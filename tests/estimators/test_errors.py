@@ -396,7 +396,7 @@ def test_missing_targets_error_names_the_row():
 def test_integers_that_float64_cannot_hold_are_named(sign):
     many = np.asarray([[1, 2], [3, sign * 10**400]] * 30, dtype=object)
     table = MLPRegressor(max_iter=2, missing_values="impute")
-    size = "an integer of 401 digits in row 1"
+    size = "a 401-digit integer in row 1"
     for model, given, targets, told in (
         (MLPRegressor(), many, y, f"X has {size}, column 1, too large for float64: correct it"),
         (MLPRegressor(), many.tolist(), y, f"X has {size}, column 1, too large"),
@@ -407,7 +407,7 @@ def test_integers_that_float64_cannot_hold_are_named(sign):
         with case(told), pytest.raises(ValueError, match=f"^{told}"):
             model.fit(given, targets)
     texts = pandas.DataFrame({"a": [*map(str, range(59)), "9" * 400]})
-    with pytest.raises(ValueError, match=r"has '9+\.\.\.', a number of 400 digits, too large for"):
+    with pytest.raises(ValueError, match=r"has '9+\.\.\.', a 400-digit number too large for"):
         MLPRegressor(categorical_features="from_dtype").fit(texts, y)
 
 

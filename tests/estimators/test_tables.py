@@ -180,7 +180,7 @@ def test_frames_of_polars(tmp_path):
         other = frame.with_columns(polars.col(name).cast(dtype))
         np.testing.assert_array_equal(model.predict(other), model.predict(frame))
     check_age(polars.Series(["age"]), tmp_path)
-    with pytest.raises(ValueError, match=r"X\['a'\] has cells that are not values"):
+    with pytest.raises(ValueError, match=r"X\['a'\] has cells that are not scalars"):
         tabular().fit(polars.DataFrame({"a": [{"b": 1}] * N}), y)
     with pytest.raises(ValueError, match=r"LazyFrame, which has no rows yet: pass X.collect\(\)"):
         tabular().fit(polars.LazyFrame({"a": [1, 2]}), y)
@@ -240,7 +240,7 @@ UNFIT = [  # Wrong columns in a fit, and what the error says.
         r"X has no column that can be an input, since its text .*: X\['id'\], X\['name'\]\.",
     ),
     (X.assign(age=np.inf), r"X\['age'\] has infinity in row 0: replace it"),
-    (X.assign(city=[["a"]] * N), r"X\['city'\] has cells that are not values, e.g. \['a'\]: drop"),
+    (X.assign(city=[["a"]] * N), r"X\['city'\] has cells that are not scalars, e.g. \['a'\]: drop"),
     (X.assign(city=[1, "b"] * 45), r"X\['city'\] has text and numbers: convert it to one of them"),
     (
         X.assign(city=[*map(str, range(89)), "?!"]),
@@ -258,8 +258,8 @@ UNFIT = [  # Wrong columns in a fit, and what the error says.
 ]
 UNLIKE = [  # And in a prediction.
     (X.drop(columns="age"), r"X lacks columns of the fit, 'age': add"),
-    (X.assign(age=X["city"]), r"X\['age'\] has categories, but had numbers in the fit: convert"),
-    (X.assign(city=X["age"]), r"X\['city'\] has numbers, but had categories in the fit"),
+    (X.assign(age=X["city"]), r"X\['age'\] has categories, but had numbers during fit: convert"),
+    (X.assign(city=X["age"]), r"X\['city'\] has numbers, but had categories during fit"),
     (X.assign(since="today"), r"X\['since'\] has categories, but had dates .* such as 'today'"),
 ]
 

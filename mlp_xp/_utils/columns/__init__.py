@@ -1,8 +1,8 @@
-"""The kinds of columns, for tables in files and for data frames.
+"""The kinds of table columns, in files and in data frames.
 
-`kinds` has a row for each kind, `values` finds the kind of values in memory, `texts` parses text as
-another kind, and `categories` has the rules for text. The data sets read files with them, and the
-estimators learn from them how to encode each column. A new kind is a row of `kinds.KINDS`, a branch
-of `values.read_values`, and a class and a branch of `learn_column` in
+`kinds` defines the kinds, `values` infers the kind of values in memory, `texts` parses text as
+another kind, and `categories` defines the rules for text. Data sets use them to read files, and
+estimators to decide how to encode each column. To add a kind, add a row to `kinds.KINDS`, a branch
+to `values.read_values`, and a class and a branch to `learn_column` in
 `mlp_xp.estimators.tables.kinds`.
 """

@@ -1,4 +1,4 @@
-"""Rules for text columns: whether text is numbers or dates, and which categories are useful."""
+"""Rules for text columns: detect numbers and dates, and select useful categories."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeVar
 
-FEW = 50  # A text column with at most this many distinct values may consist of numbers.
+FEW = 50  # Numbers in a text column with at most this many distinct values may be categories.
 MANY = 0.9  # A text column with a larger fraction of numbers or distinct values is not categorical.
 _MIN_ROWS, _ROWS_A_CATEGORY = 5, 100
 _MIN_DISTINCT = 10  # In fewer rows, categories may all differ by chance.
 _SHOWN = 40  # The maximum length of text in a message.
 
-NAMES = {"na", "n/a", "null", "none"}  # These texts mean a missing value or name a class.
+NAMES = {"na", "n/a", "null", "none"}  # Either a missing value or a category.
 MISSING = {"", "#n/a", "<na>", "nan", "nat", "?"} | NAMES
 WORDS = {"true": 1.0, "yes": 1.0, "1": 1.0, "false": 0.0, "no": 0.0, "0": 0.0, "": math.nan}
 
 _Read = TypeVar("_Read")
 
-# A number that people write: currency, sign, thousands, fraction, unit.
+# A number as people write it: currency, sign, thousands, fraction, unit.
 _NUMBER = re.compile(
     r"[-+]?(?:[$€£¥]|CHF|EUR|GBP|USD)?\s*[-+]?(?=[.,]?\d)"
     r"(?:\d{1,3}(?:[\s'\u2019]\d{3})+|\d{1,3}(?:,\d{3})+|\d{1,3}(?:\.\d{3})+|\d*)"
@@ -40,7 +40,7 @@ def least_rows(n_rows: int) -> int:
 
 
 def parse_date(text: str) -> datetime | None:
-    """Return an ISO 8601 date, with or without a time, in UTC; None if the text is no date."""
+    """Return an ISO 8601 date or date and time in UTC, or None if the text is not a date."""
     if text[4:5] != "-":
         return None
     try:
@@ -51,12 +51,12 @@ def parse_date(text: str) -> datetime | None:
         return date
     try:
         return date.astimezone(UTC).replace(tzinfo=None)
-    except OverflowError:  # In UTC, the year would be 0 or 10,000.
+    except OverflowError:  # In UTC, the year would be 0 or 10000.
         return date.replace(tzinfo=None)
 
 
 def is_number(text: str | bytes) -> bool:
-    """Whether text is a number, perhaps infinite or NaN."""
+    """Whether text is a number, including infinity and NaN."""
     try:
         float(text)
     except ValueError:
@@ -100,24 +100,24 @@ class WrongText(NamedTuple):
 
     @property
     def reason(self) -> str:
-        """The part of an error after the column's name."""
+        """The part of the error message that follows the column's name."""
         shown = repr(self.example if len(self.example) <= _SHOWN else f"{self.example[:_SHOWN]}...")
         if self.form == "plain":
             return f"has numbers stored as text, e.g. {shown}"
         if self.form == "large":
-            return f"has {shown}, a number of {len(self.example)} digits, too large for float64"
+            return f"has {shown}, a {len(self.example)}-digit number too large for float64"
         if self.form == "day":
             return f"has {shown}, which is not an ISO 8601 date"
         return f"has {shown} among its {'dates' if self.form == 'date' else 'numbers'}"
 
 
 def find_wrong_text(counts: Mapping[str, int]) -> WrongText | None:
-    """Return the text to correct if nearly all of a column's text is numbers or dates, or None.
+    """Return the text to correct if nearly all of the column is numbers or dates, else None.
 
     Parameters
     ----------
     counts : mapping
-        The number of rows of each text, without missing values.
+        The number of rows with each text, excluding missing values.
     """
     n_rows = sum(counts.values())
     is_certain = len(counts) > FEW or differ_in_nearly_each_row(len(counts), n_rows)
@@ -136,7 +136,7 @@ def find_wrong_text(counts: Mapping[str, int]) -> WrongText | None:
 
 
 def _wrong_number(numbers: Mapping[str, str | None], *, is_certain: bool) -> WrongText:
-    """Return the text to correct; the values of ``numbers`` are None for other text."""
+    """Return the text to correct; ``numbers`` maps text that is not a number to None."""
     others = [text for text, number in numbers.items() if number is None]
     unusual = [text for text in numbers if numbers[text] is not None and not is_finite(text)]
     large = [text for text in unusual if text.lstrip("+-").isdecimal()]
@@ -150,7 +150,7 @@ def _wrong_number(numbers: Mapping[str, str | None], *, is_certain: bool) -> Wro
 def _read_nearly_all(
     counts: Mapping[str, int], read: Callable[[str], _Read | None]
 ) -> dict[str, _Read | None] | None:
-    """Return the value of each text, or None as soon as too many rows cannot be read."""
+    """Return the value of each text, or None if too many rows cannot be read."""
     n_left, values = (1 - MANY) * sum(counts.values()), {}
     for text, count in counts.items():
         value = values[text] = read(text)
@@ -161,13 +161,13 @@ def _read_nearly_all(
 
 
 def _unit(text: str) -> str | None:
-    """Return the unit of a number, "" if it has none, or None if the text is no number."""
+    """Return the unit of a number, "" if it has none, or None if the text is not a number."""
     found = _NUMBER.fullmatch(text.strip())
     return found[1] if found else "" if is_finite(text) else None
 
 
 def _commas(numbers: Iterable[str]) -> str:
-    """Return what commas in numbers are: "decimal", "thousands", "unknown", or "" for none."""
+    """Return the role of commas in numbers: "decimal", "thousands", "unknown", or "" for none."""
     with_commas = [text for text in numbers if "," in text]
     if any(0 <= text.find(".") < text.find(",") for text in with_commas):
         return "decimal"
@@ -177,23 +177,23 @@ def _commas(numbers: Iterable[str]) -> str:
 
 
 def differ_in_nearly_each_row(n_values: int, n_rows: int) -> bool:
-    """Whether nearly all rows have different values, so the text column is not categorical."""
+    """Whether nearly every row has a different value, so the text column is not categorical."""
     return n_values > max(_MIN_DISTINCT, MANY * n_rows)
 
 
 def judge_categories(
     counts: Mapping[Any, int], n_rows: int, everywhere: Mapping[Any, int] | None = None
 ) -> tuple[bool, str]:
-    """Return whether a text column is left out, and the reason or a note for the user, or "".
+    """Return whether to drop a text column, and the reason or a note for the user, or "".
 
     Parameters
     ----------
     counts : mapping
-        The number of training rows of each text, without missing values.
+        The number of training rows with each text, excluding missing values.
     n_rows : int
         The number of training rows.
     everywhere : mapping, optional
-        The number of rows of each text, also in the test set; by default `counts`.
+        The number of training and test rows with each text; by default `counts`.
     """
     everywhere = counts if everywhere is None else everywhere
     n_values, n_filled = len(everywhere), sum(everywhere.values())

@@ -1,4 +1,4 @@
-"""The kinds of columns, and a column of one kind before it is encoded."""
+"""The kinds of columns, and the class for a column before encoding."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ MISSING_TYPES = {"NoneType", "NAType", "NaTType"}
 
 
 class Kind(NamedTuple):
-    """A kind of columns: its words for messages, its NumPy values, and how text is parsed.
+    """A kind of column: its names in messages, its NumPy values, and its text parser.
 
-    ``parse(category)`` returns the value of a text or number, or None if it is of another kind.
+    ``parse(category)`` returns the value of a text or number, or None if it has another kind.
     """
 
     noun: str
@@ -40,7 +40,7 @@ def _parse_number(value: Category) -> float | None:
 
 
 def _parse_word(value: Category) -> float:
-    """Return 1 and 0 for words such as yes and no, and -1 for other text."""
+    """Return 1 for words such as yes, 0 for words such as no, and -1 for other text."""
     return WORDS.get(value.strip().lower(), -1.0) if isinstance(value, str) else value
 
 
@@ -136,7 +136,7 @@ class RawColumn:
 
     @property
     def counts(self) -> dict[Any, int]:
-        """The number of rows of each category, without missing values."""
+        """The number of rows in each category, excluding missing values."""
         codes, found = self.factors
         counts = np.bincount(codes[codes >= 0], minlength=len(found)).tolist()
         return dict(zip(found, counts, strict=True))
@@ -189,7 +189,7 @@ def join_columns(parts: Sequence[RawColumn]) -> RawColumn:
 
 
 def is_missing(value: Any) -> bool:
-    """Return whether a value is None, NaN, or pandas' NA or NaT."""
+    """Whether a value is None, NaN, or pandas' NA or NaT."""
     if isinstance(value, float | np.floating):
         return bool(value != value)
     return type(value).__name__ in MISSING_TYPES
@@ -197,7 +197,7 @@ def is_missing(value: Any) -> bool:
 
 def no_values(label: str, value: Any) -> ColumnError:
     """Return the error for a column with cells such as lists."""
-    reason = f"has cells that are not values, e.g. {value!r}"
+    reason = f"has cells that are not scalars, e.g. {value!r}"
     return ColumnError(label, reason, "drop the column, or convert it to numbers or text")
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# The maximum numbers of columns that an error explains or names, if they have the same remedy.
+# The maximum numbers of columns with the same remedy that an error explains and names.
 _EXPLAINED, _NAMED = 5, 50
 
 
 class ColumnError(ValueError):
-    """The error for one column: its label such as ``X['age']``, what is wrong, and the cure."""
+    """The error for one column: its label such as ``X['age']``, the problem, and the remedy."""
 
     def __init__(self, label: str, reason: str, cure: str) -> None:
         super().__init__(label, reason, cure)
@@ -28,14 +28,14 @@ class Problems:
 
     @contextmanager
     def collect(self) -> Iterator[None]:
-        """Keep the error of a column instead of raising it."""
+        """Catch a column's error and store it."""
         try:
             yield
         except ColumnError as error:
             self._errors.append(error)
 
     def raise_error(self) -> None:
-        """Raise ValueError for all errors that were collected, if any."""
+        """Raise one ValueError for all collected errors, if any."""
         if not self._errors:
             return
         by_cure: dict[str, list[ColumnError]] = {}
@@ -48,7 +48,7 @@ class Problems:
 
 
 def _explain(errors: list[ColumnError]) -> str:
-    """Return what is wrong with columns, in full for the first ones."""
+    """Describe the problem of several columns, in full for the first ones."""
     texts = [f"{error.label} {error.reason}" for error in errors[:_EXPLAINED]]
     labels = [error.label for error in errors[_EXPLAINED:_NAMED]]
     labels += [f"{len(errors) - _NAMED} more"] if len(errors) > _NAMED else []

@@ -12,7 +12,7 @@ from mlp_xp._utils.columns.problems import ColumnError
 
 
 def parse_as(raw: RawColumn, kind: str) -> RawColumn:
-    """Return a text column as another kind; raise ColumnError if other text is in it."""
+    """Convert a text column to another kind; raise ColumnError if it contains other text."""
     found, known = raw.factors[1], KINDS[kind]
     values = []
     for given in found:  # Each distinct text is parsed once.
@@ -25,7 +25,7 @@ def parse_as(raw: RawColumn, kind: str) -> RawColumn:
 
 
 def drop_gaps(raw: RawColumn, categories: Collection[Category]) -> RawColumn:
-    """Return a text column in which words such as "?" are missing, unless they are categories."""
+    """Replace words such as "?" in a text column by missing values, unless they are categories."""
     codes, found = raw.factors
     kept = [v for v in found if v in categories or not means_missing(str(v))]
     if len(kept) == len(found):
@@ -37,16 +37,16 @@ def drop_gaps(raw: RawColumn, categories: Collection[Category]) -> RawColumn:
 
 
 def words_of(values: Iterable[Category]) -> dict[Category, str]:
-    """Return the categories that mean 1 and 0, such as yes and no, by these numbers."""
+    """Map 1 and 0 to the categories that mean them, such as yes and no."""
     words = {WORDS.get(str(value).lower()): str(value) for value in values}
     return {number: words[number] for number in (0.0, 1.0) if number in words}
 
 
 def changed(label: str, now: str, earlier: str, text: str = "") -> ColumnError:
-    """Return the error for a column of another kind than in the fit."""
+    """Return the error for a column whose kind differs from the fit."""
     what = f"text such as {text[:40]!r}" if text else "it"
-    cure = f"convert {what}, or fit again on such data"
-    return ColumnError(label, f"has {now}, but had {earlier} in the fit", cure)
+    cure = f"convert {what}, or refit on such data"
+    return ColumnError(label, f"has {now}, but had {earlier} during fit", cure)
 
 
 def text_and_numbers(label: str) -> ColumnError:

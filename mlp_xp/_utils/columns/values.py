@@ -34,13 +34,13 @@ def read_values(label: str, values: np.ndarray) -> RawColumn:
     types = {*map(type, values.tolist())}
     gaps = {one for one in types if one.__name__ in MISSING_TYPES}
     types -= gaps
-    others = [one for one in types if one is not float]  # NaN always counts as missing.
+    others = [one for one in types if one is not float]  # NaN is always missing.
     if others and all(issubclass(one, str | bytes) for one in others):
         return RawColumn(label, "text", values)
     if others and all(issubclass(one, bool | np.bool_) for one in others):
         return RawColumn(label, "flag", values)
     if all(issubclass(one, Number | Decimal) for one in types):
-        if gaps - {type(None)}:  # NumPy converts no other missing value to NaN.
+        if gaps - {type(None)}:  # NumPy does not convert other missing values to NaN.
             values = np.asarray([None if is_missing(v) else v for v in values], dtype=object)
         try:
             return RawColumn(label, "number", values.astype(np.float64))
@@ -57,9 +57,9 @@ def read_values(label: str, values: np.ndarray) -> RawColumn:
 
 
 def _as_dates(values: list[Any]) -> np.ndarray:
-    """Return dates without their time zones as ``datetime64``; read distinct ones once."""
+    """Return dates without time zones as ``datetime64``; parse each distinct date once."""
     distinct = dict.fromkeys(values)
-    if any(getattr(value, "tzinfo", None) for value in distinct):  # 0:00 here is 1:00 elsewhere.
+    if any(getattr(value, "tzinfo", None) for value in distinct):  # Equal times may differ locally.
         return np.asarray([*map(_as_date, values)], "datetime64[us]")
     dates = np.asarray([*map(_as_date, distinct)], "datetime64[us]")
     places = dict(zip(distinct, range(len(dates)), strict=True))
@@ -85,10 +85,10 @@ _SECONDS_OF: dict[type, Any] = {
 
 
 def large_integer(values: Any) -> str:
-    """Return the size and position of the first integer above float64's range, for an error."""
+    """Describe the first integer above float64's range and its position, for an error."""
     array = np.asarray(values, dtype=object)
     sizes = ((i, v.bit_length()) for i, v in np.ndenumerate(array) if isinstance(v, int))
     place, size = next((i, size) for i, size in sizes if size > sys.float_info.max_exp)
     where = f"row {place[0]}" + (f", column {place[1]}" if len(place) > 1 else "")
     digits = int(math.log10(2) * size) + 1
-    return f"an integer of {digits} digits in {where}, too large for float64"
+    return f"a {digits}-digit integer in {where}, too large for float64"

@@ -15,14 +15,14 @@ from mlp_xp._utils.signals import ctrl_c_pressed
 _LINES = 20
 _SHORTEST, _LONGEST = 6, 40  # The width of a bar, in characters.
 
-# Leave room for the "^C" that the terminal prints, since a line that wraps cannot be cleared.
+# Leave room for the "^C" that the terminal prints, since a wrapped line cannot be cleared.
 _ECHO = len("^C")
 
 
 class LiveBar:
-    """A terminal line with a label, a bar, a percentage, metrics and a countdown of the time left.
+    """A terminal line with a label, a bar, a percentage, metrics and the time left.
 
-    ``unit`` names what is still completed after Ctrl-C, e.g. ``"epoch"``.
+    ``unit`` names what is completed before a stop by Ctrl-C, e.g. ``"epoch"``.
     """
 
     def __init__(self, console: Any, unit: str = "step") -> None:
@@ -52,7 +52,7 @@ class LiveBar:
             self._live.refresh()
 
     def stop(self, *, is_done: bool) -> None:
-        """Stop updating, and leave the line on the screen, at 100 % if ``is_done``."""
+        """Stop updating but leave the line on the screen, at 100 % if ``is_done``."""
         if is_done:
             self._fraction, self._is_done = 1.0, True
         self._live.stop()
@@ -80,7 +80,7 @@ class LiveBar:
         yield line
 
     def _last(self) -> list[str]:
-        """Return the last part of the line, such as the time left or the time taken."""
+        """Return the end of the line: the time left or the elapsed time, for example."""
         now = time.perf_counter()
         if self._is_done:
             return [f"took {_minutes(now - self._start)}"]
@@ -147,7 +147,7 @@ def _terminal(file: TextIO | None) -> Any:
 
 
 def _live(drawn: Any, console: Any, *, transient: bool = False) -> Any:
-    """Return rich's live display of an object."""
+    """Return rich's live display for an object."""
     from rich.live import Live
 
     # Printed lines appear above the display; streams that are not terminals are not redirected.

@@ -2,8 +2,8 @@
 
 OpenBLAS stops its threads before a fork, even if another Python thread is waiting for them. The
 parent process may then hang. The child process may hang, too: it inherits the locks of other
-threads, but not the threads that would release them. Python frees the locks of `logging` and
-`concurrent.futures` in a child, but not the others.
+threads, but not the threads that would release them. In a child, Python frees the locks of
+`logging` and `concurrent.futures`, but no other locks.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ _computing: set[int] = set()  # The ids of computing threads.
 _forking: set[int] = set()
 _interrupted: set[int] = set()
 _locks: weakref.WeakSet[Any] = weakref.WeakSet()
-# Modules with locks that Python does not free in a child: one for each module that is being
-# imported, for the names of temporary files, and, on Python 3.11, for each cached property.
+# Modules with locks that Python does not free in a child: the locks for each module being imported,
+# for names of temporary files, and, on Python 3.11, for each cached property.
 _LOCKING = {"importlib._bootstrap", "tempfile", "functools"}
 
 
@@ -83,7 +83,7 @@ def fork_safe_lock() -> threading.Lock:
 
 
 def _is_locking(frame: FrameType | None) -> bool:
-    """Whether a call from this package, at any depth, may hold a lock of `_LOCKING`."""
+    """Whether a call from this package, at any depth, may hold a lock from `_LOCKING`."""
     is_locking = False
     while frame is not None:
         module = frame.f_globals.get("__name__") or ""
@@ -126,7 +126,7 @@ def _after_fork() -> None:
 
 
 def _interrupt(caller: FrameType, position: int) -> None:
-    """Send SIGINT after `os.fork` has returned: an exception in a fork hook is only printed."""
+    """Send SIGINT after `os.fork` has returned: a fork hook's exceptions are only printed."""
     while caller.f_lasti == position:
         time.sleep(_POLL)
     signal.pthread_kill(cast(int, threading.main_thread().ident), signal.SIGINT)

@@ -15,7 +15,7 @@ _raises_at_once = False
 
 
 class _Presses:
-    """A Ctrl-C handler that sets a flag, and raises `KeyboardInterrupt` the second time."""
+    """A Ctrl-C handler that first sets a flag, then raises `KeyboardInterrupt`."""
 
     def __init__(self) -> None:
         self.is_pressed = False
@@ -32,7 +32,7 @@ def _handled(
 ) -> Iterator[None]:
     """Replace the default handler of a signal, in the main thread only.
 
-    Nothing changes if the signal is ignored or the user has installed a handler.
+    Do nothing if the signal is ignored or the user has installed a handler.
     """
     is_main = threading.current_thread() is threading.main_thread()
     if not is_main or signal.getsignal(number) is not instead_of:
@@ -51,8 +51,8 @@ def interrupts() -> Iterator[Callable[[], bool]]:
 
     A step modifies the training state in place, so an exception in the middle would corrupt it. A
     second Ctrl-C raises `KeyboardInterrupt` as usual. Nested contexts share one flag. Outside the
-    main thread, the handler is not replaced; a thread that fits one of many models stops when all
-    fits stop.
+    main thread, the handler is not replaced; a worker thread that fits one of several models stops
+    when all fits stop.
     """
     worker = current_worker()
     if worker is not None:
@@ -74,7 +74,7 @@ def ctrl_c_pressed() -> bool:
 def terminations() -> Iterator[Callable[[], bool]]:
     """Record SIGTERM as a flag instead of ending the process; yield a function that returns it.
 
-    Nothing changes outside the main thread, or if the user has installed a handler.
+    Do nothing outside the main thread or if the user has installed a handler.
     """
     is_asked = False
 

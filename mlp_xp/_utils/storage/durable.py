@@ -21,7 +21,7 @@ _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.partial")
 # Errors raised by file systems that cannot flush folders.
 _CANNOT_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
 _IS_WINDOWS = sys.platform == "win32"
-# The exceptions that are raised if another process holds the lock.
+# The exceptions raised if another process holds the lock.
 _IN_USE = (PermissionError, FileExistsError) if _IS_WINDOWS else (BlockingIOError,)
 # Seconds between attempts to rename on Windows, where virus scanners briefly open new files.
 _PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8) if _IS_WINDOWS else ()
@@ -59,7 +59,7 @@ def make_folder(path: Path) -> None:
 def replacing(path: Path, *, flushes: bool = True) -> Iterator[Path]:
     """Yield a temporary path to write to; at the end, the new file atomically replaces `path`.
 
-    Flushing takes milliseconds. Otherwise, the file may be incomplete after a power failure.
+    Flushing takes milliseconds; without it, the file may be incomplete after a power failure.
     """
     temporary = _temporary(path)
     try:
@@ -81,7 +81,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         _flush_all(temporary)
-        if path.exists():  # A folder that is not empty cannot be replaced by a rename.
+        if path.exists():  # A rename cannot replace a folder that is not empty.
             remove_folder(path)
         _rename(temporary, path)
         flush(path.parent)
@@ -164,7 +164,7 @@ if sys.platform == "win32":
                 if not waits:
                     raise
                 time.sleep(0.1)
-        # A process that waits may have the file open.
+        # A waiting process may have the file open.
         stack.enter_context(contextlib.suppress(PermissionError))
         stack.callback(file.unlink, missing_ok=True)
         stack.callback(os.close, descriptor)
@@ -181,6 +181,7 @@ else:
             # descriptor.
             stack.callback(fcntl.flock, descriptor, fcntl.LOCK_UN)
         except OSError as error:
-            # The file system does not support locks; saving without one is better than not saving.
+            # The file system does not support locks; saving without a lock is better than not
+            # saving.
             if error.errno not in (errno.ENOLCK, errno.ENOTSUP):
                 raise

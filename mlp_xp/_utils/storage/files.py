@@ -10,16 +10,16 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-# The limits of a text file, enough for the history of 80,000 epochs. They keep the memory below
-# 300 MB: with its checks, a value takes up to 260 bytes. A character takes up to 5 bytes if any
-# character is not ASCII.
+# The limits of a text file, enough for the history of 80,000 epochs. They keep memory below 300 MB:
+# a value takes up to 260 bytes, including checks, and a character up to 5 bytes if any character is
+# not ASCII.
 TEXT_LIMIT, MOST_VALUES = 32 << 20, 1_000_000
 
 
 def open_file(path: Path) -> BufferedReader:
     """Open a regular file to read its bytes.
 
-    Raise OSError for other types of file, because opening a named pipe could block forever.
+    Raise OSError for other file types, because opening a named pipe could block forever.
     """
     mode = path.stat().st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # Let `open` raise the error for a folder.
@@ -40,9 +40,9 @@ def read_file(path: Path, limit: int) -> bytes:
 
 
 def check_text(content: bytes, separators: bytes = b",[{") -> None:
-    """Raise ValueError if a text is too large, or has too many values.
+    """Raise ValueError if a text is too large or contains too many values.
 
-    A separator is before or after each value.
+    Each value has a separator before or after it.
     """
     if len(content) > TEXT_LIMIT:
         raise ValueError(f"{len(content)} bytes, more than the {TEXT_LIMIT} allowed")
@@ -54,6 +54,6 @@ def check_text(content: bytes, separators: bytes = b",[{") -> None:
 
 
 def parse_json(content: bytes) -> Any:
-    """Return the value of a JSON text; raise ValueError if it is invalid or has too many values."""
+    """Parse a JSON text; raise ValueError if it is invalid or contains too many values."""
     check_text(content)
     return json.loads(content)
