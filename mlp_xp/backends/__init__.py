@@ -1,4 +1,4 @@
-"""Backends: array libraries, and how they execute training steps. Each has a folder or a file.
+"""Backends: array libraries, and how they execute training steps; one folder or file each.
 
 A library is imported only if the user requests it or passes one of its arrays. All formulas are
 defined elsewhere (`nn`, `optimizers`, `augmentation`); `kernels` lists the functions that a backend
@@ -56,7 +56,7 @@ _IS_ARRAY = {
 
 
 def get_backend(spec: Any = None, device: Any = None) -> Backend:
-    """Return a backend by name, or the backend of an array.
+    """Return a backend by name, or the backend for an array.
 
     ``spec`` may be a name in `BACKENDS`; ``"auto"``, which selects the first of CuPy, PyTorch and
     JAX that can compute a matrix product on a CUDA device, or NumPy if none can; a backend, which
@@ -107,7 +107,7 @@ def namespace_backend(array: object) -> str | None:
 
 
 def host(values: Any) -> Any:
-    """Convert arrays of other libraries to NumPy; lists and data frames are returned unchanged."""
+    """Convert other libraries' arrays to NumPy; return lists and data frames unchanged."""
     return to_numpy(values) if namespace_backend(values) not in (None, "numpy") else values
 
 
@@ -163,7 +163,7 @@ def _load(name: str, device: Any) -> Backend:
 
 
 def _check_kind(name: str, device: Any) -> None:
-    """Raise ValueError for a device that only other libraries support."""
+    """Raise ValueError if only other libraries support the device."""
     kind = str(device).partition(":")[0]
     others = [other for other in BACKENDS if kind in BACKENDS[other].devices]
     devices = BACKENDS[name].devices

@@ -37,7 +37,7 @@ def to_numpy(array: Any) -> np.ndarray:
 
 
 class BackendError(RuntimeError):
-    """The error for a missing or unusable backend; the message says how to fix it."""
+    """Raised if a backend is missing or unusable; the message says how to fix it."""
 
 
 class Backend:
@@ -63,7 +63,7 @@ class Backend:
     kernels: Kernels = Kernels()
     precision: str | None = None  # A lower precision for matrix products, e.g. "bf16", or None.
 
-    # Equal backends share compiled functions.
+    # Backends that compare equal share compiled functions.
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Backend) and self._key == other._key
 
@@ -88,21 +88,21 @@ class Backend:
         return self.owns(array) and str(array_api_compat.device(array)) == str(self.device)
 
     def put(self, array: Any, dtype: str | None = None) -> Array:
-        """Copy an array to the device if needed, by DLPack if possible, otherwise through NumPy.
+        """Copy an array to the device if needed, through DLPack if possible, else through NumPy.
 
         ``dtype`` is a name such as ``"float32"``. The result may share memory with the argument.
         """
         if not self.owns(array):
             if not isinstance(array, np.ndarray) and hasattr(array, "__dlpack__"):
-                # If a library rejects another library's memory, it may raise any exception. Then
-                # copy the array through host memory.
+                # A library that rejects another library's memory may raise any exception; copy
+                # through host memory instead.
                 try:
                     array = self.xp.from_dlpack(array)
                 except Exception:
                     array = to_numpy(array)
             if not self.owns(array):
                 array = np.asarray(array)
-                # Cast on the host, since this may halve the bytes to copy and some devices lack
+                # Cast on the host, since this may halve the bytes to copy, and some devices lack
                 # float64.
                 return self._from_numpy(array if dtype is None else array.astype(dtype, copy=False))
         if dtype is None:
@@ -130,9 +130,9 @@ class Backend:
         raise NotImplementedError
 
     def contiguous(self, array: Array) -> Array:
-        """Return a two-dimensional array in row-major order, copied only if necessary.
+        """Return a two-dimensional array in C order, copied only if necessary.
 
-        Gathering rows of column-major data would read all data at each step.
+        Gathering rows from column-major data would read all data at each step.
         """
         return array
 
@@ -152,7 +152,7 @@ class Backend:
 
     @property
     def scales_loss(self) -> bool:
-        """Whether the loss must be scaled so that small gradients do not underflow in float16."""
+        """Whether the loss must be scaled to prevent small float16 gradients from underflowing."""
         return self.precision == "float16"
 
     def with_precision(self, precision: str) -> Self:
@@ -182,7 +182,7 @@ class Backend:
         return False
 
     def _kernels_in(self, precision: str) -> Kernels:
-        """Return the kernels for matrix products in a lower precision."""
+        """Return kernels that compute matrix products in a lower precision."""
         if precision == "tf32":
             return self.kernels
         gather = rounded(self.kernels.gather, LOW_PRECISIONS[precision])
@@ -196,11 +196,11 @@ class Backend:
         return False
 
     def place_state(self, optimizer: Optimizer, params: Tree, opt_state: Tree) -> tuple[Tree, Tree]:
-        """Return parameters and optimizer state in memory that is aligned for training steps."""
+        """Return parameters and optimizer state in memory aligned for training steps."""
         return params, opt_state
 
     def scope(self) -> contextlib.AbstractContextManager[object]:
-        """Return the context that all computations of this backend need."""
+        """Return the context required for all computations on this backend."""
         return contextlib.nullcontext()
 
     def compile(self, function: F, *, donate: bool = False) -> F:
@@ -214,23 +214,22 @@ class Backend:
     def release(self, compiled: Any, state: Any) -> Any:
         """Return the state held by a function that was compiled with ``donate``.
 
-        Afterwards the function no longer uses the state's memory, and can be called with another
-        state.
+        Afterwards, the function no longer uses this memory and can be called with another state.
         """
         return state
 
     def loop(self, body: Callable[..., Any]) -> Callable[..., Any] | None:
         """Compile a loop that calls ``body(i, state, steps, *shared)`` to compute each next state.
 
-        The body must be pure. The body may use the integer ``i``, possibly traced, only to index
-        the first axis (steps) of the arrays in ``steps``, as in ``array[i, ...]``. The result,
+        The body must be pure. It may use the integer ``i``, possibly traced, only to index the
+        first axis (steps) of the arrays in ``steps``, as in ``array[i, ...]``. The result,
         ``run(start, stop, state, steps, *shared)``, calls the body for each i in order and donates
-        the state. Backends on which a loop is no faster than one call per step return None.
+        the state. Return None if a loop is no faster than one call per step on this backend.
         """
         return None
 
     def loop_of_models(self, body: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the loop for many models, ``run(start, stops, state, steps, x, y, scaling)``.
+        """Compile a loop for several models, ``run(start, stops, state, steps, x, y, scaling)``.
 
         Models are the first axis of ``state`` and ``scaling``, and the second axis of ``steps``.
         ``stops``, (models,) NumPy integers, are the steps at which the models stop. The results for
@@ -254,15 +253,15 @@ class Backend:
         return _WORK_AT_ONCE if self.shares_host_memory else 100 * _WORK_AT_ONCE
 
     def predicting(self, work: int) -> contextlib.AbstractContextManager[object]:
-        """Return the context for a prediction with this many multiplications and additions."""
+        """Return the context for a prediction with ``work`` multiplications and additions."""
         return contextlib.nullcontext()
 
     def predicting_in(self, precision: str | None) -> Backend:
-        """Return the backend for long predictions of a model that was fitted in this precision."""
+        """Return the backend for long predictions with a model fitted in this precision."""
         return self
 
     def map(self, function: Callable[[int], Array], values: Sequence[int]) -> Iterable[Array]:
-        """Return the function's result for each value, computed in threads if that is faster."""
+        """Apply the function to each value, in threads if that is faster; return the results."""
         return map(function, values)
 
     def training(
@@ -271,8 +270,8 @@ class Backend:
         """Return the context for training steps.
 
         ``work`` and ``sparse_work`` are the numbers of operations in a step's forward pass: in
-        total, and in sparse matrix products. ``n_steps`` is the number of steps that are completed
-        or certain to run (0 if there is no time to compile). ``largest`` is the size of the largest
+        total, and in sparse matrix products. ``n_steps`` is the number of steps completed or
+        certain to run (0 if there is no time to compile). ``largest`` is the size of the largest
         array.
         """
         return contextlib.nullcontext()
@@ -282,14 +281,14 @@ class Backend:
         return False
 
     def sharing(self, n_threads: int) -> contextlib.AbstractContextManager[object]:
-        """Return the context for workers that each train a model, on ``n_threads`` threads each."""
+        """Return the context for workers that each train a model with ``n_threads`` threads."""
         return contextlib.nullcontext()
 
     def synchronize(self, tree: Tree | None = None) -> None:
         """Wait for this thread's work on the device, or at least until a tree is computed."""
 
     def feed(self, batches: Iterable[tuple[np.ndarray, ...]]) -> Iterator[tuple[Array, ...]]:
-        """Copy host batches to the device, each while the caller uses the previous batch.
+        """Copy host batches to the device, each while the caller uses the previous one.
 
         A batch's arrays may be overwritten once the next batch is requested. No batch may have more
         rows than the first.
@@ -307,7 +306,7 @@ class Backend:
                 yield batch
 
     def collect(self, arrays: Iterable[Array]) -> Iterator[np.ndarray]:
-        """Copy arrays to the host, each while the next is computed; results may be overwritten."""
+        """Copy arrays to the host while the next ones are computed; results may be overwritten."""
         previous = None
         for array in arrays:
             if previous is not None:

@@ -1,4 +1,4 @@
-"""array-api-strict, for tests: it has only the standard's functions, and simulated devices."""
+"""array-api-strict, for tests: only the standard's functions, on simulated devices."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CPU = array_api_strict.Device("CPU_DEVICE")
 
 
 class StrictBackend(Backend):
-    """A backend that raises errors for anything outside the Array API standard."""
+    """A backend that rejects anything outside the Array API standard."""
 
     name = "array_api_strict"
     xp = array_api_strict

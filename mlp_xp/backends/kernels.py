@@ -55,11 +55,11 @@ class Transposed(NamedTuple):
 
 
 class Source(NamedTuple):
-    """A data set, the rows to gather from it (None for all), and how to transform them.
+    """A data set, the rows to gather (None for all), and their transformations.
 
     ``x : (samples, features)`` has any real dtype and is never written to. Backends with sparse
-    products also accept a `SparseMatrix` without scaling or pixel map, in the dtype in which
-    products are computed.
+    products also accept a `SparseMatrix` without scaling or pixel map, in the dtype of the
+    products.
     """
 
     x: Any
@@ -104,5 +104,5 @@ class Kernels(LayerKernels):
     clip: Callable[..., tuple[Tree, Array]] = clip
 
     def __hash__(self) -> int:
-        # Each fit looks up its step by its kernels; two of them tell backends apart.
+        # Each fit looks up its step by its kernels; two of them suffice to distinguish backends.
         return hash((self.dense, self.activate))

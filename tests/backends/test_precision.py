@@ -262,11 +262,11 @@ def test_a_processor_has_no_tf32_and_lbfgs_no_low_precision(problem, plain):
 def test_an_old_card_says_what_it_lacks():
     for low, enough in (("tf32", (8, 0)), ("bf16", (8, 0)), ("float16", (5, 3))):
         check_capability("torch", "cuda:0", low, enough)
-    both = "is 7.5, and 8.0 is needed): use precision='float16' or precision='float32'."
+    both = "is 7.5, but 8.0 is required): use precision='float16' or precision='float32'."
     for low, capability, words in (
         ("tf32", (7, 5), both),
         ("bf16", (7, 5), both),
-        ("float16", (5, 2), "5.2, and 5.3 is needed): use precision='float32'."),
+        ("float16", (5, 2), "5.2, but 5.3 is required): use precision='float32'."),
     ):
         with pytest.raises(ValueError, match=re.escape(words)):
             check_capability("torch", "cuda:0", low, capability)

@@ -69,11 +69,11 @@ class JaxBackend(Backend):
             return self._move(np.array(array, dtype=dtype))
 
     def zeros_like(self, array: Array) -> Array:
-        # Creating zeros on the device would be compiled for each shape.
+        # Creating zeros on the device would be recompiled for each shape.
         return self._move(np.zeros(array.shape, array.dtype))
 
     def unstack(self, array: Array) -> list[Array]:
-        # `jnp.unstack` would be compiled for each number of rows, at 7 ms per row.
+        # `jnp.unstack` would be recompiled for each number of rows, at 7 ms per row.
         return [_row(array, np.int32(i)) for i in range(array.shape[0])]
 
     def _move(self, array: Any) -> Array:
@@ -137,9 +137,9 @@ def _sum_rows_of_table(lines: Any, positions: Any, n_rows: int, *, xp: Namespace
 def _gather(source: Source, *, dtype: DType, xp: Namespace) -> Any:
     """Compute `mlp_xp.backends.kernels.gather`, and store augmented images once.
 
-    XLA would otherwise gather the pixels again at each use: with mixup, 512 images of CIFAR-10 take
-    40 ms instead of 4. XLA stores the result of `cond`, so the images are computed in a `cond` that
-    is always true.
+    XLA would otherwise gather the pixels again at each use: with mixup, 512 CIFAR-10 images take 40
+    ms instead of 4. XLA stores the result of `cond`, so the images are computed in a `cond` that is
+    always true.
     """
     x, rows, scaling, pixel_map = source
     if pixel_map is None:

@@ -43,7 +43,7 @@ _LEAST_WORK = 2_000_000
 # synchronizing several threads takes several times as long as the computation (bench,
 # drop-in/lbfgs). For shorter steps, the BLAS threads are not limited, since finding the BLAS
 # libraries takes milliseconds. The exception is a step with a parameter array of at least
-# `_LEAST_SHARED` numbers: from this size on, OpenBLAS splits a sum of squares, such as the L2
+# `_LEAST_SHARED` elements: from this size on, OpenBLAS splits a sum of squares, such as the L2
 # penalty, among threads.
 _LEAST_BLAS_WORK, _MOST_BLAS_WORK, _LEAST_SHARED = 125_000, 20_000_000, 10_000
 # A fit or prediction with at least `_LONG` operations waits for machine code, which takes seconds
@@ -150,7 +150,7 @@ class NumpyBackend(Backend):
     def training(
         self, work: int, n_steps: int = 1, sparse_work: int = 0, largest: int = 0
     ) -> Iterator[None]:
-        # Choose only by settings and shapes, so results are reproducible.
+        # The choice depends only on settings and shapes, so results are reproducible.
         context: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
         products = work - sparse_work
         if self.is_long(work, n_steps):
@@ -160,7 +160,7 @@ class NumpyBackend(Backend):
                 context = one_blas_thread()
         elif products >= _LEAST_BLAS_WORK or largest >= _LEAST_SHARED:
             context = one_blas_thread()
-        # Disable NumPy's warnings, since the training loop checks for infinity and NaN itself.
+        # Disable NumPy's warnings, since the training loop itself checks for infinity and NaN.
         with (
             flush_subnormals(),  # Set this mode before the threads start, since they inherit it.
             context,
@@ -184,7 +184,7 @@ class NumpyBackend(Backend):
 
 
 def compile_ahead() -> str:
-    """Compile all machine code and return its cache folder; raise BackendError if that fails."""
+    """Compile all machine code and return its cache folder; raise BackendError on failure."""
     if not can_compile():
         raise BackendError(
             "Machine code needs Linux or macOS, numba, and NUMBA_DISABLE_JIT unset: type "

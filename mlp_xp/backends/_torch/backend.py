@@ -20,8 +20,8 @@ from mlp_xp.backends._torch.captured import TorchGraphs
 from mlp_xp.backends._torch.copier import Copier
 from mlp_xp.backends.kernels import Kernels
 
-# Arrays above this size in bytes are data sets; pinned copies would double the host memory they
-# need.
+# Arrays above this size in bytes are data sets; pinned copies would double the required host
+# memory.
 _PINNED_BYTES = 2**26
 
 
@@ -81,7 +81,7 @@ class TorchBackend(Backend):
             return
         if self.emulates(precision):
             warnings.warn(
-                f"precision={precision!r} is some 400 times as slow as float32 in PyTorch on this "
+                f"precision={precision!r} is about 400 times as slow as float32 in PyTorch on this "
                 "processor, which lacks AVX-512: use precision='float32', or backend='jax'.",
                 RuntimeWarning,
                 stacklevel=2,
@@ -118,7 +118,7 @@ class TorchBackend(Backend):
 
     def synchronize(self, tree: Tree | None = None) -> None:
         if self.device.type in ("cuda", "xpu"):
-            # Waiting for the whole device would end another thread's capture.
+            # Waiting for the whole device would abort another thread's capture.
             self._module.current_stream(self.device).synchronize()
         elif self.device.type == "mps":
             torch.mps.synchronize()
@@ -139,7 +139,7 @@ class TorchBackend(Backend):
         if self.device.type not in ("cuda", "xpu"):
             return None
         reserved = self._module.memory_reserved(self.device)
-        # Memory that torch has reserved but not allocated.
+        # Memory that torch has reserved but does not use.
         reusable = reserved - self._module.memory_allocated(self.device)
         return int(self._module.mem_get_info(self.device)[0] + reusable)
 
@@ -159,7 +159,7 @@ class TorchBackend(Backend):
 
 @contextlib.contextmanager
 def _tf32(is_wanted: bool) -> Iterator[None]:
-    """Disable autograd, and allow or forbid TF32 in CUDA matrix products, within the context."""
+    """Disable autograd, and allow or forbid TF32 in CUDA matrix products, within this context."""
     products = torch.backends.cuda.matmul
     is_new = hasattr(products, "fp32_precision")  # This attribute exists in torch 2.9 or later.
     name, on, off = ("fp32_precision", "tf32", "ieee") if is_new else ("allow_tf32", True, False)

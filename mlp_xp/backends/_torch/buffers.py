@@ -52,7 +52,7 @@ _UNUSED = _count_of_unused()
 def empty(
     owner: torch.Tensor, role: str, shape: tuple[int, ...], dtype: torch.dtype
 ) -> torch.Tensor:
-    """Return an uninitialized tensor, in the owner's buffer for this role if nothing else uses it.
+    """Return an uninitialized tensor, reusing the owner's buffer for this role if it is unused.
 
     The memory is on the owner's device, and is kept until the owner is deleted.
     """
@@ -76,7 +76,7 @@ def empty(
 
 
 def cast(owner: torch.Tensor, role: str, array: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Cast a tensor into a buffer from `empty`; return a tensor that has the dtype unchanged."""
+    """Cast a tensor into a buffer from `empty`; return it unchanged if it has the dtype."""
     if array.dtype == dtype:
         return array
     return empty(owner, role, tuple(array.shape), dtype).copy_(array)

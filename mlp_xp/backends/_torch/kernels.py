@@ -64,8 +64,8 @@ def _block_dense(
 ) -> tuple[Any, Callable[..., Any]]:
     """Compute `layers.block_dense` with the samples as the last axis in memory.
 
-    Reordering features then copies long runs of numbers, in a tenth of the time, and activations
-    and sums between such layers keep this order in memory.
+    Reordering features then copies long contiguous runs, in a tenth of the time, and activations
+    and sums between such layers keep this memory order.
     """
     owner: Any
     b: Any
@@ -104,7 +104,7 @@ def _join(parts: Any, arrangement: Arrangement) -> Any:
 
 
 def _gelu_form(x: Any) -> str:
-    """Return "tanh", our formula, or in bfloat16 "none", for the error function.
+    """Return the GELU variant: "tanh", our formula, or for bfloat16 "none", the error function.
 
     On a CPU, torch computes the error function in a quarter of the time. The results differ by at
     most 5e-4, which is less than bfloat16 resolves near 1.
@@ -128,7 +128,7 @@ _ACTIVATIONS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
 def activate(
     function: str | layers.Activation, x: Any, *, xp: Namespace
 ) -> tuple[Any, layers.ActivationPullback]:
-    """Compute `mlp_xp.nn.layers.activate`."""
+    """Compute `mlp_xp.nn.layers.activate` with torch's kernels."""
     fused = _ACTIVATIONS.get(function) if isinstance(function, str) else None
     if fused is None:
         return layers.activate(function, x, xp=xp)
@@ -157,7 +157,7 @@ def gather(source: Source, *, dtype: DType, xp: Namespace) -> Any:
 
 
 def _take_pixels(owner: Any, images: Any, lines: Any, columns: Any, *, xp: Namespace) -> Any:
-    """Compute `mlp_xp.augmentation.take_pixels`: 1 ms for 512 images of CIFAR-10 instead of 15.
+    """Compute `mlp_xp.augmentation.take_pixels`: 1 ms for 512 CIFAR-10 images instead of 15.
 
     The indices are broadcast without a copy. The output memory is reused, because allocating it
     would take longer than the rest.

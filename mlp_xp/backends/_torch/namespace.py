@@ -1,4 +1,4 @@
-"""array-api-compat's namespace for torch, with a `sign` that needs no boolean mask."""
+"""array-api-compat's torch namespace, with a `sign` that needs no boolean mask."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 
 def sign(x: Any, /) -> Any:
-    """Return -1, 0 or 1 for each number, and NaN for NaN."""
+    """Return -1, 0 or 1 for each element, and NaN for NaN."""
     return torch.where(torch.isnan(x), x, torch.sign(x))
 
 

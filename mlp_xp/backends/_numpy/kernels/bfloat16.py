@@ -1,7 +1,7 @@
 """Dense layers in bfloat16 with plain NumPy, for fits that are too short for machine code.
 
-As in the machine code, operands are rounded to bfloat16, and sums are in float32. Only the order of
-summation differs from the machine code.
+As in the machine code, operands are rounded to bfloat16, and sums are computed in float32. Only the
+order of summation differs.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _rounded(x: Array) -> Array:
 
 
 def round_to_bfloat16(x: np.ndarray, out: np.ndarray) -> None:
-    """Round float32 numbers to the nearest bfloat16 (ties to even), stored as float32."""
+    """Round float32 values to the nearest bfloat16 (ties to even), stored as float32."""
     bits = np.ascontiguousarray(x).view(np.uint32)
     odd = bits >> np.uint32(16) & np.uint32(1)
     nearest = (bits + np.uint32(0x7FFF) + odd) & np.uint32(0xFFFF0000)

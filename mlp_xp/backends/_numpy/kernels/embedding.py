@@ -34,7 +34,7 @@ def sum_rows_of_table(lines: Array, positions: Array, n_rows: int, *, xp: Namesp
 
 
 def _add_rows(lines: np.ndarray, positions: np.ndarray, out: np.ndarray) -> None:
-    # For 1,280 lines of 8 numbers, this takes 20 µs. A loop takes 80 µs, and a one-hot product with
+    # For 1,280 rows of 8 elements, this takes 20 µs. A loop takes 80 µs, and a one-hot product with
     # 5,000 rows takes 30 ms.
     width = lines.shape[1]
     places = positions.astype(np.intp)[:, None] * width + np.arange(width)

@@ -1,4 +1,4 @@
-"""Kernels for the forward and backward passes of NumPy: dense layers, data, activations, loss.
+"""NumPy kernels for the forward and backward passes: dense layers, data, activations, loss.
 
 The kernels use machine code only in a `thread_pool` context. Otherwise they use NumPy, and the
 BLAS's threads for matrix products.
@@ -106,17 +106,17 @@ dense_in_bfloat16 = partial(dense, in_bfloat16=True)
 
 
 def _take_pixels(images: Array, lines: Array, columns: Array, *, xp: Namespace) -> Array:
-    """Compute `mlp_xp.augmentation.take_pixels`: 1 ms for 512 images of CIFAR-10 instead of 22.
+    """Compute `mlp_xp.augmentation.take_pixels`: 1 ms for 512 CIFAR-10 images instead of 22.
 
-    NumPy copies whole lines much faster than single numbers, so the images are transposed, their
-    columns are copied as lines, and the result is transposed back.
+    NumPy copies whole rows much faster than single elements, so the images are transposed, their
+    columns are copied as rows, and the result is transposed back.
     """
     images = take_lines(images, lines, xp=xp)
     n, n_channels, height, width = images.shape
     turned = np.empty_like(images, shape=(n, width, n_channels, height))
     np.positive(xp.permute_dims(images, (0, 3, 1, 2)), out=turned)
-    # After the transpose, all channels form one image, in which each line is a column of all
-    # channels.
+    # The transpose is a single image of all channels, in which each row is a column of the original
+    # images.
     sides = xp.reshape(turned, (n, 1, width, n_channels * height))
     taken = xp.reshape(take_lines(sides, columns, xp=xp), turned.shape)
     out = np.empty_like(images, shape=images.shape)
@@ -129,7 +129,7 @@ def gather(source: kernels.Source, *, dtype: DType, xp: Namespace) -> Array:
     """Compute `mlp_xp.backends.kernels.gather`."""
     x, rows, scaling, pixel_map = source
     if isinstance(x, kernels.SparseMatrix):
-        from mlp_xp.backends._numpy.kernels.sparse import TakenRows  # Only sparse data needs SciPy.
+        from mlp_xp.backends._numpy.kernels.sparse import TakenRows  # Only for sparse data.
 
         return TakenRows(x, rows)
     x = x if rows is None else xp.take(x, rows, axis=0)
@@ -151,7 +151,7 @@ def gather(source: kernels.Source, *, dtype: DType, xp: Namespace) -> Array:
 
 @with_fallback
 def activate(function: Any, x: Array, *, xp: Namespace) -> tuple[Array, ActivationPullback]:
-    """Compute `mlp_xp.nn.layers.activate` by a loop that is compiled from its formula."""
+    """Compute `mlp_xp.nn.layers.activate` with a loop compiled from its formula."""
     if not (has_pool() and are_contiguous(x)):
         return layers.activate(function, x, xp=xp)
     from mlp_xp.backends._numpy.kernels.formulas import activation_loops, is_large
@@ -175,7 +175,7 @@ def activate(function: Any, x: Array, *, xp: Namespace) -> tuple[Array, Activati
 def loss(
     loss: Loss, logits: Array, targets: Array, weights: Array | None = None, *, xp: Namespace
 ) -> tuple[Array, Callable[[], Array]]:
-    """Compute `mlp_xp.nn.losses.mean_loss`, the softmax cross-entropy in one kernel call."""
+    """Compute `mlp_xp.nn.losses.mean_loss`, with one kernel call for softmax cross-entropy."""
     is_known = (
         type(loss) is SoftmaxCrossEntropy
         and has_pool()

@@ -32,16 +32,16 @@ from mlp_xp.backends._numpy.runtime.tuning import (
 from mlp_xp.backends._numpy.tracing.traced import Traced
 
 Array: TypeAlias = Any  # A NumPy array or a traced array.
-# Operands that are already packed. The keys are the array's id and the packing order.
+# Operands that are already packed, by array id and packing order.
 Ahead: TypeAlias = dict[tuple[int, str], Array]
 
 # The number of rows of an AMX tile register.
 _TILE_ROWS = 16
-# Matrix products with fewer multiplications than this are faster in one thread.
+# Smaller matrix products, counted in multiplications, are faster in one thread.
 LEAST_PRODUCTS = 250_000
 # The depth of a block, in steps along the summed axis, if the right operand is not packed.
 _STEPS = 512
-# Matrix products with at most this number of rows are not computed in tiles.
+# Matrix products with at most this many rows are not tiled.
 _FEW_ROWS = 4
 # Packing the weights W pays off for batches of at least 256 rows, or of at least 50 rows if the
 # rows of W are at least 4,096 bytes long. On an Intel Xeon (family 6, model 207), such long rows
@@ -76,8 +76,8 @@ def multiply(
 ) -> None:
     """Compute the product of two matrices, each possibly transposed, plus a bias, into ``out``.
 
-    With ``in_pairs``, float32 operands are rounded to bfloat16; sums are in float32. An operand
-    from `pack_ahead` can be used only once.
+    With ``in_pairs``, float32 operands are rounded to bfloat16; sums are computed in float32. An
+    operand from `pack_ahead` can be used only once.
     """
     if out.shape[1] == 1 and not in_pairs and hasattr(bias, "dtype"):
         multiply(a, b, out, ta=ta, tb=tb)
@@ -106,7 +106,7 @@ def pack_ahead(ahead: Ahead, x: Array, *, is_left: bool) -> None:
 
 
 def choose_packed(a: Array, b: Array, out: Array, *, ta: bool, tb: bool) -> Factors:
-    """Return which operands to pack: the ones that tiles would read slowly and more than once.
+    """Return which operands to pack: those that tiles would read slowly and repeatedly.
 
     In x W, x is never packed, and W only if x has many rows. In dy W^T, dy is never packed, and W
     is packed unless dy has few rows. In x^T dy, both are packed if the result is large and the
@@ -150,7 +150,7 @@ def product_tasks(
     """
     (m, n), k = out.shape, a.shape[0] if ta else a.shape[1]
     if m > n == 1 and b.flags.c_contiguous and not (in_pairs or hasattr(bias, "dtype")):
-        # As the product of a row, so A is read only once.
+        # Compute it as the product of a row, so that A is read only once.
         row, out = np.reshape(b, (1, k)), np.reshape(out, (1, m))
         return product_tasks(row, a, out, Factors(False, False), tb=not ta)
     is_double, is_shared = out.dtype == np.float64, m * n * k >= LEAST_PRODUCTS
@@ -194,7 +194,7 @@ def product_tasks(
     blocks = make_blocks(tile, itemsize)
     steps, depth, rows, columns = n_steps, blocks.depth, blocks.rows, blocks.columns
     if packed.b:
-        is_small = 2 * k * n * itemsize <= cache_bytes()  # B fits in half of the cache.
+        is_small = 2 * k * n * itemsize <= cache_bytes()  # B fits in half the cache.
         columns = n if is_small else max(columns // width, 1) * width
     else:
         rows, columns = (tile.rows, n) if ta else (m, n)
@@ -226,7 +226,7 @@ def product_tasks(
 
 
 def _may_split(m: int, n: int, k: int, itemsize: int) -> bool:
-    """Whether threads may split the sums of a product whose result fits in their work space."""
+    """Whether threads may split a product's sums, as its result fits in their work space."""
     return itemsize == 4 and 4 * m * n <= SCRATCH and k > max(m, n)
 
 
@@ -247,14 +247,14 @@ def _n_steps(n: int, packing: int) -> int:
 
 
 def _tile_width(tile: Tile, n: int, itemsize: int) -> int:
-    """Return the number of columns per panel for which all panels have equal widths."""
+    """Return the number of columns per panel that makes all panels equally wide."""
     lanes = tile.vector_bytes // itemsize
     n_vectors = -(-n // lanes)
     return -(-n_vectors // -(-n_vectors // tile.vectors)) * lanes
 
 
 def _line_words(n: int) -> int:
-    """Return the number of 32-bit words for n bfloat16 numbers, padded to whole vectors."""
+    """Return the number of 32-bit words for n bfloat16 elements, padded to whole vectors."""
     return -(-n // 32) * 16
 
 
@@ -279,6 +279,6 @@ def _pack(source: Array, widths: dict[str, int], packing: int) -> tuple[Task, di
 
 
 def _distance(x: Array) -> int:
-    """Return the stride between rows, in numbers."""
+    """Return the stride between rows, in elements."""
     # An axis of length 1 may have any stride in NumPy, but the BLAS rejects invalid strides.
     return x.strides[0] // x.itemsize if x.shape[0] > 1 else x.shape[1]

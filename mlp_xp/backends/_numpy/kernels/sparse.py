@@ -1,4 +1,4 @@
-"""Products with sparse rows, by SciPy functions that a compiled step can record."""
+"""Products with sparse rows, using SciPy functions that a compiled step can record."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from mlp_xp.backends.kernels import SparseMatrix, Transposed
 
 Array: TypeAlias = Any  # A NumPy array or a traced array.
 
-# Weights up to this size in bytes fit in the caches. Each row of larger weights should be read only
-# once, so the sparse entries are then processed by column. Processing by column takes 0.4 to 0.9
-# times as long as processing by row (bench, drop-in/sparse).
+# Weights up to this size in bytes fit in the caches. With larger weights, the sparse entries are
+# processed by column, so that each row of weights is read only once; this takes 0.4 to 0.9 times as
+# long as processing by row (bench, drop-in/sparse).
 _CACHED = 1 << 21
 
 
@@ -65,7 +65,7 @@ class TakenRows:
         out: np.ndarray,
     ) -> None:
         # Call a private SciPy function, because the public ones would allocate the result, e.g. 16
-        # MB for 20,000 x 100 numbers.
+        # MB for 20,000 x 100 elements.
         from scipy.sparse import _sparsetools as tools
 
         if rows is not None:

@@ -1,4 +1,4 @@
-"""Update large parameters in pieces that fit in the caches, or small ones in fewer NumPy calls."""
+"""Update large parameters in cache-sized pieces, or small ones in fewer NumPy calls."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Coefs: TypeAlias = tuple[Array, ...]
 
 # The maximum number of elements per array, so that all arrays of an update fit in the L2 cache.
 _PIECE = 1 << 15
-# The block size for sums of squares: OpenBLAS uses several threads for more than 10,000 numbers.
+# The block size for sums of squares: above 10,000 elements, OpenBLAS uses several threads.
 _UNSHARED = 1 << 13
 
 
@@ -38,11 +38,11 @@ def update_tree(
     n_leading: int = 0,
     xp: Namespace,
 ) -> Updated:
-    """Compute `mlp_xp.optimizers.update_tree`, without machine code in pieces of fitting size."""
+    """Compute `mlp_xp.optimizers.update_tree`; without machine code, in cache-sized pieces."""
     rows = list(zip(leaves(params), leaves(grads), *map(leaves, opt_state), strict=True))
     is_known = (
         type(optimizer) in (SGD, Adam, AdamW)
-        # In machine code, loops of the formulas are joined instead.
+        # In machine code, the formulas' loops are merged instead.
         and not (has_pool() and isinstance(rows[0][0], Traced))
         and not n_leading
     )
@@ -63,8 +63,8 @@ def _update_as_one(
 ) -> Any:
     """Update small arrays that are adjacent in memory as one array, to save NumPy calls.
 
-    Return the penalty, or None if the arrays are not suitable. A NumPy call's overhead costs about
-    as much as computing a few thousand numbers.
+    Return the penalty, or None if the arrays are not suitable. The overhead of a NumPy call equals
+    the time to compute a few thousand elements.
     """
     params, grads, *states = map(list, zip(*rows, strict=True))
     is_known = (
@@ -93,7 +93,7 @@ def _update_as_one(
 def _update_in_pieces(
     optimizer: Optimizer, rows: Rows, of_kinds: Kinds, coefs: Coefs, l2: Array | None, *, xp: Any
 ) -> Any:
-    """Update large arrays in pieces that fit in the caches, 2 to 3 times as fast as in one piece.
+    """Update large arrays in cache-sized pieces, 2 to 3 times as fast as in one piece.
 
     Return the penalty, or None if all arrays fit in the caches.
     """

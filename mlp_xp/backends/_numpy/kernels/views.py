@@ -1,4 +1,4 @@
-"""Views as operands and results of loops, such as slices and transposed arrays."""
+"""Views, such as slices and transposes, as operands and results of loops."""
 
 from __future__ import annotations
 
@@ -21,17 +21,16 @@ from mlp_xp.compiler.kernel import (
     VIEWS,
 )
 
-# The number of axes of a loop.
+# The number of nested loops.
 _N_AXES = 3
 
 
 def arrange(
     arrays: Sequence[Any], shape: tuple[int, ...]
 ) -> tuple[tuple[int, ...], tuple[str, ...], list[Any]] | None:
-    """Return the grid of a loop over arrays that are broadcast, their layouts, and the arrays.
+    """Return the grid of a loop over broadcast arrays, the arrays' layouts, and the arrays.
 
-    The arrays that are views get the shape of the grid. Return None if the loop would have more
-    than three axes.
+    Views are reshaped to the grid. Return None if the loop would need more than three axes.
     """
     strides = [np.broadcast_to(value_of(x), shape).strides for x in arrays]
     axes = merge_axes(shape, strides) or [(1, *(x.itemsize for x in arrays))]
@@ -46,9 +45,9 @@ def arrange(
 
 
 def merge_axes(shape: Sequence[int], strides: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
-    """Return as few axes as possible for a loop over arrays: the length, and the arrays' strides.
+    """Return the fewest axes for a loop over arrays, each as its length and the arrays' strides.
 
-    Neighboring axes are merged where they are one axis of all arrays.
+    Adjacent axes are merged if the strides of all arrays allow it.
     """
     axes: list[tuple[int, ...]] = []
     for length, *steps in list(zip(shape, *strides, strict=True))[::-1]:

@@ -1,4 +1,4 @@
-"""Call machine code, or record the call in a traced step; check whether arrays are suitable."""
+"""Call machine code, or record the call in a traced step; check that arrays are suitable."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def with_fallback(kernel: F) -> F:
-    """Wrap a kernel: if its machine code cannot be compiled, it runs again without machine code."""
+    """Wrap a kernel to rerun without machine code if its machine code cannot be compiled."""
 
     @functools.wraps(kernel)
     def run(*args: Any, **options: Any) -> Any:
@@ -51,7 +51,7 @@ def call(function: Callable[..., None], *args: Any) -> None:
 
 
 def are_contiguous(*arrays: Any) -> bool:
-    """Whether all arrays have the same dtype, float32 or float64, and row-major order."""
+    """Whether all arrays are C-contiguous and have the same dtype, float32 or float64."""
     first = arrays[0].dtype
     return first in (np.float32, np.float64) and all(
         array.dtype == first and array.flags.c_contiguous and array.flags.aligned
@@ -60,7 +60,7 @@ def are_contiguous(*arrays: Any) -> bool:
 
 
 def are_positions(array: Any, like: Any) -> bool:
-    """Whether an array has one int32 number for each row of ``like``."""
+    """Whether an array contains one int32 position per row of ``like``."""
     return (
         array.shape == like.shape[:1]
         and array.dtype == np.int32
@@ -70,16 +70,16 @@ def are_positions(array: Any, like: Any) -> bool:
 
 
 def contiguous_like(array: Any, like: Any) -> Any:
-    """Return an array in row-major order, cast to the dtype of ``like``."""
+    """Return a C-contiguous array, cast to the dtype of ``like``."""
     if are_contiguous(array, like):
         return array
     if isinstance(array, Traced):
-        return array.astype(like.dtype)  # Copies are in row-major order.
+        return array.astype(like.dtype)  # Copies are C-contiguous.
     return np.ascontiguousarray(array, dtype=like.dtype)
 
 
 def has_rows(x: Any) -> bool:
-    """Whether the rows of x are contiguous; there may be gaps between rows."""
+    """Whether each row of x is contiguous; gaps between rows are allowed."""
     if x.ndim != 2 or x.size == 0 or not x.flags.aligned:
         return False
     lie_apart = x.shape[0] == 1 or x.strides[0] >= x.shape[1] * x.itemsize

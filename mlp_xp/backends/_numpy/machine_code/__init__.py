@@ -2,8 +2,8 @@
 
 A kernel call is a record with named fields (`runtime.tasks`). A table of kernel calls runs without
 the Python interpreter, in one thread or in a thread pool. The pool's threads synchronize within a
-microsecond; threads of a BLAS, OpenMP or Python need 10 to 50 microseconds. Matrix products use our
-own generated code, or SciPy's BLAS. Each thread then calls the BLAS for its part of the result.
+microsecond; BLAS, OpenMP or Python threads need 10 to 50 microseconds. Matrix products use our own
+generated code or SciPy's BLAS, which each thread calls for its part of the result.
 
 Each kind of kernel call is compiled when it is first needed (`_entry_points`), in a separate
 process (`_build`), and stored as an object file. Machine code is always loaded from that file, so
@@ -80,7 +80,7 @@ _lock = fork_safe_lock()
 
 
 def addresses(units: Iterable[Unit]) -> dict[Unit, int]:
-    """Return the address of each unit's machine code; compile and load what is missing."""
+    """Return the address of each unit's machine code; compile and load missing units."""
     with _lock:
         missing = [unit for unit in dict.fromkeys(units) if unit not in _addresses]
         for unit in [unit for unit in missing if unit.kind == _FORMULA]:
@@ -102,7 +102,7 @@ def addresses(units: Iterable[Unit]) -> dict[Unit, int]:
 
 
 def all_units() -> list[Unit]:
-    """Return all units for this processor."""
+    """Return all compilation units for this processor."""
     return tasks.all_units(has_tile=find_tile() is not None, packing=bfloat16_packing())
 
 
@@ -121,7 +121,7 @@ def run_tasks() -> Callable[..., int]:
 
 @cache
 def blas_address(is_double: bool) -> int:
-    """Return the address of the matrix product in SciPy's BLAS."""
+    """Return the address of SciPy's BLAS function for matrix products."""
     from scipy.linalg import cython_blas
 
     capsule = cython_blas.__pyx_capi__["dgemm" if is_double else "sgemm"]
@@ -151,7 +151,7 @@ def _load(name: str, code: bytes) -> int:
 
 
 def _load_loop(loop: Loop) -> int:
-    """Return the address of a formula's loop, which this process compiles in a tenth of a second.
+    """Return the address of a formula's loop, compiled in this process (a tenth of a second).
 
     It is always loaded from its object file, so results do not depend on whether it was cached.
     """
@@ -167,7 +167,7 @@ def _load_loop(loop: Loop) -> int:
 
 
 def _compile(units: Sequence[Unit]) -> dict[Unit, bytes]:
-    """Compile units in other processes, with a message on stderr."""
+    """Compile units in other processes, and print a message to stderr."""
     kept = (
         "once for this installation"
         if _writable()
@@ -178,7 +178,7 @@ def _compile(units: Sequence[Unit]) -> dict[Unit, bytes]:
     try:
         codes = _compile_apart(units)
     except (OSError, ValueError, subprocess.SubprocessError) as error:
-        if (status := getattr(error, "returncode", 0)) < 0:  # The same could end this process.
+        if (status := getattr(error, "returncode", 0)) < 0:  # It could end this process, too.
             raise MachineCodeError(f"the compiler was ended by signal {-status}") from error
         codes = _compile_here(units)  # Compile in this process instead.
     seconds = time.perf_counter() - start
@@ -202,8 +202,8 @@ def _compile_apart(units: Sequence[Unit]) -> dict[Unit, bytes]:
     with contextlib.ExitStack() as stack, interruptible():
         children = []
         for part in parts:
-            with postponed():  # A process must not start without an entry in the stack.
-                # In a new session, Ctrl-C reaches only this process, which then kills the others.
+            with postponed():  # A started process must be registered in the stack.
+                # In new sessions, the others do not receive Ctrl-C; this process kills them.
                 child = subprocess.Popen(
                     [*command, json.dumps(part)],
                     stdin=subprocess.DEVNULL,
@@ -258,8 +258,8 @@ def _key() -> str:
 
 def _folders() -> Iterator[Path]:
     """Yield the folders where machine code may be stored, in order of preference."""
-    # Prefer the folder of Python's bytecode, so that code compiled while a container image is built
-    # works for all users.
+    # Prefer the folder with Python's bytecode, so that all users can load code compiled when the
+    # container image was built.
     yield Path(__file__).parent / "__pycache__"
     with contextlib.suppress(RuntimeError):  # The user may have no home folder.
         yield cache_dir() / "machine-code"
@@ -325,7 +325,7 @@ def _write(name: str, code: bytes) -> None:
     folder = _writable()
     if folder is None:
         return
-    # Ignore a full disk: the cache only saves time. A file that is incomplete has another hash.
+    # Ignore a full disk: the cache only saves time. The hash detects an incomplete file.
     with contextlib.suppress(OSError), replacing(_file(folder, name), flushes=False) as file:
         file.write_bytes(hashlib.sha256(code).digest() + code)
         file.chmod(0o644)  # Let all users read the file.

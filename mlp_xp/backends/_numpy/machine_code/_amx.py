@@ -19,15 +19,15 @@ from mlp_xp.backends._numpy.runtime.tuning import AMX_TILE
 _I8, _I64 = ir.IntType(8), ir.IntType(64)
 _HIGH, _WIDE = AMX_TILE.rows, AMX_TILE.vectors * 16
 # The tile configuration: palette 1, start row 0, then the bytes per row of each tile (as 16-bit
-# numbers), then the number of rows of each tile.
+# integers), then the number of rows of each tile.
 _SETTINGS = bytes([1, *[0] * 15, *[64, 0] * 8, *[0] * 16, *[16] * 8, *[0] * 8])
 
 
 def emit(builder: Any, work_space: Any, name: str, tiles: tuple[int, ...], *memory: Any) -> None:
     """Emit an AMX instruction, given its tile numbers, an address, and the stride between rows.
 
-    ``work_space`` is the thread's. On processors without AMX, tests replace this function by calls
-    of a simulator.
+    ``work_space`` belongs to the thread. On processors without AMX, tests replace this function by
+    a simulator.
     """
     values = [_I8(tile) for tile in tiles]
     if memory:
@@ -58,7 +58,7 @@ def _clear(builder, work_space):  # type: ignore[no-untyped-def]
 
 
 def _transfer(name: str) -> Any:
-    """Return the function that loads or stores 32 rows of 32 numbers.
+    """Return the function that loads or stores a 32 x 32 block.
 
     Tiles 0 and 1 contain the upper 16 rows.
     """
@@ -92,7 +92,7 @@ def _multiply(builder, a, a_lower, b, b_right, distance, work_space):  # type: i
 
 
 def make_amx() -> Any:
-    """Return the function that computes a block of a product in tiles that are configured."""
+    """Return the function that computes a block of a product; tiles must be configured."""
 
     @jit
     def block(  # type: ignore[no-untyped-def]

@@ -1,4 +1,4 @@
-"""Compile units of machine code with numba, in a separate process.
+"""Compile units of machine code with numba in a separate process.
 
 The training process never imports numba, so it needs less memory and starts faster, and Ctrl-C does
 not wait for a compiler.
@@ -32,15 +32,15 @@ def build(unit: Unit) -> bytes:
     for value in (*module.functions, *module.global_variables):
         if value.name != unit.name and not value.is_declaration:
             value.linkage = "internal"
-    # Numba's wrapper calls Python to handle exceptions. In these passes, LLVM finds that the units
-    # raise no exceptions, and removes the calls.
+    # Numba's wrapper calls Python to handle exceptions. In these passes, LLVM detects that the
+    # units raise no exceptions and removes the calls.
     passes, machine = binding.create_new_module_pass_manager(), target_machine()
     passes.add_ipsccp_pass()
     passes.add_simplify_cfg_pass()
     passes.add_instruction_combine_pass()
     passes.add_global_dead_code_eliminate_pass()
     passes.add_strip_dead_prototype_pass()
-    # Replace numba's names, which depend on what was compiled before.
+    # Replace numba's names, which depend on earlier compilations.
     passes.add_strip_symbols_pass()
     options = binding.create_pipeline_tuning_options()
     passes.run(module, binding.create_pass_builder(machine, options))

@@ -17,7 +17,7 @@ from mlp_xp.compiler.llvm import create_machine
 
 @cache
 def _features() -> Any:
-    """Return the processor's features, without those that start with a prefix in MLP_XP_WITHOUT.
+    """Return the processor's features, excluding those with a prefix in MLP_XP_WITHOUT.
 
     For example, ``MLP_XP_WITHOUT=avx512`` compiles the code for a processor with only AVX2.
     """
@@ -42,7 +42,7 @@ def has_avx512() -> bool:
 
 @cache
 def bfloat16_packing() -> int:
-    """Return the packing of bfloat16 for this processor; `NUMBERS` if it has no bfloat16."""
+    """Return the processor's bfloat16 packing, or `NUMBERS` if it lacks bfloat16."""
     if not (has_avx512() and _features().get("avx512bf16")):
         return NUMBERS
     has_amx = all(_features().get(name) for name in ("amx-tile", "amx-bf16"))
@@ -63,7 +63,7 @@ def _may_use_tiles() -> bool:
 
 @cache
 def find_tile() -> Tile | None:
-    """Return this processor's tile for matrix products, or None if it lacks AVX2."""
+    """Return the processor's tile for matrix products, or None if it lacks AVX2."""
     if has_avx512():
         return AVX512_TILE
     return AVX2_TILE if _features().get("avx2") and _features().get("fma") else None
@@ -71,7 +71,7 @@ def find_tile() -> Tile | None:
 
 @cache
 def is_zen() -> bool:
-    """Whether this is an AMD Zen processor, on which a large stride between rows costs no time."""
+    """Whether this is an AMD Zen processor, on which large row strides are not slower."""
     return describe_cpu()[0].startswith("znver")
 
 

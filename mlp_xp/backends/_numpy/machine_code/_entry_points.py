@@ -1,7 +1,7 @@
-"""The units of machine code: one per kind of kernel call, and a loop that runs tables of calls.
+"""The compilation units: one per kind of kernel call, and a loop that runs tables of calls.
 
-A unit reads the fields of a kernel call by name, and computes one thread's part. Only processes
-that compile import this module, since it needs numba.
+A unit reads the fields of a kernel call by name, and computes one thread's part. Only compiler
+processes import this module, since it needs numba.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def signature(unit: Unit) -> Any:
 
 
 def source(unit: Unit) -> Callable[..., Any]:
-    """Return the Python function that is compiled for a unit."""
+    """Return the Python function to compile for a unit."""
     if unit.kind == 0:
         return run_tasks
     return _MAKERS[tasks.KINDS[unit.kind - 1]](bool(unit.is_double), unit.variant)
@@ -112,9 +112,8 @@ def run_tasks(control, scratch, ranges, n_ranges, thread):  # type: ignore[no-un
 
     ``control``, with the number of threads at `N_THREADS`, and ``scratch``, with `SCRATCH` bytes
     per thread, are the addresses of the pool's memory. ``ranges``, which only thread 0 uses, is the
-    address of ``n_ranges`` records of type `STEP_RANGE`.
-    Return 0, or the address of a kernel call with invalid row positions, before which the run
-    stops.
+    address of ``n_ranges`` records of type `STEP_RANGE`. Return 0, or the address of a kernel call
+    with invalid row positions, which ends the run.
     """
     control_words = carray(pointer(control), CONTROL, np.int64)
     n_threads, ticket = control_words[N_THREADS], control_words[TICKET]

@@ -15,8 +15,8 @@ from numba import carray, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-# "reassoc" allows LLVM to vectorize sums, and handles NaN and infinity correctly. The "numpy" error
-# model omits the check for division by zero, since the check would prevent vectorization.
+# "reassoc" allows LLVM to vectorize sums, and preserves NaN and infinity. The "numpy" error model
+# omits checks for division by zero, which would prevent vectorization.
 OPTIONS = {"fastmath": {"reassoc", "contract"}, "error_model": "numpy"}
 _I32, _I64, _VOID = ir.IntType(32), ir.IntType(64), ir.VoidType()
 
@@ -27,11 +27,11 @@ jit = njit(**OPTIONS)
 def instruction(
     result: Any = None, names: Sequence[str] = ()
 ) -> Callable[[Callable[..., Any]], Any]:
-    """Return a decorator that makes an intrinsic of ``emit(builder, *values)``, which emits code.
+    """Return a decorator that makes ``emit(builder, *values)``, which emits code, an intrinsic.
 
     The arguments are 64-bit integers, and ``result`` is the type of the result. Without ``result``,
-    the arguments may have any type, and the result has the last argument's type. ``names`` are the
-    arguments' names, by default the ones in ``emit``.
+    arguments may have any type, and the result has the type of the last one. ``names`` are the
+    arguments' names, by default as in ``emit``.
     """
 
     def decorate(emit: Callable[..., Any]) -> Any:
@@ -54,7 +54,7 @@ def instruction(
 
 
 def call_function(builder: Any, name: str, result: Any, *arguments: Any) -> Any:
-    """Emit a call of an external function or of one of LLVM's intrinsics."""
+    """Emit a call to an external function or an LLVM intrinsic."""
     kind = ir.FunctionType(result, [argument.type for argument in arguments])
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
 
@@ -87,13 +87,13 @@ def _read_modify_write(operation: str) -> Any:
     return change
 
 
-# Write an integer, or add to it, atomically: after all earlier writes and before all later reads.
+# Store or add an integer atomically, after all earlier writes and before all later reads.
 swap, add = map(_read_modify_write, ("xchg", "add"))
 
 
 @instruction(types.boolean)
 def replace(builder, address, old, new):  # type: ignore[no-untyped-def]
-    """Compare and swap: write an integer if it has the old value; return whether it was written."""
+    """Compare and swap: write an integer if the old value matches, and return whether it did."""
     place = builder.inttoptr(address, _I64.as_pointer())
     return builder.extract_value(builder.cmpxchg(place, old, new, "seq_cst", "seq_cst"), 1)
 
@@ -160,17 +160,17 @@ def copy(source, target, n):  # type: ignore[no-untyped-def]
 
 @jit
 def start_of(thread, n_threads, n):  # type: ignore[no-untyped-def]
-    """Return where a thread's part of ``range(n)`` starts: at a multiple of 16 (whole vectors)."""
+    """Return the start of a thread's part of ``range(n)``, a multiple of 16 (whole vectors)."""
     return n if thread == n_threads else (n * thread // n_threads) // 16 * 16
 
 
 @jit
 def part_of(thread, n_threads, n, multiple):  # type: ignore[no-untyped-def]
-    """Return the start of a thread's part of ``range(n)``; it is a multiple of ``multiple``."""
+    """Return the start of a thread's part of ``range(n)``, a multiple of ``multiple``."""
     return min(n, -(-n // at_least_one(multiple)) * thread // n_threads * multiple)
 
 
 @jit
 def at_least_one(n):  # type: ignore[no-untyped-def]
-    """Return at least 1, so numba knows that a stride or divisor is not 0."""
+    """Return n or at least 1, which tells numba that a stride or divisor is not 0."""
     return max(1, n)

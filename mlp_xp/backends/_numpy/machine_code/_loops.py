@@ -1,4 +1,4 @@
-"""Loops written by hand, except matrix products and the softmax: copies, sums, and gradients."""
+"""Handwritten loops, except matrix products and softmax: copies, sums, and gradients."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from mlp_xp.backends._numpy.runtime.tuning import GRADIENT_BYTES, LEAST_PACKED, 
 
 _COLUMN_SUMS_TASK, _ADD_ROWS_TASK, _TAKE_TASK = map(record, (ColumnSums, AddRows, Take))
 _COPY_TASK, _GROUP_TASK, _GRADIENT_TASK = map(record, (Copy, Group, GradientLoop))
-# Positions in a loop's record: its numbers of rows, columns and elements, and its arrays.
+# Positions of fields in a loop's record: numbers of rows, columns and elements, and arrays.
 _WORDS = list(record(FormulaLoop).names or ())
 _ROWS, _COLUMNS, _SIZE = map(_WORDS.index, ("n_rows", "n_columns", "size"))
 _ARRAYS = _WORDS.index("array_0")
@@ -48,7 +48,7 @@ def _pack(source, distance, width, target, n_rows, size):  # type: ignore[no-unt
 
 
 def make_column_sums(is_double: bool, _: int) -> Any:
-    """Return the unit that sums columns by adding slices of rows, which LLVM vectorizes."""
+    """Return the unit that sums columns by adding row slices, which LLVM vectorizes."""
     number = np.float64 if is_double else np.float32
 
     def unit(address, thread, n_threads, scratch):  # type: ignore[no-untyped-def]
@@ -67,7 +67,7 @@ def make_column_sums(is_double: bool, _: int) -> Any:
 
 
 def make_take(is_double: bool, _: int) -> Any:
-    """Return the unit that copies rows, which threads divide by rows or by columns."""
+    """Return the unit that copies rows; threads divide the rows or the columns."""
 
     def unit(address, thread, n_threads, scratch):  # type: ignore[no-untyped-def]
         task = carray(pointer(address), 1, _TAKE_TASK)[0]
@@ -92,7 +92,7 @@ def make_take(is_double: bool, _: int) -> Any:
 
 
 def make_add_rows(is_double: bool, _: int) -> Any:
-    """Return the unit that sums the rows of each position, in their order."""
+    """Return the unit that sums the rows with the same position, in order."""
     number = np.float64 if is_double else np.float32
 
     def unit(address, thread, n_threads, scratch):  # type: ignore[no-untyped-def]
@@ -127,7 +127,7 @@ def _copy_runs(n_words, layout, source, out, low, high):  # type: ignore[no-unty
 
 
 def make_copy(is_double: bool, _: int) -> Any:
-    """Return the unit that copies runs of words, which threads divide along the first axis."""
+    """Return the unit that copies runs of words; threads divide the first axis."""
 
     def unit(address, thread, n_threads, scratch):  # type: ignore[no-untyped-def]
         task = carray(pointer(address), 1, _COPY_TASK)[0]
@@ -140,7 +140,7 @@ def make_copy(is_double: bool, _: int) -> Any:
 
 
 def make_group(is_double: bool, _: int) -> Any:
-    """Return the unit that runs kernel calls in parts, which threads divide."""
+    """Return the unit that runs a group of kernel calls; threads divide its parts."""
 
     def unit(address, thread, n_threads, scratch):  # type: ignore[no-untyped-def]
         group = carray(pointer(address), 1, _GROUP_TASK)[0]
@@ -155,11 +155,11 @@ def make_group(is_double: bool, _: int) -> Any:
 
 
 def make_gradient_loop(is_double: bool, _: int) -> Any:
-    """Return the unit that computes blocks of a gradient x^T dy, and calls a loop for them.
+    """Return the unit that computes a gradient x^T dy in blocks, and calls a loop for each.
 
-    The blocks are in ``scratch``, so the loop reads them from the cache. If dy is wide or packed,
-    the unit first packs columns of x, since elements of a column with a large stride would compete
-    for one cache set.
+    The blocks are stored in ``scratch``, so the loop reads them from the cache. If dy is wide or
+    packed, the unit first packs columns of x, since elements with a large stride would compete for
+    the same cache set.
     """
     size_of = 8 if is_double else 4
     gradient: Any = make_gradient(is_double)

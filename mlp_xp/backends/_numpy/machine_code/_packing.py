@@ -2,7 +2,7 @@
 
 A block of the source, with one row per vector lane, is read once, rounded to bfloat16 if requested,
 and written in up to three orders: panels of columns; panels of rows, which are transposed in
-registers; and rows of pairs. A step is one number, or a pair of bfloat16 numbers in 32 bits.
+registers; and rows of pairs. A step is one element, or a pair of bfloat16 elements in 32 bits.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ __all__ = ["make_pack"]
 _PACK_TASK = record(Pack)
 # The number of columns packed together: a multiple of each panel width and of a cache line.
 _STRIPE = 96
-# The number of bfloat16 numbers in a row of an AMX tile.
+# The number of bfloat16 elements in a row of an AMX tile.
 _TILE = 32
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
-# The arguments of the code for a block: the source, the block's place in it, the padded size, and
-# where to write.
+# The arguments of a block's code: the source, the block's position in it, the padded size, and the
+# destinations.
 _Arguments = namedtuple(
     "_Arguments",
     "source ld row column n_rows n_columns down across "
@@ -123,7 +123,7 @@ class _Block:
                 write(lines, is_whole)
 
     def _line(self, place: Any, n: Any) -> Any:
-        """Return a row's steps as a vector. If n is not None, read only the first n numbers."""
+        """Return a row's steps as a vector. If n is not None, read only the first n elements."""
         builder, vectors, found = self.builder, self.vectors, []
         for v in range(self.per_step):
             mask = None
@@ -135,7 +135,7 @@ class _Block:
         return vectors.round_pairs(*found) if self.in_pairs else found[0]
 
     def _write_columns(self, lines: Any, is_whole: bool) -> None:
-        """Write panels of columns; a pair contains numbers from two rows."""
+        """Write panels of columns; a pair contains elements from two rows."""
         steps: list[Any] = [(line,) for line in lines]
         if self.in_pairs:
             halves = zip(lines[::2], lines[1::2], strict=True)
@@ -151,7 +151,7 @@ class _Block:
                 self._write_panels(steps, is_whole)
 
     def _write_tiles(self, steps: Any, is_whole: bool) -> None:
-        """Write half the steps of two AMX tiles; the tiles' rows are columns of the source."""
+        """Write half the steps of two AMX tiles, whose rows are columns of the source."""
         builder, lanes, n_steps = self.builder, self.lanes, len(steps)
         nothing = ir.Constant(steps[0][0].type, ir.Undefined)
         first = builder.udiv(self.at.row, _I64(self.per_step))
@@ -172,7 +172,7 @@ class _Block:
         is_half = builder.icmp_signed("==", width, _I64(lanes // 2))
         for t, step in enumerate(steps):
             for v, value in enumerate(step):
-                # Write all steps, since AMX reads a tile's padding, too.
+                # Write all steps, since AMX also reads a tile's padding.
                 row = None if self.is_amx else t * self.per_step
                 with self._unless(is_whole, row, v * lanes):
                     first = self._in_panel(
@@ -209,7 +209,7 @@ class _Block:
                 self._store(value, builder.gep(self._pointer(self.at.lines), [place]))
 
     def _unless(self, is_whole: bool, row: int | None, column: int) -> Any:
-        """Return the context for code that runs only if the block has this row and column."""
+        """Return the context for code that runs only if the block contains this row and column."""
         if is_whole:
             return contextlib.nullcontext()
         is_there = self.builder.icmp_signed("<", _I64(column), self.at.n_columns)

@@ -73,7 +73,7 @@ def _add_rows(c, row):  # type: ignore[no-untyped-def]
 
 @jit
 def by_columns(width, n_threads):  # type: ignore[no-untyped-def]
-    """Whether a batch with rows of this width is divided among threads by columns."""
+    """Whether threads divide a batch with rows of this width by columns."""
     return n_threads > 1 and width >= LEAST_COLUMNS * n_threads
 
 
@@ -81,14 +81,14 @@ def by_columns(width, n_threads):  # type: ignore[no-untyped-def]
 def _splits_steps(task, n_threads):  # type: ignore[no-untyped-def]
     """Whether each thread multiplies some columns of A by the corresponding rows of B.
 
-    These columns and rows are in the thread's cache, since it has gathered or updated them.
+    These columns and rows are in the thread's cache, since the thread has gathered or updated them.
     """
     return task.way == MAY_SPLIT_STEPS and by_columns(task.n_steps, n_threads)
 
 
 @jit
 def add_parts(address, n_threads, scratch):  # type: ignore[no-untyped-def]
-    """Add the threads' parts of a product whose sums were split among them."""
+    """Add the threads' partial results of a product whose sums were split."""
     task = carray(pointer(address), 1, _TILED_TASK)[0]
     if _splits_steps(task, n_threads):
         total = carray(pointer(task.c), task.m * task.n, np.float32)
@@ -102,7 +102,7 @@ def _make_tile_width(is_double: bool) -> Any:
 
     @jit
     def tile_width(n):  # type: ignore[no-untyped-def]
-        """Return the number of columns per tile for which all tiles have equal widths."""
+        """Return the number of columns per tile that makes all tiles equally wide."""
         n_vectors = (n + lanes - 1) // lanes
         n_tiles = at_least_one((n_vectors + VECTORS - 1) // VECTORS)
         return at_least_one((n_vectors + n_tiles - 1) // n_tiles) * lanes
@@ -137,7 +137,7 @@ def make_gradient(is_double: bool) -> Any:
 
 @cache
 def _make_few_rows(is_double: bool) -> Any:
-    """Return the function for a C with few rows. It reads B only once, to save memory traffic."""
+    """Return the function for a C with few rows, which reads B only once."""
     number, size = (np.float64, 8) if is_double else (np.float32, 4)
 
     @jit
@@ -261,7 +261,7 @@ def make_tiled_product(is_double: bool, in_pairs: int) -> Any:
 
 
 def make_product(is_double: bool, _: int = 0) -> Any:
-    """Return the unit that computes C = A B + bias by the BLAS; threads divide C's longer side."""
+    """Return the unit for C = A B + bias with the BLAS; threads divide C's longer axis."""
     number, size = (np.float64, 8) if is_double else (np.float32, 4)
     blas = _make_blas(ir.DoubleType() if is_double else ir.FloatType())
 

@@ -1,6 +1,6 @@
-"""The average softmax cross-entropy of a matrix, and its gradient, written by hand.
+"""The mean softmax cross-entropy of a matrix and its gradient, written by hand.
 
-Its passes over a row stay in registers, so it is faster than loops that the compiler prints.
+A row stays in registers between passes, so this is faster than the compiler's loops.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from mlp_xp.backends._numpy.machine_code._intrinsics import jit, pointer, power_
 from mlp_xp.backends._numpy.runtime.tasks import Softmax, record
 
 _SOFTMAX_TASK = record(Softmax)
-# The number of rows per block, such that a block remains in the cache for several passes.
+# The number of rows per block; a block stays in the cache for several passes.
 _ROWS = 16
-# The Taylor coefficients of e^x, highest power first. For |x| <= ln(2) / 2, they give the precision
-# of float64.
+# The Taylor coefficients of e^x, highest power first. For |x| <= ln(2) / 2, they give float64
+# precision.
 _TERMS = tuple(1 / math.factorial(k) for k in range(13, -1, -1))
 
 
 @jit
 def _exp(x, most):  # type: ignore[no-untyped-def]
-    """Compute e^x for x clipped to [-most, most], without a function call, so loops are vectorized.
+    """Compute e^x for x clipped to [-most, most], inline so that loops are vectorized.
 
     The result is 2^n times the Taylor series of the remainder, for n = round(x / ln 2).
     """
@@ -44,9 +44,9 @@ def _clipped(x, lowest, highest):  # type: ignore[no-untyped-def]
 
 
 def make_softmax(is_double: bool, _: int) -> Any:
-    """Return the unit that computes the cross-entropy of the rows, and its gradient.
+    """Return the unit that computes the rows' cross-entropy and its gradient.
 
-    A label that is not a valid class has a target of zeros, as in `mlp_xp.nn.losses.one_hot`.
+    The target of an invalid label is all zeros, as in `mlp_xp.nn.losses.one_hot`.
     """
     number: Any = np.float64 if is_double else np.float32
     eps = float(np.finfo(number).eps)

@@ -49,8 +49,8 @@ _LINE = 8 * CONTROL_OF_THREAD  # The size of a cache line in bytes.
 def run_parts(control, ticket, thread, n_threads, scratch):  # type: ignore[no-untyped-def]
     """Compute the thread's part of a kernel call, then all parts that no thread has started.
 
-    Therefore no thread has to wait for a thread whose processor runs another program. A part's
-    result does not depend on which thread computes it.
+    This way, no thread waits for a thread whose processor runs another program. A part's result
+    does not depend on which thread computes it.
     """
     for i in range(n_threads):
         part = (thread + i) % n_threads
@@ -112,12 +112,12 @@ def wait_for(control, ticket, n_threads):  # type: ignore[no-untyped-def]
 
 @jit
 def choose_threads(control_words, n_threads, table, spent):  # type: ignore[no-untyped-def]
-    """Decide, after a step of ``spent`` nanoseconds, whether the caller computes alone from now on.
+    """Decide after a step of ``spent`` nanoseconds whether the caller continues alone.
 
     Other threads slow down training if another program uses their processor, or if steps are short
-    and the processors are far apart. From time to time, a few steps are run with one thread instead
-    of all, or the reverse. Results do not depend on the number of threads, so the decision may
-    depend on measured times.
+    and the processors are far apart. From time to time, a trial runs a few steps with one thread
+    instead of all, or vice versa. Results do not depend on the number of threads, so measured times
+    may decide.
     """
     if table != control_words[LAST_TABLE]:  # Do not compare times of different tables.
         control_words[LAST_TABLE] = table

@@ -1,6 +1,6 @@
 """The inner kernel of matrix products, which keeps a tile of results in registers.
 
-A BLAS first copies its operands into panels. Copying pays off only if each number is used hundreds
+A BLAS first copies its operands into panels. Copying pays off only if each element is used hundreds
 of times; for a batch of 128 rows, it takes a fifth of the time with AVX-512 (with AVX2, it saves
 time; see `Tile`). Here, a tile of 8 rows (4 with AVX2) of 3 vectors is kept in registers while
 packed or unpacked operands are read (the inner kernel of Goto, van de Geijn, "Anatomy of
@@ -39,7 +39,7 @@ def make_tile(is_double: bool, in_pairs: bool = False) -> Any:
     """
     number = ir.DoubleType() if is_double else ir.FloatType()
 
-    # Emit LLVM's intermediate language, since numba has no vector types.
+    # Emit LLVM IR, since numba has no vector types.
     @instruction(types.void)
     def emit(builder, a, a_row, a_step, rows, b, b_row, columns, n, c, c_row, start, start_row):  # type: ignore[no-untyped-def]
         arguments = a, a_row, a_step, rows, b, b_row, columns, n, c, c_row, start, start_row
@@ -67,7 +67,8 @@ def make_tile(is_double: bool, in_pairs: bool = False) -> Any:
         """Set ``c[r, j] = start[r, j] + sum_s a[r, s] b[s, j]`` for ``rows`` rows, at most `ROWS`.
 
         ``columns`` must fit in 1 to 3 vectors, and ``n``, the length of the sums, is at least 1. a,
-        b, c and start are addresses. Strides are in numbers: ``a[r, s]`` has offset ``r * a_row + s
+        b, c and start are addresses. Strides are in elements: ``a[r, s]`` has offset ``r * a_row +
+        s
         * a_step``, row ``s`` of b has offset ``s * b_row``, and so on. ``start`` may be ``c``, or 0
         to start from zeros. Only AMX needs ``scratch``.
         """
@@ -79,7 +80,7 @@ def make_tile(is_double: bool, in_pairs: bool = False) -> Any:
 def _loop(
     vectors: Vectors, arguments: Any, n_vectors: int, in_pairs: bool, is_whole: bool = False
 ) -> None:
-    """Compute a tile that is ``n_vectors`` vectors wide; the last vector may be incomplete."""
+    """Compute a tile that is ``n_vectors`` wide; the last vector may be incomplete."""
     a, a_row, a_step, rows, b, b_row, columns, n, c, c_row, start, start_row = arguments
     builder, wide = vectors.builder, vectors.kind
     multiply_add = vectors.multiply_add_pairs if in_pairs else vectors.multiply_add

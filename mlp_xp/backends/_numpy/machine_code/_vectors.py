@@ -1,4 +1,4 @@
-"""Vector operations in LLVM's intermediate language, which numba does not support.
+"""Vector operations in LLVM IR, which numba does not support.
 
 On processors with shorter vectors, LLVM emits several instructions per operation.
 """
@@ -15,14 +15,14 @@ _I32 = ir.IntType(32)
 
 
 class _BFloat(ir.Type):  # type: ignore[misc]
-    """LLVM's type bfloat, which llvmlite lacks."""
+    """LLVM's bfloat type, which llvmlite lacks."""
 
     def _to_string(self) -> str:
         return "bfloat"
 
 
 class Vectors:
-    """Operations on vectors of ``lanes`` floating-point numbers, ``n_bytes`` bytes in all."""
+    """Operations on vectors of ``lanes`` floating-point elements, ``n_bytes`` bytes in total."""
 
     def __init__(self, builder: Any, number: Any, n_bytes: int = 64) -> None:
         self.builder, self.number = builder, number
@@ -33,11 +33,11 @@ class Vectors:
         self._name = f"v{self.lanes}f{8 * self._n_bytes}"
 
     def constant(self, value: float) -> Any:
-        """Return a vector whose elements all equal a Python number."""
+        """Return a vector filled with a Python number."""
         return ir.Constant(self.kind, [value] * self.lanes)
 
     def repeat(self, value: Any) -> Any:
-        """Return a vector whose elements all equal a run-time value."""
+        """Return a vector filled with a run-time value."""
         nowhere = ir.Constant(ir.VectorType(value.type, self.lanes), ir.Undefined)
         first = self.builder.insert_element(nowhere, value, _I32(0))
         order = ir.Constant(ir.VectorType(_I32, self.lanes), [0] * self.lanes)
@@ -49,7 +49,7 @@ class Vectors:
         return self.builder.icmp_unsigned("<", positions, self.repeat(n))
 
     def load(self, place: Any, mask: Any = None) -> Any:
-        """Return the vector at an address, with 0 in masked lanes."""
+        """Load the vector at an address, with 0 in masked lanes."""
         if mask is None:
             return self.builder.load(self._wide(place), align=self._n_bytes)
         arguments = [self._wide(place), _I32(self._n_bytes), mask, self.constant(0.0)]
@@ -82,7 +82,7 @@ class Vectors:
         return self.builder.bitcast(rounded, ir.VectorType(_I32, self.lanes))
 
     def interleave(self, a: Any, b: Any) -> tuple[Any, Any]:
-        """Return the 16-bit elements of a and b in alternation, as two vectors of pairs."""
+        """Interleave the 16-bit elements of a and b as two vectors of pairs."""
         n, builder = 2 * self.lanes, self.builder
         a, b = (builder.bitcast(x, ir.VectorType(ir.IntType(16), n)) for x in (a, b))
         halves = []

@@ -2,9 +2,9 @@
 
 In each matrix product, the BLAS's threads wait for each other. If another program runs on a
 thread's processor, the thread may be late by a scheduler time slice. In that time, a single thread
-could compute the whole product. If threads are late, one thread therefore computes the pieces that
-the BLAS would assign to its threads. A test with random numbers first checks that the results are
-bitwise identical.
+could compute the whole product. If threads are late, a single thread therefore computes the same
+pieces that the BLAS would assign to its threads. A test with random data first checks that the
+results are bitwise identical.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ import numpy as np
 from mlp_xp._utils.signals.forks import fork_safe_lock
 from mlp_xp.backends._numpy.runtime.thread_pool import one_blas_thread, openblas_threads
 
-# All threads compute `_WINDOW` products before their time is compared with one thread's time. If
-# one thread is faster, it computes `_SHORTEST` products before all threads are tried again. Each
+# All threads compute `_WINDOW` products before their time is compared with the time of one thread.
+# If one thread is faster, it computes `_SHORTEST` products before all threads are tried again. Each
 # failed trial doubles this number, up to `_LONGEST`.
 _WINDOW, _SHORTEST, _LONGEST = 16, 64, 1024
 # The number of unmeasured products at the start of a window, while threads wake up.
 _WAKING = 2
-# The weight of the latest time in the moving average of one thread's times.
+# The weight of the latest time in the moving average for one thread.
 _LAST = 0.1
 
-# A limit on BLAS threads applies to the whole process. It would change the bits of products that
-# other threads compute, so these products must wait. This costs little, since the BLAS computes one
-# product at a time anyway.
+# A limit on BLAS threads applies to the whole process. It would change the rounding of products in
+# other threads, so these products must wait. This costs little, since the BLAS computes one product
+# at a time anyway.
 _lock = fork_safe_lock()
 
 
 class TimedProduct:
-    """A matrix product for fixed shapes and memory orders, computed by one or by all threads.
+    """A matrix product for fixed shapes and memory orders, computed by one thread or by all.
 
     Results do not depend on the number of threads, so measured times may decide.
     """
@@ -46,7 +46,7 @@ class TimedProduct:
         self.layout = layout
         self.shortest = math.inf  # The shortest time with all threads, in seconds.
         self.alone: float | None = None  # The average time with one thread, in seconds.
-        self.n_alone = 0  # How many more products one thread will compute.
+        self.n_alone = 0  # The number of products left for one thread.
         self.stretch = _SHORTEST // 2
         # The number of products in the current window, and the excess time in seconds.
         self.n_products, self.excess = 0, 0.0
@@ -101,7 +101,7 @@ def _multiply_pieces(a: np.ndarray, b: np.ndarray, out: np.ndarray, cuts: tuple[
 
 @functools.lru_cache(maxsize=256)
 def _find_cuts(n_threads: int, dtype: Any, *layout: Any) -> tuple[int, ...]:
-    """Return where to split rows so that one thread reproduces all threads' result, or ()."""
+    """Return where to split rows so that one thread's result is bitwise identical, or ()."""
     rng = np.random.default_rng(0)
     a, b = (
         rng.random(shape, dtype) if is_c else rng.random(shape[::-1], dtype).T

@@ -1,4 +1,4 @@
-"""The size of the second-level cache, and block sizes of matrix products that fit in it."""
+"""The size of the second-level cache, and block sizes of matrix products that fit in the cache."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _FOLDER = Path("/sys/devices/system/cpu/cpu0/cache")
 # The default size in bytes if the system reports no size (or 0K, as in some virtual machines). It
 # is the smallest second-level cache of current processors with AVX-512.
 _LEAST_BYTES = 512 << 10
-# The number of rows and columns (`depth` numbers each) that must fit in the cache: 96 rows of the
+# The number of rows and columns (`depth` elements each) that must fit in the cache: 96 rows of the
 # left operand, a panel of 48 float32 columns of the right operand, and a margin.
 _HELD = 256
 # The number of tiles per block, vertically and horizontally.
@@ -48,7 +48,7 @@ def cache_bytes(folder: Path = _FOLDER) -> int:
 
 @functools.cache
 def make_blocks(tile: Tile, item_bytes: int, n_bytes: int | None = None) -> Blocks:
-    """Return the block sizes for numbers of ``item_bytes`` bytes and a cache of ``n_bytes``.
+    """Return the block sizes for elements of ``item_bytes`` bytes and a cache of ``n_bytes``.
 
     Deeper blocks write results less often: on Zen 5, blocks of 1,024 steps and 96 rows take 9 %
     less time than blocks of 256 steps and 192 rows, although the panels of the latter fit in the

@@ -1,4 +1,4 @@
-"""The loops of formulas that this process has used; `machine_code` compiles them."""
+"""The formulas' loops used by this process; `machine_code` compiles them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _lock = fork_safe_lock()
 
 
 def position_of(kernel: Kernel) -> int:
-    """Return the position of a kernel's loop, which is added if no loop has its text."""
+    """Return the position of a kernel's loop in `LOOPS`; add it if no loop has the same text."""
     loop = print_kernel(kernel)
     with _lock:
         if loop.name not in _positions:

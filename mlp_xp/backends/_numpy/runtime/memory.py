@@ -1,4 +1,4 @@
-"""Allocate memory that is aligned to cache lines.
+"""Allocate memory aligned to cache lines.
 
 An AVX-512 vector is as long as a cache line. `malloc` aligns only to 16 bytes, so each load in a
 matrix product would read two lines, and the product would take up to a third longer
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 _LINE = 64  # The size of a cache line in bytes.
-_SMALL = 1 << 16  # Arrays below this size in bytes are stored next to each other, not aligned.
+_SMALL = 1 << 16  # Smaller arrays, in bytes, are stored next to each other instead of aligned.
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
@@ -35,7 +35,7 @@ def aligned(array: np.ndarray) -> np.ndarray:
 
 
 def joined(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Return arrays in row-major order, with small arrays of the same dtype adjacent in memory."""
+    """Return C-contiguous arrays, with small arrays of the same dtype adjacent in memory."""
     pieces: dict[np.dtype[Any], np.ndarray] = {}
     for dtype in {array.dtype for array in arrays}:
         size = sum(x.size for x in arrays if x.dtype == dtype and x.nbytes < _SMALL)
@@ -53,7 +53,7 @@ def joined(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def in_one_piece(arrays: Sequence[np.ndarray]) -> np.ndarray | None:
-    """Return adjacent arrays as one vector in the same memory, or None if they are not adjacent."""
+    """Return a vector view of adjacent arrays, or None if they are not adjacent."""
     first, memory = arrays[0], arrays[0].base
     start = first.ctypes.data
     for array in arrays:

@@ -48,9 +48,9 @@ def flush_subnormals() -> Iterator[None]:
 
 
 def in_this_mode(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function for a new thread, which it runs in this thread's mode.
+    """Wrap a function to run in a new thread in this thread's mode.
 
-    Linux gives a new thread the mode of the thread that starts it, but macOS does not.
+    On Linux, a new thread inherits the mode of the thread that starts it; on macOS, it does not.
     """
     if _register() is None:
         return function

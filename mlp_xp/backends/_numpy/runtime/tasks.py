@@ -2,7 +2,7 @@
 
 A kernel call (a `Task`) is a record of 64-bit integers with named fields: a header, then the
 arguments of its kind of kernel. NumPy kernels write the fields, and machine code reads them by the
-same names. The field for an array is its address, 0 if there is none.
+same names. An array's field contains its address, or 0 if there is no array.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from mlp_xp.compiler.kernel import LANES, VIEWS, Kernel
 WORDS = 26  # The number of 64-bit integers in a record.
 # How a matrix product is computed: in tiles, in tiles with sums split among threads, or untiled.
 TILES, MAY_SPLIT_STEPS, FEW_ROWS = range(3)
-# How operands are packed: as numbers, or as pairs of bfloat16 for AVX512_BF16 or for AMX.
+# How operands are packed: as single elements, or as bfloat16 pairs for AVX512_BF16 or AMX.
 NUMBERS, PAIRS, AMX = range(3)
 
 
 class MachineCodeError(RuntimeError):
-    """The error for machine code that cannot be compiled on this machine."""
+    """Raised if machine code cannot be compiled on this machine."""
 
 
 class Product(
@@ -36,9 +36,9 @@ class Product(
         defaults=(0,),
     )
 ):
-    """The product C = A B + bias by the BLAS: (m, n), (m, k) and (k, n), in row-major order.
+    """The product C = A B + bias by the BLAS: (m, n), (m, k) and (k, n), C-contiguous.
 
-    ``lda`` is the stride between rows of A in memory, in numbers. ``bias`` is added to each row of
+    ``lda`` is the stride between rows of A in memory, in elements. ``bias`` is added to each row of
     C. ``blas`` is the address of the BLAS function, which `link` sets.
     """
 
@@ -55,7 +55,7 @@ class Take(namedtuple("Take", "is_double n_source n_rows width source positions 
 
 
 class AddRows(namedtuple("AddRows", "is_double n_sums n_rows width source positions out")):
-    """Sum the rows of ``source`` that have the same position (int32), in a row of ``out``."""
+    """Sum the rows of ``source`` with the same position (int32) into one row of ``out``."""
 
 
 class FormulaLoop(
@@ -66,11 +66,12 @@ class FormulaLoop(
         "array_14 array_15",
     )
 ):
-    """The loop of a kernel of `mlp_xp.compiler`, over arrays of ``n_rows`` rows.
+    """The loop of a `mlp_xp.compiler` kernel over arrays with ``n_rows`` rows.
 
-    ``loop`` is the kernel, in a record its position in `loops.LOOPS`. The arrays are the inputs,
-    then the results. If the loop sums rows, the last row ends where ``size`` numbers end. Views
-    have the shape (``n_rows / n_inner``, ``n_inner``, ``n_columns``), with ``strides`` in bytes.
+    ``loop`` is the kernel; in a record, its position in `loops.LOOPS`. The arrays are the inputs,
+    then the results. If the loop sums rows, the last row ends after ``size`` elements in total.
+    Views have the shape (``n_rows / n_inner``, ``n_inner``, ``n_columns``), with ``strides`` in
+    bytes.
     """
 
     @property
@@ -92,7 +93,7 @@ class FormulaLoop(
 
 
 _FIRST_ARRAY = FormulaLoop._fields.index("array_0")
-# The most inputs and results of a formula's loop.
+# The maximum number of inputs and results of a formula's loop.
 MOST_ARRAYS = len(FormulaLoop._fields) - _FIRST_ARRAY
 
 
@@ -103,9 +104,9 @@ def formula_loop(
     results: Sequence[Any],
     size: int | None = None,
 ) -> FormulaLoop:
-    """Return the call of a kernel's loop for a number of (groups of) rows and of columns.
+    """Return the call of a kernel's loop for a grid of (row groups, rows and) columns.
 
-    ``size`` is the number of numbers, if the last row is shorter.
+    ``size`` is the total number of elements, if the last row is shorter.
     """
     size = math.prod(grid) if size is None else size
     *outer, n_columns = (1, size) if kernel.is_flat else grid
@@ -124,17 +125,17 @@ def formula_loop(
 
 
 class Softmax(namedtuple("Softmax", "is_double n k logits labels weights smoothing value dlogits")):
-    """The average softmax cross-entropy of ``logits : (n, k)``, and its gradient.
+    """The mean softmax cross-entropy of ``logits : (n, k)``, and its gradient.
 
-    ``smoothing`` is an array with one float64 number.
+    ``smoothing`` is an array with one float64 element.
     """
 
 
 class Copy(namedtuple("Copy", "is_double n_words layout source out")):
-    """Copy runs of ``n_words`` 64-bit words between arrays with other orders of their axes.
+    """Copy runs of ``n_words`` 64-bit words between arrays with different axis orders.
 
-    ``layout : (3, 5)`` has the lengths of the axes around the runs, and their strides in the source
-    and in the result, in words.
+    ``layout : (3, 5)`` contains the lengths of the axes around the runs, and their strides in the
+    source and in the result, in words.
     """
 
 
@@ -148,12 +149,12 @@ class GradientLoop(
         "is_double table strides place n_rows n_blocks x dy panel n_samples width fan_in",
     )
 ):
-    """A loop that reads a gradient x^T dy, and computes it in blocks of ``n_rows`` rows.
+    """A gradient x^T dy, computed in blocks of ``n_rows`` rows that a loop reads.
 
-    ``table`` has one `FormulaLoop`, whose input at the position ``place`` is the gradient, of shape
-    (``fan_in``, ``width``). ``strides`` are the distances in bytes between the blocks of each of
-    its arrays. ``n_blocks`` are computed at a time; their rows are a divisor or a multiple of
-    `PANEL`. dy is packed in panels of ``panel`` columns, or not packed if that is 0.
+    ``table`` contains one `FormulaLoop`, whose input at position ``place`` is the gradient, of
+    shape (``fan_in``, ``width``). ``strides`` are the distances in bytes between blocks of each of
+    its arrays. ``n_blocks`` are computed at a time; their number of rows is a divisor or a multiple
+    of `PANEL`. dy is packed in panels of ``panel`` columns, or not packed if that is 0.
     """
 
 
@@ -170,9 +171,9 @@ class Pack(
     ``columns`` and ``rows`` are panels of ``width`` lanes, stored one step of the sum after
     another. In ``columns``, lanes are columns of the source, and sums are over the source's rows.
     In ``rows``, lanes are rows of the source, and sums are over columns. ``lines`` are the rows of
-    the source, with a stride of ``lines_ld`` words. With ``in_pairs``, each step has two numbers,
+    the source, with a stride of ``lines_ld`` words. With ``in_pairs``, each step has two elements,
     rounded to bfloat16 and padded with 0. ``ld`` is the stride between rows of the source, in
-    numbers.
+    elements.
 
     For AMX, the number of steps is a multiple of 16. ``lines``, and ``columns`` with a width of 0,
     are left operands: they are stored in tiles of 16 rows and 16 steps, one tile after another.
@@ -188,7 +189,7 @@ class TiledProduct(
 ):
     """The product C = A B + bias in tiles, for ``C : (m, n)`` and sums of ``n_steps`` steps.
 
-    Each operand may be packed or not. Strides are in steps of the sum or in numbers. In A,
+    Each operand may be packed or not. Strides are in steps of the sum or in elements. In A,
     ``a_row`` is the stride between the rows of a tile, ``a_tile`` the stride between tiles (per
     row), and ``a_step`` the stride between steps. In B, ``b_column`` is the stride between panels
     (per column), and ``b_step`` the stride between steps. Panels of B have ``width`` columns;
@@ -222,7 +223,7 @@ class Task(NamedTuple):
     is_shared : bool
         Whether threads share the work.
     others : tuple
-        The arrays that it uses besides the fields, which have only their addresses.
+        Arrays to keep alive, as the fields contain only their addresses.
     """
 
     fields: Any
@@ -266,7 +267,7 @@ def read(row: np.ndarray) -> Any:
 
 
 class Unit(NamedTuple):
-    """A unit of compilation: a kind of kernel call, for one dtype and one variant.
+    """A compilation unit: a kind of kernel call, for one dtype and one variant.
 
     Kind 0 is the loop that runs a table of kernel calls.
     """
@@ -281,12 +282,12 @@ class Unit(NamedTuple):
 
     @classmethod
     def for_task(cls, task: Any) -> Unit:
-        """Return the unit that computes a kernel call, given as a record."""
+        """Return the compilation unit for a kernel call, given as a record."""
         name = _VARIANTS.get(KINDS[int(task["kind"]) - 1])
         return cls(int(task["kind"]), int(task["is_double"]), int(task[name]) if name else 0)
 
 
-# The field that selects the variant of a unit.
+# The field that selects a unit's variant.
 _VARIANTS: dict[type, str] = {
     FormulaLoop: "loop",
     Pack: "in_pairs",
@@ -295,9 +296,9 @@ _VARIANTS: dict[type, str] = {
 
 
 def all_units(*, has_tile: bool, packing: int) -> list[Unit]:
-    """Return all units of code for a processor, with tiled products if ``has_tile`` is true.
+    """Return all compilation units for a processor, with tiled products if ``has_tile`` is true.
 
-    Loops of formulas are not among them, since there is no end of formulas.
+    Formulas' loops are excluded, since their number is unlimited.
 
     ``packing`` is the processor's bfloat16 format, or `NUMBERS` if it has none.
     """
@@ -312,7 +313,7 @@ def all_units(*, has_tile: bool, packing: int) -> list[Unit]:
 
 
 def table(tasks: Sequence[Task]) -> tuple[np.ndarray, list[Any]]:
-    """Return tasks as a table, (tasks, WORDS) int64, and its arrays: (row, column, array)."""
+    """Return tasks as a table, (tasks, WORDS) int64, and their arrays as (row, column, array)."""
     records = np.zeros((len(tasks), WORDS), np.int64)
     arrays = []
     for row, task in enumerate(tasks):
@@ -337,6 +338,6 @@ def step_range(records: np.ndarray, picks: np.ndarray | None = None) -> np.ndarr
 def address(array: Any) -> int:
     """Return the address of an array, which may be traced."""
     value = getattr(array, "value", array)
-    assert isinstance(value, np.ndarray)  # A scalar would have a copy, freed at once.
+    assert isinstance(value, np.ndarray)  # A scalar's copy would be freed at once.
     place: int = value.__array_interface__["data"][0]
     return place

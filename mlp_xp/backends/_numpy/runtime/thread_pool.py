@@ -75,10 +75,10 @@ def find_tile() -> Tile | None:
 
 
 def bfloat16_packing() -> int:
-    """Return this processor's packing of bfloat16, 0 if there is none; imports llvmlite."""
+    """Return this processor's bfloat16 packing, or 0 if there is none; imports llvmlite."""
     try:
         return int(_machine_code().bfloat16_packing())
-    except machine_code_error():  # A warning has said why.
+    except machine_code_error():  # A warning has given the reason.
         return 0
 
 
@@ -89,7 +89,7 @@ def is_zen() -> bool:
 
 
 def link(tables: Iterable[np.ndarray]) -> None:
-    """Write the addresses of compiled functions into tables of calls; compile what is missing."""
+    """Write the addresses of compiled functions into tables of calls; compile missing functions."""
     rows = [row for records in tables for row in records]
     if not rows:
         return
@@ -114,7 +114,7 @@ def link(tables: Iterable[np.ndarray]) -> None:
 
 
 def machine_code_error() -> type[RuntimeError]:
-    """Return the class of the error for code that cannot be compiled."""
+    """Return the exception class for code that cannot be compiled."""
     from mlp_xp.backends._numpy.runtime.tasks import MachineCodeError
 
     return MachineCodeError
@@ -129,7 +129,7 @@ def rows_error(positions: np.ndarray, size: int) -> IndexError:
 
 
 class ThreadPool:
-    """A pool of threads, including the calling thread, that compute each call together."""
+    """A pool of threads, including the calling thread, that divide each call among them."""
 
     def __init__(self, n_threads: int) -> None:
         from mlp_xp.backends._numpy.runtime.tasks import address
@@ -164,7 +164,7 @@ class ThreadPool:
             raise rows_error(np.asarray(positions), int(task["n_source"]))
 
     def _start(self) -> Callable[..., int]:
-        """Start the pool's other threads to wait for calls; the machine code must be linked."""
+        """Start the pool's other threads, which wait for calls; the machine code must be linked."""
         self._run_tasks = run_tasks = _machine_code().run_tasks()
         for thread_number in range(1, self.n_threads):
             thread = threading.Thread(
@@ -241,7 +241,7 @@ def openblas_threads() -> int:
 
 @contextlib.contextmanager
 def one_blas_thread() -> Iterator[int]:
-    """Limit the BLAS to one thread; yield the number of earlier contexts that are still open.
+    """Limit the BLAS to one thread; yield the number of outer contexts that are still open.
 
     The limit applies to the whole process. The last context to close restores the number of
     threads.

@@ -38,7 +38,7 @@ LEAST_TILED, SAMPLES_AT_ONCE, FUSED_ROW = 32, 256, 4096
 # The size in bytes of a thread's work space, for rows of the gradient and packed columns of x, or
 # for the thread's part of a matrix product.
 SCRATCH = 1 << 18
-# The part of it for rows of the gradient; the rest is for the packed columns and a loop's record.
+# The part for rows of the gradient; the rest is for packed columns and a loop's record.
 GRADIENT_BYTES = SCRATCH // 2
 # A batch with at least `LEAST_COLUMNS` columns per thread is divided among threads by columns, not
 # by rows. If the gradient has at least `LEAST_PACKED` columns, or dy is packed, an update packs
@@ -57,7 +57,7 @@ def fits_in_update(n_samples: int, n_columns: int, item_bytes: int) -> bool:
 def rows_of_block(n_columns: int) -> int:
     """Return the number of rows in a block of a large sum: a divisor or a multiple of `PANEL`.
 
-    A block has about 2,000 numbers or more, which makes up for the call of its loop.
+    A block has about 2,000 elements or more, which makes up for the overhead of calling its loop.
     """
     found = (n for n in (8, 16, 24) if n * n_columns >= BLOCK)
     return next(found, -(-BLOCK // (PANEL * n_columns)) * PANEL)
@@ -66,7 +66,7 @@ def rows_of_block(n_columns: int) -> int:
 class Tile(NamedTuple):
     """The part of a matrix product that registers hold: rows, vectors per row, bytes per vector.
 
-    With ``packs_small``, operands are packed in small products, too. On Zen 3, products of a batch
+    With ``packs_small``, operands of small products are packed, too. On Zen 3, products of a batch
     of 128 rows are 1.2 to 1.8 times as fast with packed operands, since the caches have few sets
     for rows that are far apart. On Zen 5 with AVX-512, packing does not pay off in these products.
     """
@@ -78,7 +78,7 @@ class Tile(NamedTuple):
 
     @property
     def gradient_rows(self) -> int:
-        """The number of rows of a gradient that a loop computes at a time, a divisor of `PANEL`.
+        """The number of gradient rows that a loop computes at a time, a divisor of `PANEL`.
 
         More rows reuse a packed panel of dy more often.
         """

@@ -1,4 +1,4 @@
-"""Compiled steps: a step is traced into a program, which later calls run without allocations.
+"""Compiled steps: a step is traced once into a program that runs without allocations.
 
-`kernels` creates the program's calls of machine code, and `runtime` runs them.
+`kernels` creates the program's calls to machine code, and `runtime` runs them.
 """

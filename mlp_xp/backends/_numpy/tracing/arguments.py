@@ -1,4 +1,4 @@
-"""The arguments of a program's last call, and whether later arguments can replace them."""
+"""The arguments of a program's last call, and a check whether new arguments can replace them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _SMALL = 1 << 16
 
 
 class Arguments:
-    """The layouts of arguments, and references to the arguments of the last call.
+    """The layouts of the arguments, and references to the last call's arguments.
 
     Attributes
     ----------
     places : list of array or None
-        The memory of each small array, to which it is copied; None for other arguments.
+        The memory to which each small array is copied; None for other arguments.
     """
 
     def __init__(self, arguments: Sequence[Any]) -> None:
@@ -27,7 +27,7 @@ class Arguments:
         self.places = [np.array(x, order="C") if _is_small(x) else None for x in arguments]
 
     def replace(self, arguments: Sequence[Any]) -> bool | None:
-        """Set the arguments; return whether large ones moved, or None if the layouts differ."""
+        """Set the arguments; return whether large arrays moved, or None if the layouts differ."""
         if len(arguments) != len(self._forms):
             return None
         has_moved = False

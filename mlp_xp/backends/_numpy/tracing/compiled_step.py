@@ -2,13 +2,13 @@
 
 The first call traces the function with `Traced` arrays, which execute and record NumPy's
 operations, and then restores the state. The trace is a straight-line `Program`: NumPy functions
-with ``out=`` and fixed operands, and tables of calls of machine code. The first call and later
-calls run this program. When the last array in a buffer is freed, the buffer returns to a pool.
+with ``out=`` and fixed operands, and tables of calls to machine code. All calls, including the
+first, run this program. When the last array in a buffer is freed, the buffer returns to a pool.
 Later operations reuse the buffer while it is in the caches.
 
 The rules of JAX's ``jit`` apply: the function must be pure, it may depend on shapes but not on
-values, and a Python value is fixed at the first call. A function that needs a value, or uses
-unsupported operations, runs without a program.
+values, and a Python value is fixed at the first call. A function that needs values or uses
+unsupported operations runs without a program.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from mlp_xp.backends._numpy.runtime.thread_pool import has_pool, machine_code_er
 from mlp_xp.backends._numpy.tracing.program import Program
 from mlp_xp.backends._numpy.tracing.traced import STEP, Traced
 
-# The maximum number of programs, with their memory, that a compiled step keeps.
+# The maximum number of programs that a compiled step keeps, with their memory.
 _MOST_PROGRAMS = 8
 # The maximum number of idle plans that a thread keeps, and their maximum size in bytes. Reusing a
 # plan saves tracing, which takes about as long as running the step 20 times.
@@ -160,8 +160,7 @@ class Compiled:
         program = Program(plan.pool, plan.leaves)
         try:
             state = rebuild(plan.state, [Traced(program, leaf) for leaf in plan.leaves])
-            # Machine code does not run during tracing, so values are meaningless, and so are
-            # warnings.
+            # Machine code does not run during tracing, so values and warnings are meaningless.
             with np.errstate(all="ignore"):
                 new = self._call(STEP, state, rebuild(arguments, program.take(flat)))
             program.finish(state, new)
@@ -207,7 +206,7 @@ class CompiledLoop(Compiled):
     ) -> Any:
         """Run step ranges in order, if possible in one call of machine code.
 
-        A range is (part, start, stop); ``parts`` has the arguments of each part, e.g. of each
+        A range is (part, start, stop); ``parts`` contains the arguments of each part, e.g. each
         epoch.
         """
         programs, found = [], []

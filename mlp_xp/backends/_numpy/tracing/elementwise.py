@@ -27,9 +27,9 @@ def compute(name: str, *operands: Any) -> bool:
     if np.result_type(like, *numbers) != like:  # For example, integers are compared with 0.5.
         return False
     if like == np.int32 and any(x not in range(-(2**31), 2**31) for x in numbers):
-        return False  # NumPy compares them, too.
-    if name != "pow":  # Exponents such as 2 or 0.5 have other formulas.
-        # The memory of NumPy's scalars is freed, too, unless they become arrays.
+        return False  # Leave comparisons with such numbers to NumPy.
+    if name != "pow":  # Exponents such as 2 or 0.5 have special formulas.
+        # Convert NumPy scalars to arrays, since their memory would be freed.
         inputs = [np.asarray(x, getattr(x, "dtype", like)) if np.isscalar(x) else x for x in inputs]
     arrays = [x for x in inputs if are_arrays(x)]
     if not all(map(_is_readable, (*arrays, out))) or out.size == 0:
@@ -52,7 +52,7 @@ def compute(name: str, *operands: Any) -> bool:
 
 
 def _is_readable(x: Any) -> bool:
-    """Whether loops can read an array of numbers or truth values."""
+    """Whether loops can read an array, by dtype and alignment."""
     is_aligned = x.flags.aligned and not any(step % x.itemsize for step in x.strides)
     return x.dtype in _LOOP_DTYPES and is_aligned
 

@@ -1,4 +1,4 @@
-"""Fuse the product of a layer's weight gradient with the loop that updates the weights."""
+"""Fuse the matrix product for a layer's weight gradient with the loop that updates the weights."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from mlp_xp.compiler.kernel import FULL, SCALAR
 def fused(
     tasks: Sequence[Task], nest: Callable[[list[Task]], np.ndarray], *, is_last: bool = False
 ) -> list[Task]:
-    """Remove the products x^T dy that a later loop can compute; return the remaining calls.
+    """Fuse products x^T dy into later loops where possible; return the resulting calls.
 
     The loop computes and uses a few rows of a gradient x^T dy at a time, without writing them to
-    memory. This is only possible if no other call uses the gradient or changes x or dy. ``nest``
-    makes a table of calls that others refer to.
+    memory. This is possible only if no other call uses the gradient or changes x or dy. ``nest``
+    creates a table of calls to which another call refers.
     """
     found = list(tasks)
     for task in tasks:
@@ -45,7 +45,7 @@ def fused(
 
 def _uses(task: Task, product: TiledProduct) -> bool:
     """Whether a later call uses a product's result, or changes its operands."""
-    if isinstance(task.fields, Group):  # Its calls are in another table.
+    if isinstance(task.fields, Group):  # Its calls are in a separate table.
         return True
     used = [(x, product.c) for x in (*task.fields, *task.others) if isinstance(x, Memory)]
     return any(overlap(*pair) for pair in used) or _changes_operand(task, product)
@@ -66,7 +66,7 @@ def _changes_operand(task: Task, product: TiledProduct) -> bool:
 def _gradient_loop(
     task: Task, product: TiledProduct, nest: Callable[[list[Task]], np.ndarray]
 ) -> Task | None:
-    """Return the call that computes a product and its loop, or None if there is none."""
+    """Return the call that fuses a product with a loop, or None if that is impossible."""
     loop = task.fields
     tile = find_tile()
     if not (isinstance(loop, FormulaLoop) and task.is_shared) or tile is None:

@@ -1,7 +1,7 @@
-"""Join loops: one loop computes what several loops of the same length compute one after another.
+"""Merge consecutive loops of the same length into one loop (loop fusion).
 
-A loop joins an earlier one if no loop between them needs its result, or changes what it reads.
-Results that only the joined loop reads are not written to memory.
+A loop is merged into an earlier one if no loop in between uses its results or changes its inputs.
+Results that only the merged loop reads are not written to memory.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ from mlp_xp.compiler.kernel import (
     replaced,
 )
 
-# The addresses of the first byte of an array, and after its last one.
+# The addresses of an array's first byte and of the byte after its last one.
 Span = tuple[int, int]
 
 
 def joined(tasks: Sequence[Task], *, is_last: bool = False) -> list[Task]:
-    """Return kernel calls in which neighboring loops are joined.
+    """Return kernel calls with consecutive loops merged.
 
-    Results in pooled memory are not written if nothing reads them: neither a later call nor a
-    traced array, which the rest of the step could use unless these are its last calls.
+    Results in pooled memory are not written if no later call reads them and no traced array refers
+    to them. If these are the step's last calls, traced arrays are ignored.
     """
     parts: list[Task | _Joined] = []
-    first = 0  # The first part of the loops that no other call divides.
+    first = 0  # Loops before this part cannot be merged with later ones.
     for task in tasks:
         if isinstance(task.fields, FormulaLoop):
             _place(_Joined(task), parts, first)
         else:
             parts.append(task)
             first = len(parts)
-    later: list[Span] = []  # What later calls may read.
+    later: list[Span] = []  # Memory that later calls may read.
     remaining: list[Task] = []
     for part in reversed(parts):
         found = part.calls(later, is_last=is_last) if isinstance(part, _Joined) else [part]
@@ -59,7 +59,7 @@ def joined(tasks: Sequence[Task], *, is_last: bool = False) -> list[Task]:
 
 
 def _place(loop: _Joined, parts: list[Any], first: int) -> None:
-    """Add a loop to the last loop that can compute it, too, or append it."""
+    """Merge a loop into the last existing loop that can also compute it; otherwise, append it."""
     for part in reversed(parts[first:]):
         if part.can_take(loop):
             part.take(loop)
@@ -70,7 +70,7 @@ def _place(loop: _Joined, parts: list[Any], first: int) -> None:
 
 
 class _Joined:
-    """One or more loops that will be computed as a single loop."""
+    """One or more loops, merged into a single loop."""
 
     def __init__(self, task: Task) -> None:
         self.tasks = [task]
@@ -110,17 +110,17 @@ class _Joined:
 
     @property
     def sums_flat(self) -> bool:
-        """Whether all numbers are summed in a loop without rows: in another order than by rows."""
+        """Whether a flat loop sums all elements, in a different order than by rows."""
         return self.total is not None and self.grid is None
 
     @property
     def has_steps(self) -> bool:
-        """Whether columns have any stride, which changes the order in which LLVM sums numbers."""
+        """Whether any column has an arbitrary stride, which changes LLVM's order of summation."""
         layouts = [layout for _, layout, _ in self.inputs.values()]
         return not {*layouts, *(key[-1] for key in self.written)}.isdisjoint((EVERY, STRIDED))
 
     def can_take(self, other: _Joined) -> bool:
-        """Whether the loop can compute another one, too, after its own results."""
+        """Whether this loop can also compute another loop, after its own results."""
         is_of_rows = self.sums_rows or other.sums_rows
         has_sum = self.total is not None or other.total is not None
         n_arrays = len({*self.inputs, *({*other.inputs} - {*self.written})}) + has_sum
@@ -132,7 +132,7 @@ class _Joined:
             and (self.total is None or other.total is None)
             and not (has_sum and (self.has_steps or other.has_steps))
             and not any(a.sums_flat and b.grid for a, b in ((self, other), (other, self)))
-            and n_arrays < MOST_ARRAYS  # Another loop may read a result.
+            and n_arrays < MOST_ARRAYS  # Leave room for a result that another loop reads.
             and (not has_sum or is_of_rows or not (self.is_shared or other.is_shared))
             and not _clash(self._writes(), other._reads())
             and not _clash((*self._reads(), *self._writes()), other._writes())
@@ -146,7 +146,7 @@ class _Joined:
         )
 
     def take(self, other: _Joined) -> None:
-        """Compute another loop, too."""
+        """Merge another loop into this one."""
         self.tasks += other.tasks
         self.n_operations += other.n_operations
         same = {}
@@ -165,9 +165,9 @@ class _Joined:
         self.grid = self.grid or other.grid
 
     def calls(self, later: Sequence[Span], *, is_last: bool) -> list[Task]:
-        """Return the kernel call without results that nothing reads, if anything is left.
+        """Return the kernel call that writes only results in use; no call if there are none.
 
-        If it would have too many arrays, return the calls of both halves.
+        If the call would have too many arrays, split the loop in half and return both calls.
         """
 
         def is_read(array: Any) -> bool:
@@ -212,17 +212,17 @@ def _as_one(tasks: Sequence[Task]) -> _Joined:
 
 
 def is_free(array: Any, *, is_last: bool = False) -> bool:
-    """Whether no traced array refers to the memory any more."""
+    """Whether no traced array refers to the array's pooled memory anymore."""
     owner = array.owner
     return owner.is_pooled and (is_last or owner.n_arrays == 0)
 
 
 def _key(array: Any, layout: str) -> Any:
-    """Return what inputs that are the same have in common."""
+    """Return a key that is equal for identical inputs."""
     value = value_of(array)
     if layout == SCALAR and isinstance(array, np.ndarray):
         return value.dtype.name, value.tobytes()  # A constant.
-    # Arguments at one address may be separate arrays in a later call.
+    # Arguments at the same address may be separate arrays in a later call.
     strides = value.strides if layout in VIEWS else None
     return id(getattr(array, "owner", array)), address(array), value.dtype.name, strides, layout
 
@@ -241,7 +241,7 @@ def _overlap(a: Span, b: Span) -> bool:
 
 
 def _clash(own: Iterable[tuple[Any, Span]], others: Iterable[tuple[Any, Span]]) -> bool:
-    """Whether arrays overlap, other than the same arrays, element by element."""
+    """Whether any arrays overlap, except identical ones, which are accessed elementwise."""
     own = list(own)
     return any(
         _overlap(a, b) and (key is None or key != other) for other, b in others for key, a in own

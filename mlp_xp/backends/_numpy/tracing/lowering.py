@@ -1,7 +1,7 @@
-"""NumPy operations of a traced step that machine code computes, so that threads share the work.
+"""Lower a traced step's NumPy operations to machine code, so that threads share the work.
 
-Each function records kernel calls that compute an operation, or returns False if it does not know
-the operands. Only programs with machine code import this module.
+Each function records kernel calls for an operation, or returns False if it does not support the
+operands. Only programs with machine code import this module.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ from mlp_xp.backends._numpy.tracing.operations import copy_in_order
 from mlp_xp.backends._numpy.tracing.traced import Traced
 from mlp_xp.compiler.cpu_expressions import EXPRESSIONS, LOGICAL
 
-# NumPy multiplies larger stacks of matrices, whose table of calls would be large.
+# Larger stacks of matrices are left to NumPy, since their table of calls would be large.
 _MOST_PRODUCTS = 1024
-# One thread sums the rows of narrower matrices.
+# Narrower matrices are summed over their rows in one thread.
 _LEAST_WIDTH = 32
-# All integers up to this one are float32 numbers.
+# float32 represents all integers up to this one exactly.
 _MOST_COUNTED = 1 << 24
 
 
 def _multiply(a: Any, b: Any, out: Traced) -> bool:
-    """Record the product of two matrices, or of the matrices in two stacks."""
+    """Record the product of two matrices or stacks of matrices."""
     if not are_arrays(a, b) or out.size == 0 or not are_contiguous(out):
         return False
-    if b.ndim == 1:  # A vector is a column on the right, and a row on the left.
+    if b.ndim == 1:  # A vector is a column if on the right, or a row if on the left.
         return _multiply(a, b[:, None], out[..., None])
     if a.ndim == 1:
         return _multiply(a[None], b, out[..., None, :])
@@ -81,7 +81,7 @@ def _multiply(a: Any, b: Any, out: Traced) -> bool:
 
 
 def _as_factor(x: Any) -> tuple[Any, bool]:
-    """Return an array of matrices that have rows without gaps, and whether they are transposed."""
+    """Return matrices with contiguous rows, and whether they are transposed."""
     first = x[(0,) * (x.ndim - 2)]
     if has_rows(first) or not has_rows(first.T):
         return x if has_rows(first) else in_order(x), False
@@ -89,9 +89,9 @@ def _as_factor(x: Any) -> tuple[Any, bool]:
 
 
 def _reduce(name: str, x: Traced, axis: Any, dtype: Any, out: Traced) -> bool:
-    """Record the sum, the product, the largest or the smallest number along axes.
+    """Record a sum, product, maximum or minimum along axes.
 
-    What is reduced are the rows, or the columns if the last axis is kept in a sum.
+    Rows are reduced; columns if a sum keeps the last axis.
     """
     if name == "sum" and out.dtype == np.int64:
         x = x.astype(np.int64, copy=False)
@@ -130,7 +130,7 @@ def _dot(a: Any, b: Any, out: Traced) -> bool:
 
 
 def _cumulate(x: Any, out: Traced, axis: int | None = None) -> bool:
-    """Record cumulative sums: first of 2 numbers up to each, then of 4, 8 and so on."""
+    """Record cumulative sums: over the last 2 elements, then the last 4, 8 and so on."""
     if axis is None or not x.size:
         return False
     y, n = np.moveaxis(x, axis, 0), 1
@@ -141,7 +141,7 @@ def _cumulate(x: Any, out: Traced, axis: int | None = None) -> bool:
 
 
 def _position(extreme: Any, x: Any, out: Traced, axis: int | None = None) -> bool:
-    """Record the position of the first largest or smallest number; NaN is both."""
+    """Record argmax or argmin, the first position; NaN counts as the extreme value."""
     x, axis = (np.reshape(x, (-1,)), 0) if axis is None else (x, axis % x.ndim)
     n = x.shape[axis]
     if x.dtype not in (np.float32, np.float64) or not 0 < n <= _MOST_COUNTED or not x.size:
@@ -160,15 +160,15 @@ def _are_true(extreme: Any, x: Traced, axis: Any, dtype: Any, out: Traced) -> bo
 
 
 def _sum_all(make_loop: Callable[..., Any], arrays: list[Any], out: Traced) -> None:
-    """Record a sum over all numbers; threads first sum the blocks of large arrays.
+    """Record a sum over all elements; for large arrays, threads first sum blocks.
 
-    Blocks have the same size for every number of threads, so the sum has the same bits.
+    The block size does not depend on the number of threads, so sums are bitwise reproducible.
     """
     x = layout(arrays[0])
     if not is_large(arrays[0]):
         make_loop(x).run(arrays, [out])
         return
-    # Blocks of whole rows, also if the array is a view as one vector; see `GradientLoop`.
+    # Use blocks of whole rows even if the array is a flat view; see `GradientLoop`.
     owners = [y.owner.value for y in arrays if isinstance(y, Traced) and y.owner.value.ndim > 1]
     whole = next((owner for owner in owners if owner.size == arrays[0].size), arrays[0])
     width = whole.shape[-1] if whole.ndim > 1 else 1

@@ -1,4 +1,4 @@
-"""Kernel calls that copy numbers in a traced step, and take numbers at positions."""
+"""Kernel calls that copy or gather elements in a traced step."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from mlp_xp.backends._numpy.runtime.tuning import LEAST_NUMBERS
 from mlp_xp.backends._numpy.tracing.elementwise import are_arrays, copy_values
 from mlp_xp.backends._numpy.tracing.traced import Traced
 
-# The most blocks of positions that are copied one by one.
+# The maximum number of blocks that are copied one by one.
 _MOST_BLOCKS = 16
-# The number of axes of a copy, besides the contiguous last one.
+# The number of axes of a copy, excluding the contiguous last axis.
 _MOST_AXES = 5
 
 
 def in_order(x: Any) -> Any:
-    """Return an array in row-major order; None if it cannot be copied."""
+    """Return a C-contiguous array, or None if it cannot be copied."""
     if x.flags.c_contiguous and x.flags.aligned:
         return x
     if not isinstance(x, Traced):
@@ -32,7 +32,7 @@ def in_order(x: Any) -> Any:
 
 
 def copy(out: Traced, source: Traced) -> bool:
-    """Record a copy of an array with permuted axes in row-major order."""
+    """Record a C-contiguous copy of an array with permuted axes."""
     turned: Any = np.reshape(out, source.shape)
     return _copy_runs(turned, source) or copy_values(turned, source)
 
@@ -59,7 +59,7 @@ def _copy_runs(out: Traced, source: Traced) -> bool:
 
 
 def concatenate(arrays: Sequence[Any], out: Traced, axis: int | None = 0) -> bool:
-    """Record copies of arrays to their parts of the result."""
+    """Record a concatenation: copies of arrays to parts of the result."""
     if axis is None or not are_arrays(*arrays):
         return False
     stops = list(accumulate(x.shape[axis] for x in arrays))
@@ -89,7 +89,7 @@ def take_along(source: Any, positions: Any, out: Traced, axis: int = -1) -> bool
     if not are_arrays(source, positions) or source.ndim != positions.ndim:
         return False
     axis %= source.ndim
-    # Numbers that differ only along trailing axes with the same position are rows.
+    # Trailing axes along which positions are constant form a row.
     n_axes = max((i + 1 for i, n in enumerate(positions.shape) if n > 1), default=0)
     n_axes = max(n_axes, axis + 1)
     starts = _counted(source.shape[:n_axes])[(*[slice(None)] * axis, slice(1))]
@@ -113,7 +113,7 @@ def _take_rows(
 ) -> bool:
     """Record copies of the rows at positions times ``step`` plus ``starts``.
 
-    All axes but the first ``n_axes`` are a row. Positions are from -``size`` to ``size`` - 1.
+    All axes after the first ``n_axes`` form a row. Positions range from -``size`` to ``size`` - 1.
     """
     row_bytes = math.prod(source.shape[n_axes:]) * source.itemsize
     if not source.size or not out.size:
@@ -137,13 +137,13 @@ def _take_rows(
 
 
 def _as_int32(positions: Any) -> Any:
-    if positions.dtype == np.int64:  # Positions that int32 lacks are out of range, too.
+    if positions.dtype == np.int64:  # Positions outside int32 are out of range anyway.
         positions = np.maximum(np.minimum(positions, 2**31 - 1), -(2**31))
     return positions.astype(np.int32, copy=False)
 
 
 def _take_blocks(source: Any, positions: np.ndarray, out: Traced, axis: int) -> bool:
-    """Record copies of the blocks at fixed positions, which are consecutive or equal."""
+    """Record copies of blocks: runs of fixed positions that are consecutive or equal."""
     if positions.ndim != 1:
         return False
     runs: list[list[int]] = []

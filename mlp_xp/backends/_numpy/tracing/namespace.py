@@ -1,4 +1,4 @@
-"""The namespace of NumPy arrays, whose functions compute arrays that record operations, too."""
+"""The namespace of NumPy arrays, whose functions also accept traced arrays."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import array_api_compat.numpy
 
 from mlp_xp.backends._numpy.tracing.traced import Traced
 
-# The functions of arrays in a trace that the compiler makes of its primitives: NumPy's would need
-# values, or a call from Python in each step.
+# Functions that the compiler composes from its primitives for traced arrays: NumPy's versions would
+# need values, or a Python call in each step.
 _COMPOSED = {
     *("broadcast_arrays", "clip", "count_nonzero", "diff", "mean", "repeat", "roll", "std"),
     *("tensordot", "tile", "unstack", "var", "vector_norm"),
@@ -20,7 +20,7 @@ _COMPOSED = {
 
 
 class TraceableNamespace(ModuleType):
-    """A namespace of NumPy functions, some of which compute traced arrays in another way."""
+    """A namespace of NumPy functions, some of which handle traced arrays differently."""
 
     def __init__(self, plain: ModuleType) -> None:
         super().__init__(plain.__name__)
@@ -39,7 +39,7 @@ class TraceableNamespace(ModuleType):
 
 
 def _composed(plain: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function that computes traced arrays by the compiler's primitives."""
+    """Return a function that computes traced arrays with the compiler's primitives."""
 
     @functools.wraps(plain)
     def function(*args: Any, **options: Any) -> Any:
@@ -58,7 +58,7 @@ def _composed(plain: Callable[..., Any]) -> Callable[..., Any]:
 
         try:
             found, inputs = trace_formula(formula, *arrays, names=[plain.__name__] * len(arrays))
-        except Exception:  # NumPy has more options, e.g. other norms, and its own errors.
+        except Exception:  # Leave other options, e.g. other norms, and errors to NumPy.
             return plain(*args, **options)
         results = found if isinstance(found, tuple | list) else [found]
         values = dict(zip(inputs, arrays, strict=True))

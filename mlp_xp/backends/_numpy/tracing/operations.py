@@ -1,4 +1,4 @@
-"""Faster substitutes for NumPy operations, by machine code or by other NumPy calls."""
+"""Faster substitutes for NumPy operations: machine code or other NumPy calls."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from mlp_xp.backends._numpy.runtime.thread_pool import rows_error
 from mlp_xp.backends._numpy.tracing.traced import Traced
 
 # NumPy's `take` checks positions by copying the result. For results up to this size in bytes,
-# `take` is still faster than our own check.
+# `take` is faster than our own check.
 _SHORT_DETOUR = 1 << 14
-# One thread computes this many multiplications in 0.05 ms and in 4 ms (a scheduler time slice).
+# The numbers of multiplications that one thread computes in 0.05 ms and in 4 ms (a scheduler time
+# slice).
 _LEAST_LATE, _MOST_LATE = 5_000_000, 200_000_000
 # The maximum number of elements per matrix in `TimedProduct`. At this size, its test with random
-# numbers takes 20 ms and 16 MB.
+# data takes 20 ms and 16 MB.
 _LARGEST_LATE = 1 << 22
 
 REDUCTIONS = {
@@ -29,7 +30,7 @@ REDUCTIONS = {
 }
 
 SHAPED_BY_VALUES = (np.nonzero, np.unique, np.argwhere, np.flatnonzero)
-# Up to this size in bytes, NumPy compares an array faster with another array than with a number.
+# Up to this size in bytes, NumPy compares two arrays faster than an array with a scalar.
 _MOST_COMPARED = 1 << 18
 
 
@@ -44,17 +45,17 @@ def constant(number: float, ufunc: Any, out: Traced) -> Any:
 
 
 def copy_in_order(out: np.ndarray, x: np.ndarray) -> None:
-    """Copy an array with permuted axes in row-major order, as `numpy.reshape` does."""
+    """Copy an array with permuted axes to C order, as `numpy.reshape` does."""
     out.reshape(x.shape)[...] = x
 
 
 def item(function: Any, i: int, *args: Any, **options: Any) -> Any:
-    """Return one of a function's results."""
+    """Return the ``i``-th result of a function."""
     return function(*args, **options)[i]
 
 
 def identity_like(x: Any) -> Any:
-    """Return an invertible matrix or stack that replaces matrices without values."""
+    """Return identity matrices, an invertible stand-in for matrices whose values are unknown."""
     is_matrix = isinstance(x, np.ndarray) and x.ndim > 1
     return np.eye(*x.shape[-2:], dtype=x.dtype) + np.zeros_like(x) if is_matrix else x
 
@@ -74,7 +75,7 @@ def take_rows(x: np.ndarray, rows: np.ndarray, axis: int | None, out: np.ndarray
 
 
 def or_timed_product(function: Any, *operands: Any) -> Any:
-    """Return the function, or a `TimedProduct` for products that a busy processor may delay."""
+    """Return the function, or a `TimedProduct` if a busy processor may delay this product."""
     if function is not np.matmul:
         return function
     a, b = operands
@@ -86,7 +87,7 @@ def or_timed_product(function: Any, *operands: Any) -> Any:
         and max(a.size, b.size) <= _LARGEST_LATE
         and min(*a.shape, *b.shape) > 1
         and all(x.flags.c_contiguous or x.flags.f_contiguous for x in operands)
-        and not np.may_share_memory(a, b)  # NumPy computes a @ a.T by another BLAS function, syrk.
+        and not np.may_share_memory(a, b)  # NumPy uses another BLAS function, syrk, for a @ a.T.
     )
     if not is_known:
         return function

@@ -1,7 +1,7 @@
 """A program: operations on traced arrays, recorded as straight-line Python code.
 
-Operations are recorded by NumPy's protocols `__array_ufunc__` and `__array_function__`. Each line
-of the program calls a function with ``out=``, or runs a table of calls of machine code.
+Operations are recorded through NumPy's protocols `__array_ufunc__` and `__array_function__`. Each
+line of the program calls a function with ``out=``, or runs a table of calls to machine code.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ if TYPE_CHECKING:  # Avoid this import in short fits.
     from mlp_xp.backends._numpy.runtime.tasks import Task
 
 # Once the results of pending calls exceed this size in bytes, the calls become rows of a table
-# before the next operation that is not elementwise, since a chain of loops will be joined. Until
-# then, the results' buffers cannot be reused.
+# before the next operation that is not elementwise, since chains of loops are merged. Until then,
+# the results' buffers cannot be reused.
 _KEPT = 1 << 25
-# Results of at least this many numbers are not computed in a trace, which saves memory: the buffers
-# of results that no joined loop writes remain untouched.
+# Results with at least this many elements are not computed during tracing, which saves memory:
+# buffers that no merged loop writes are never touched.
 _LARGE = 1 << 18
-# The number of operands of functions without ``out`` that machine code may compute.
+# The number of operands of functions without ``out`` that machine code can replace.
 _N_OPERANDS = {
     **{np.where: 3, np.take: 2, np.take_along_axis: 2, np.concatenate: 1, np.stack: 1},
     **{np.cumsum: 1, np.argmax: 1, np.argmin: 1},
@@ -69,7 +69,7 @@ class Program:
         self._arguments = Arguments([])
         self._n_steps: float = math.inf  # The number of steps in the arguments.
         self._code: Callable[[Callable[..., None], int, int], None]
-        self._steps: np.ndarray | None = None  # None unless a step is a single table of calls.
+        self._steps: np.ndarray | None = None  # None unless each step is a single table of calls.
 
     # --- arguments -----------------------------------------------------------------------------
 
@@ -87,7 +87,7 @@ class Program:
         return traced
 
     def pick(self, given: Traced) -> Traced:
-        """Return a traced array into which each step first copies its input."""
+        """Return a traced array to which each step first copies its input."""
         if given.owner.is_pooled or id(given.owner.value) in self._state:
             raise UntraceableError("The inputs of a step must be arguments, not results.")
         self._n_steps = min(self._n_steps, given.shape[0])
@@ -98,7 +98,7 @@ class Program:
         return Traced(self, place)
 
     def keep(self, place: Traced, value: Traced) -> None:
-        """Record that each step first copies an array to the step's entry in the state."""
+        """Record that each step first copies an array to its entry in the state."""
         is_contiguous = place.flags.c_contiguous and value.flags.c_contiguous
         is_contiguous = is_contiguous and not value.value.nbytes % 4
         has_begun = self._lines or not self._tables.are_empty
@@ -153,17 +153,17 @@ class Program:
             self._lines.append(f"run_ranges({self._name(steps)})")
 
     def _free_if_large(self) -> None:
-        """Make rows of the pending calls, so that their memory can be reused."""
+        """Convert the pending calls to rows of a table, so that their memory can be reused."""
         if self._n_bytes > _KEPT:
             self._tables.make_rows()
             self._n_bytes = 0
 
     def task(self, task: Task) -> None:
-        """Add a call of machine code to the program; consecutive calls form a table."""
+        """Add a call to machine code to the program; consecutive calls form a table."""
         self._tables.add(task)
 
     def group(self, parts: Sequence[Sequence[Task]], is_shared: bool) -> None:
-        """Add a kernel call of several parts; each part consists of calls that one thread runs."""
+        """Add a kernel call with several parts; one thread runs all calls in a part."""
         self._tables.add_group(parts, is_shared)
 
     def call(self, function: Any, *args: Any) -> None:
@@ -171,7 +171,7 @@ class Program:
         self._write(self._call(function, args, {}))
 
     def joined(self, arrays: Sequence[Traced]) -> Traced | None:
-        """Return adjacent arrays of the state as one vector, or None if they are not adjacent."""
+        """Return a vector view of the state's arrays, or None if they are not adjacent."""
         are_mine = all(id(array.value) in self._state for array in arrays)
         value = in_one_piece([array.value for array in arrays]) if are_mine else None
         if value is None:
@@ -180,7 +180,7 @@ class Program:
         return Traced(self, value)
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Traced:
-        """Return an uninitialized array, in the memory of a freed array if possible."""
+        """Return an uninitialized array, reusing the memory of a freed array if possible."""
         self._n_bytes += math.prod(shape) * np.dtype(dtype).itemsize
         for i, value in enumerate(self.pool):
             if value.shape == shape and value.dtype == dtype:
@@ -204,14 +204,14 @@ class Program:
             self._write(self._call(copy, (out, *args), options))
 
     def assign(self, part: Traced, value: Any) -> None:
-        """Record an assignment to a part of an array."""
+        """Record an assignment to part of an array."""
         value = value if isinstance(value, Traced) else np.array(value, part.dtype)
-        np.broadcast_to(value_of(value), part.shape)  # This raises the errors of shapes.
+        np.broadcast_to(value_of(value), part.shape)  # This raises an error for wrong shapes.
         self._copy(np.copyto, part, value, casting="unsafe")
 
     def _any(self, function: Any, args: Any, options: dict[str, Any], value: Any) -> Any:
-        """Record a call of a function that has no ``out``, and a copy of its result."""
-        if isinstance(value, np.dtype):  # As of `np.result_type`.
+        """Record a call to a function without ``out``, and a copy of its result."""
+        if isinstance(value, np.dtype):  # From `np.result_type`, for example.
             return value
         if not isinstance(value, np.ndarray | np.generic):
             raise UntraceableError(f"{function} returns {type(value)}, which cannot be traced.")
@@ -251,8 +251,8 @@ class Program:
     def _result_of(self, ufunc: Any, values: list[Any], out: Traced | None) -> Traced:
         """Return the result of a ufunc.
 
-        Machine code does not need it if it is large, or written to the state, which other ranks may
-        read meanwhile: then it is not computed.
+        If machine code computes the result, it is left uncomputed if it is large or part of the
+        state, which other ranks may be reading.
         """
         is_elementwise = self.has_tasks and ufunc.signature is None
         shape = np.broadcast_shapes(*map(np.shape, values)) if is_elementwise else ()
@@ -261,7 +261,7 @@ class Program:
             ones = [np.ones((), x.dtype) if isinstance(x, np.ndarray) else x for x in values]
             if out is None:
                 return self.empty(shape, ufunc(*ones).dtype)
-            ufunc(*ones, out=np.ones((), out.dtype))  # This raises the errors of dtypes.
+            ufunc(*ones, out=np.ones((), out.dtype))  # This raises an error for wrong dtypes.
             return out
         if out is None:
             return self._result(ufunc(*values))
@@ -329,7 +329,7 @@ class Program:
             and isinstance(value, np.ndarray)
             and np.may_share_memory(value, first.value)
         ):
-            # Keep the values only, since traced arrays would keep the call's arguments alive.
+            # Keep only the values, since traced arrays would keep the call's arguments alive.
             others = [value_of(arg) for arg in args[1:]]
             return first._view(lambda array: function(array, *others, **plain))
         if function is np.reshape and isinstance(first, Traced) and not options:
@@ -351,19 +351,19 @@ class Program:
     # --- the end -------------------------------------------------------------------------------
 
     def finish(self, state: Any, new: Any) -> None:
-        """Record the operations that copy the new state into the old state; compile the program."""
+        """Record copies of the new state to the old state; compile the program."""
         mine = {id(leaf.value) for leaf in leaves(state)}
         where = operator.attrgetter("value.__array_interface__")
         for old, leaf in zip(leaves(state), leaves(new), strict=True):
             if isinstance(leaf, Traced) and where(leaf) == where(old):
-                continue  # The old array, or a view of it, was changed in place.
+                continue  # The old array or a view of it was changed in place.
             is_new = isinstance(leaf, Traced) and id(leaf.owner.value) not in mine
             if not is_new or leaf.shape != old.shape:
-                raise UntraceableError("The new state needs the old shapes and its own memory.")
+                raise UntraceableError("The new state needs the old shapes and separate memory.")
             self._copy(np.copyto, old, leaf)
         self._flush(is_last=True)
         link(self._tables.all)
-        # Free the buffers that are no longer used because calls were fused.
+        # Free the buffers that fusion made unnecessary.
         used = self._known.keys() | self._tables.kept.keys()
         self.pool[:] = [value for value in self.pool if id(value) in used]
         if len(self._lines) == 1 and self._tables.all:
@@ -376,7 +376,7 @@ class Program:
         self._picks, self._kept = [], []
 
     def step_range(self, start: int, stop: int) -> np.ndarray | None:
-        """Return the step range for machine code, or None if a step is not a single table."""
+        """Return the step range for machine code, or None if each step is not a single table."""
         if start < 0 or stop > self._n_steps:
             raise IndexError(
                 f"Steps must be from 0 to {self._n_steps - 1}, got {start} to {stop - 1}."
@@ -400,7 +400,7 @@ class Program:
         """Return the step range for the only table, including the copies that begin each step."""
         from mlp_xp.backends._numpy.runtime.tasks import PICK, address, step_range
 
-        # Find addresses through a plain array, since a record array would take 10 µs.
+        # Find addresses in a plain array, since a record array would take 10 µs.
         n_kept = len(self._kept)
         picks = np.zeros((n_kept + len(self._picks), PICK.itemsize // 8), np.int64)
         records = picks.view(PICK)[:, 0]

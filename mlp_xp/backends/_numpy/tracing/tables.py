@@ -1,4 +1,4 @@
-"""The kernel calls of a program: recorded one by one, joined, and made into tables."""
+"""A program's kernel calls: recorded one by one, merged, and converted to tables."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:  # Avoid this import in short fits, which have no kernel calls
 
 
 class Tables:
-    """A program's pending kernel calls, and the tables made from earlier calls.
+    """A program's pending kernel calls, and the tables of earlier calls.
 
     Attributes
     ----------
     all : list of array
-        Every table, also tables to which calls refer.
+        All tables, including tables to which calls refer.
     kept : dict
-        The arrays that the tables refer to, and the tables, by their id: they must stay alive.
+        The tables and the arrays to which they refer, by id, to keep them alive.
     patches : list
-        What moves: a record, its field for an address, and how to find the array in arguments.
+        Addresses that move: a record, its field, and how to find the array in the arguments.
     """
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class Tables:
         self.kept: dict[int, Any] = {}
         self.patches: list[tuple[Any, int | str, Finder]] = []
         self._pending: list[Task] = []
-        self._rows: list[tuple[np.ndarray, list[Any]]] = []  # The next table's first rows.
+        self._rows: list[tuple[np.ndarray, list[Any]]] = []  # The first rows of the next table.
 
     @property
     def are_empty(self) -> bool:
@@ -43,7 +43,7 @@ class Tables:
         self._pending.append(_recorded(task))
 
     def add_group(self, parts: Sequence[Sequence[Task]], is_shared: bool) -> None:
-        """Record a kernel call of several parts; each part consists of calls for one thread."""
+        """Record a kernel call with several parts; one thread runs all calls in a part."""
         from mlp_xp.backends._numpy.runtime.tasks import Group, Task
 
         tasks = [_recorded(task) for part in parts for task in part]
@@ -52,7 +52,7 @@ class Tables:
         self.add(Task(group, is_shared, tuple(others)))
 
     def make_rows(self, *, is_last: bool = False) -> None:
-        """Make rows of the pending kernel calls, which frees the memory between them."""
+        """Convert the pending calls to rows, which frees the memory of intermediate results."""
         if self._pending:
             from mlp_xp.backends._numpy.runtime.tasks import table
             from mlp_xp.backends._numpy.tracing.fusion import fused
@@ -80,7 +80,7 @@ class Tables:
         return step_range(records)
 
     def _nest(self, tasks: Sequence[Task]) -> np.ndarray:
-        """Return a table of kernel calls that another call refers to."""
+        """Return a table of kernel calls to which another call refers."""
         from mlp_xp.backends._numpy.runtime.tasks import table
 
         records, arrays = table(tasks)
@@ -108,7 +108,7 @@ class Tables:
 
 
 def _recorded(task: Task) -> Task:
-    """Return a kernel call that refers to memory, so that traced arrays may end before it."""
+    """Return a kernel call that refers to memory, so that it may outlive traced arrays."""
     fields, others = (
         [x.memory if isinstance(x, Traced) else x for x in given]
         for given in (task.fields, task.others)

@@ -1,4 +1,4 @@
-"""Arrays that record the operations on them."""
+"""Arrays that record operations."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STEP: Any = object()
 
 
 class UntraceableError(TypeError):
-    """The error for a traced function that needs a value, or an operation that cannot be traced."""
+    """Raised if a traced function needs a value or uses an operation that cannot be traced."""
 
 
 class Memory:
@@ -29,11 +29,11 @@ class Memory:
     find_view : Finder or None
         See `Traced`.
     owner : Memory
-        For a view the memory of another array, which owns it.
+        For a view, the memory of the array that owns the data.
     pool : list of array or None
         Receives ``value`` once no program and no traced array refers to it.
     n_arrays : int
-        Of an owner: how many traced arrays still refer to it.
+        For an owner, the number of traced arrays that still refer to it.
     """
 
     __slots__ = ("_span", "find_view", "n_arrays", "owner_or_none", "pool", "value")
@@ -46,7 +46,7 @@ class Memory:
         pool: list[np.ndarray] | None,
     ) -> None:
         self.value, self.find_view, self.pool = value, find_view, pool
-        self.owner_or_none = owner  # Not this memory itself, which would be a reference cycle.
+        self.owner_or_none = owner  # Not this object itself, since that would be a reference cycle.
         self.n_arrays = 0
         self._span: tuple[int, int] | None = None
 
@@ -60,7 +60,7 @@ class Memory:
 
     @property
     def span(self) -> tuple[int, int]:
-        """The addresses of the first byte, and after the last one."""
+        """The addresses of the first byte and of the byte after the last one."""
         if self._span is None:
             self._span = np.lib.array_utils.byte_bounds(self.value)
         return self._span
@@ -69,9 +69,8 @@ class Memory:
 class Traced(NDArrayOperatorsMixin):
     """An array that records the operations on it; the `Program` will use its ``memory``.
 
-    If the array is a view, ``source`` is the array of which it is a view. If the array is an
-    argument that is not copied, or a view of one, ``find_view`` returns its new value from the
-    arguments of a later call.
+    For a view, ``source`` is its base array. For an argument that is not copied, or a view of one,
+    ``find_view`` returns its new value from a later call's arguments.
     """
 
     def __init__(
@@ -93,7 +92,7 @@ class Traced(NDArrayOperatorsMixin):
 
     value = property(lambda self: self.memory.value)
     find_view = property(lambda self: self.memory.find_view)
-    owner = property(lambda self: self.memory.owner, doc="The memory that holds the numbers.")
+    owner = property(lambda self: self.memory.owner, doc="The memory that contains the elements.")
 
     shape = property(lambda self: self.value.shape)
     dtype = property(lambda self: self.value.dtype)
@@ -122,7 +121,7 @@ class Traced(NDArrayOperatorsMixin):
             return self.program.pick(self)
         if any(isinstance(k, Traced | np.ndarray | list) for k in keys):
             raise UntraceableError("Indexing by arrays, masks or lists cannot be traced.")
-        # In contrast to NumPy, indexing a single number returns a view.
+        # In contrast to NumPy, indexing a single element returns a view.
         return self._view(lambda value: value[(*keys, ...)] if ... not in keys else value[keys])
 
     def __setitem__(self, key: Any, value: Any) -> None:
@@ -158,7 +157,7 @@ class Traced(NDArrayOperatorsMixin):
 
 
 def fixed(operand: Any) -> Any:
-    """Return an operand in which arrays that are not traced are copied, as they may change."""
+    """Copy arrays that are not traced in an operand, since they may change."""
     if isinstance(operand, list | tuple):
         return type(operand)(map(fixed, operand))
     return operand.copy() if type(operand) is np.ndarray else operand
