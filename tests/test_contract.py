@@ -117,5 +117,5 @@ def use_lbfgs(backend):
 
 @pytest.mark.libraries("array_api_strict", "cupy")
 @pytest.mark.parametrize("part", [use_networks, use_losses, use_rules, use_augmentation, use_lbfgs])
-def test_only_what_the_standard_and_cupy_have_is_called(backend, part):
+def test_package_calls_only_functions_in_the_array_api_and_cupy(backend, part):
     part(backend)

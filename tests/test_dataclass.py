@@ -44,7 +44,7 @@ def kinds(request):
     return classes(request.param)
 
 
-def test_fields_comparison_and_text(kinds):
+def test_dataclass_fields_equality_and_repr(kinds):
     base, derived = kinds
     one = base("a", [1, 2], notes=["x"])
     assert one == base("a", (1, 2))
@@ -63,7 +63,7 @@ def test_fields_comparison_and_text(kinds):
         base()
 
 
-def test_attributes_cannot_change(kinds):
+def test_dataclass_attributes_are_immutable(kinds):
     for one in (kinds[0]("a"), kinds[1]("a")):
         for name in ("name", "sizes", "other"):
             with pytest.raises(FrozenInstanceError, match=f"cannot assign to field '{name}'"):
@@ -73,7 +73,7 @@ def test_attributes_cannot_change(kinds):
         assert one.name == "a"
 
 
-def test_plain_subclasses_may_have_more_attributes(kinds):
+def test_plain_subclasses_can_have_extra_attributes(kinds):
     class Plain(kinds[1]):
         pass
 
@@ -98,7 +98,7 @@ def test_users_can_derive_frozen_dataclasses(kinds):
 
 
 @pytest.mark.parametrize("dataclass", [dataclasses.dataclass, ours])
-def test_comparison_by_identity(dataclass):
+def test_dataclasses_can_compare_by_identity(dataclass):
     @dataclass(frozen=True, eq=False)
     class Run:
         losses: list[float]
@@ -109,7 +109,7 @@ def test_comparison_by_identity(dataclass):
     assert len({one, Run([0.5])}) == 2
 
 
-def test_public_settings():
+def test_optimizer_dataclasses_pickle_hash_and_are_immutable():
     assert repr(SGD(momentum=0.5)) == "SGD(momentum=0.5, nesterov=True)"
     assert pickle.loads(pickle.dumps(Adam(beta_1=0.8))) == Adam(beta_1=0.8)  # noqa: S301
     assert AdamW() != Adam()
@@ -118,6 +118,6 @@ def test_public_settings():
         Adam().beta_1 = 0.5
 
 
-def test_classes_share_the_methods_that_are_slow_to_compile():
+def test_dataclasses_share_their_generated_methods():
     for name in ("__repr__", "__eq__", "__hash__", "__setattr__", "__delattr__"):
         assert vars(SGD)[name] is vars(Adam)[name]

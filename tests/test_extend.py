@@ -63,7 +63,7 @@ def fitted(name, **settings):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_loss_falls_and_results_match_numpy(name, backend):
+def test_documented_extensions_reduce_the_loss_and_match_numpy(name, backend):
     model, X = fitted(name, backend=backend.name, device=backend.device)
     assert model.loss_curve_[-1] < 0.8 * model.loss_curve_[0]
     reference, _ = fitted(name, backend="numpy")
@@ -110,7 +110,7 @@ def test_gradients_of_custom_parts_are_correct(backend, rng):
     check_gradient(backend, function, init_params(network, 3), rng)
 
 
-def test_the_loss_of_the_page_takes_large_errors(backend):
+def test_documented_custom_loss_handles_large_errors(backend):
     with np.errstate(all="raise", under="ignore"), backend.scope():
         outputs = backend.put(np.asarray([[1e5], [-1e5], [1e30], [-1e30], [0.0]]), "float32")
         losses, pull = Custom(EXTENSION.log_cosh)(outputs, 0 * outputs, xp=backend.xp)
@@ -156,7 +156,7 @@ class Roll(Geometric):
         return lines, (columns + draws.columns[:, None]) % self.image_shape[2], None
 
 
-def test_pixels_are_moved_in_training_and_at_test_time(backend):
+def test_documented_augmentation_applies_in_training_and_tta(backend):
     (X, y), roll = problem(), Roll((1, 2, 3))
     place = {"backend": backend.name, "device": backend.device}
     model = small(augmentation=roll, tta=roll, **place).fit(X, y)

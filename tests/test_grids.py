@@ -7,7 +7,7 @@ from grids import covering
 
 
 @pytest.mark.parametrize(("size", "most"), [(1, 4), (2, 14)])
-def test_a_grid_has_each_combination_that_occurs(size, most):
+def test_covering_grid_contains_every_combination(size, most):
     cases = [
         {"a": a, "b": b, "c": c} for a, b, c in product("1234", "123", "12") if (a, b) != ("1", "1")
     ]

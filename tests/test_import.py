@@ -40,17 +40,17 @@ def test_scikit_learn_is_loaded_only_if_needed(loaded):
     assert not {"sklearn", *OPTIONAL} & loaded["maths"]
 
 
-def test_no_optional_library_is_loaded(loaded):
+def test_importing_estimators_loads_no_optional_library(loaded):
     # scikit-learn may load an optional library for its progress bars.
     assert OPTIONAL & loaded["estimators"] == OPTIONAL & loaded["scikit-learn"]
 
 
-def test_a_fit_loads_no_library_that_it_does_not_use(loaded):
+def test_a_fit_loads_no_unused_library(loaded):
     more = OPTIONAL & (loaded["fit"] - loaded["scikit-learn"])
     assert more <= {"llvmlite", "numba"}
 
 
-def test_a_fit_loads_no_module_that_it_does_not_use(loaded):
+def test_a_fit_loads_no_unused_module(loaded):
     rare = (
         "augmentation._geometric",
         "augmentation._values",
@@ -67,7 +67,7 @@ def test_a_fit_loads_no_module_that_it_does_not_use(loaded):
     assert not {f"mlp_xp.{name}" for name in rare} & loaded["fit"]
 
 
-def test_a_package_lists_and_loads_its_lazy_names():
+def test_lazy_names_are_listed_and_loaded():
     for package in (mlp_xp, mlp_xp.augmentation, mlp_xp.estimators):
         assert set(package.__all__) <= set(dir(package))
         for name in package.__all__:

@@ -47,7 +47,7 @@ def test_install_command_uses_running_python_or_uv_if_pip_is_missing(monkeypatch
     assert words(pip_command("pyarrow")) == ["uv", *pip[1:], "--python", python, "pyarrow"]
 
 
-def test_a_package_that_was_installed_without_its_clone_is_extended_by_name(tmp_path, monkeypatch):
+def test_install_command_uses_the_package_name_without_a_clone(tmp_path, monkeypatch):
     # Other packages may leave a pyproject.toml in site-packages, which is no clone.
     (tmp_path / "pyproject.toml").touch()
     (tmp_path / "mlp_xp-0.1.0.dist-info").mkdir()
@@ -63,7 +63,7 @@ def test_a_package_that_was_installed_without_its_clone_is_extended_by_name(tmp_
     assert command == ["python", "-m", "pip", "install", "mlp-xp[onnx]"]
 
 
-def test_messages_of_the_package_have_these_commands():
+def test_messages_use_the_install_command_helper():
     # A bare `pip` may belong to another environment.
     for path in PACKAGE.rglob("*.py"):
         code = path.read_text(encoding="utf-8")
@@ -75,7 +75,7 @@ def test_messages_of_the_package_have_these_commands():
                 assert not re.search(r"pip3? install|mlp-xp\[", text), path
 
 
-def test_pages_have_commands_that_work_before_a_release():
+def test_documented_install_commands_work_before_a_release():
     found = set()
     for path in TEXTS:
         text = path.read_text(encoding="utf-8")
@@ -86,7 +86,7 @@ def test_pages_have_commands_that_work_before_a_release():
         assert not any(word.startswith("mlp-xp") for word in words(command)), command
 
 
-def test_a_gpu_that_nothing_can_use_names_each_library_and_its_reason(monkeypatch):
+def test_unusable_gpu_error_gives_each_librarys_reason(monkeypatch):
     monkeypatch.setattr(backends, "installed", lambda name: name in ("torch", "jax"))
 
     def load(name, device):

@@ -99,7 +99,7 @@ def anchors(page: Path) -> set[str]:
 @pytest.mark.matrix
 @pytest.mark.filterwarnings("error::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_the_examples_of_a_page_print_what_it_shows(page, tmp_path, monkeypatch):
+def test_page_examples_print_the_shown_output(page, tmp_path, monkeypatch):
     if page.name == "datasets.md" and locate("cifar10") is None:
         pytest.skip("cifar10 is not in the cache")
     for name in NEEDED.get(page.relative_to(ROOT).as_posix(), ()):
@@ -120,12 +120,12 @@ def test_the_examples_of_a_page_print_what_it_shows(page, tmp_path, monkeypatch)
         ("something", "", True),
     ],
 )
-def test_outputs_may_differ_by_a_unit_of_the_last_digit(shown, printed, expected):
+def test_outputs_can_differ_by_one_in_the_last_digit(shown, printed, expected):
     assert pages.differs(shown, printed) == expected
 
 
 @pytest.mark.matrix
-def test_a_client_gets_predictions_from_the_server_on_the_page(tmp_path, monkeypatch, capsys):
+def test_documented_server_and_client_work(tmp_path, monkeypatch, capsys):
     for name in ("fastapi", "httpx", "uvicorn"):
         pytest.importorskip(name)
     page = DOCS / "how-to" / "serve-http.md"
@@ -147,13 +147,13 @@ def test_a_client_gets_predictions_from_the_server_on_the_page(tmp_path, monkeyp
     assert not pages.differs(client.shown, capsys.readouterr().out)
 
 
-def test_blocks_of_python_are_all_found():
+def test_all_python_blocks_are_found():
     for page in [ROOT / "README.md", *SOURCES]:
         text = page.read_text(encoding="utf-8")
         assert len(pages.blocks(text)) == text.count("```python"), page.name
 
 
-def test_links_lead_to_files_and_headings():
+def test_links_point_to_existing_files_and_headings():
     for page in PAGES:
         for link, anchor in links(page):
             target = page.parent / link if link else page
@@ -161,14 +161,14 @@ def test_links_lead_to_files_and_headings():
             assert not anchor or anchor in anchors(target), f"{page.name}: {link}#{anchor}"
 
 
-def test_the_readmes_first_two_commands_are_one_line_each():
+def test_first_two_readme_commands_are_one_line_each():
     train, check = fenced(README, "bash")[:2]
     assert train.count("\n") == check.count("\n") == 1
     assert train.rstrip().endswith("mlp-xp train")
     assert check.rstrip().endswith("pytest")
 
 
-def test_the_readmes_first_block_can_be_pasted_after_its_first_command(capsys):
+def test_first_readme_block_runs_after_the_first_command(capsys):
     code, shown = fenced(README, "python")[0], fenced(README, "text")[0]
     exec(code, {})
     assert not pages.differs(shown, capsys.readouterr().out)
@@ -181,7 +181,7 @@ def test_the_readmes_first_block_can_be_pasted_after_its_first_command(capsys):
     assert any(line.startswith("pandas>=") for line in installed)
 
 
-def test_the_readmes_example_prints_what_it_shows_with_any_backend(capsys):
+def test_readme_example_prints_the_shown_output(capsys):
     code, gpu_line = fenced(README, "python")[1:3]
     shown_bar, accuracy = fenced(README, "text")[1].splitlines()
     exec(code, {})
@@ -198,7 +198,7 @@ def test_the_readmes_example_prints_what_it_shows_with_any_backend(capsys):
         exec(block, {})
 
 
-def test_the_readmes_pictures_show_what_their_records_say(tmp_path, monkeypatch):
+def test_readme_charts_match_the_benchmark_records(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(ROOT)
     charts = importlib.import_module("bench.reports.charts")
     shown = []
@@ -228,7 +228,7 @@ def test_plots_page_shows_the_images_it_saves():
     assert all((DOCS / name).is_file() for name in shown)
 
 
-def test_the_recipe_on_the_page_of_the_command_is_one(tmp_path):
+def test_the_documented_recipe_loads(tmp_path):
     (recipe,) = fenced((DOCS / "cli.md").read_text(encoding="utf-8"), "toml")
     (tmp_path / "my-recipe.toml").write_text(recipe)
     model = MLP.from_recipe(tmp_path / "my-recipe.toml")
@@ -236,7 +236,7 @@ def test_the_recipe_on_the_page_of_the_command_is_one(tmp_path):
     assert model.solver.ns_steps == 3
 
 
-def test_a_job_is_two_clicks_from_the_front_page():
+def test_how_to_pages_are_two_clicks_from_the_front_page():
     # The front page links to each how-to, which links to pages with details.
     front = {(DOCS / link).resolve() for link, _ in links(DOCS / "index.md")}
     for name, word in JOBS.values():
@@ -247,7 +247,7 @@ def test_a_job_is_two_clicks_from_the_front_page():
     assert how_tos == {name for name, _ in JOBS.values()}
 
 
-def test_a_job_that_trains_shows_how_good_the_model_is():
+def test_how_to_pages_that_train_show_a_score():
     for page in (DOCS / "how-to").glob("*.md"):
         ran = [
             block for block in pages.blocks(page.read_text(encoding="utf-8")) if not block.reason
@@ -257,7 +257,7 @@ def test_a_job_that_trains_shows_how_good_the_model_is():
         assert re.search(r"\d\.\d\d", shown) or not trains, page.name
 
 
-def test_every_page_is_in_a_menu():
+def test_every_page_is_in_a_toctree():
     listed = set()
     for page in DOCS.rglob("*.md"):
         entries = "\n".join(fenced(page.read_text(encoding="utf-8"), r"\{toctree\}"))
@@ -270,7 +270,7 @@ def test_every_page_is_in_a_menu():
 # --- the gallery; the build of the site runs its examples -----------------------------------------
 
 
-def test_every_example_has_its_place_in_the_gallery():
+def test_every_example_is_ordered_in_the_gallery():
     tree = ast.parse((DOCS / "extensions" / "gallery.py").read_text(encoding="utf-8"))
     (order,) = (
         ast.literal_eval(node.value)
@@ -280,7 +280,7 @@ def test_every_example_has_its_place_in_the_gallery():
     assert sorted(order) == [path.stem.removeprefix("plot_") for path in EXAMPLES]
 
 
-def test_an_example_has_a_title_and_a_picture():
+def test_every_gallery_example_has_a_title_and_a_plot():
     for path in EXAMPLES:
         code = path.read_text(encoding="utf-8")
         title, line, *_ = ast.get_docstring(ast.parse(code)).splitlines()
@@ -312,7 +312,7 @@ def functions(path: str) -> set[str]:
     return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
 
 
-def test_each_feature_says_yes_partly_or_no_and_names_a_test_of_ours():
+def test_feature_table_rows_say_yes_partly_or_no_and_name_a_test():
     table = features()
     assert len({row["feature"] for row in table}) == len(table) > 0
     for row in table:
@@ -326,7 +326,7 @@ def test_each_feature_says_yes_partly_or_no_and_names_a_test_of_ours():
             assert function in functions(path), f"{path} has no {function}"
 
 
-def test_each_message_on_the_page_of_gpus_is_in_the_code():
+def test_error_messages_on_the_gpu_page_exist_in_the_code():
     table = (DOCS / "gpu.md").read_text(encoding="utf-8").partition("## When it does not work")[2]
     rows = [row.split(" | ")[0] for row in table.splitlines() if row.startswith("| `")]
     assert rows
@@ -371,7 +371,7 @@ def test_migration_page_shows_code_before_and_after_for_each_library():
     assert text.count("```") == 4 * len(MIGRATED_FROM), "a block that no test runs"
 
 
-def test_each_difference_from_scikit_learn_has_a_reason():
+def test_documented_differences_from_scikit_learn_have_a_reason():
     differences, inside = PAGE.read_text().split("\n### ")[1:3]
     for part in differences, inside.split("\n## ")[0]:
         lines = [line.strip("|") for line in part.splitlines() if line.startswith("|")]
@@ -381,7 +381,7 @@ def test_each_difference_from_scikit_learn_has_a_reason():
         assert all(len(row) == 4 and all(row) for row in rows), rows
 
 
-def test_the_migration_guide_counts_the_parameters():
+def test_migration_guide_states_the_number_of_parameters():
     counts = [
         len(kind().get_params()) for kind in (neural_network.MLPClassifier, MLP, MLPRegressor)
     ]
@@ -392,7 +392,7 @@ def test_the_migration_guide_counts_the_parameters():
 @pytest.mark.matrix
 @pytest.mark.parametrize("peer", MIGRATED_FROM)
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_block_reaches_the_accuracy(when, peer, tmp_path):
+def test_migration_examples_reach_the_stated_accuracy(when, peer, tmp_path):
     if when == "before" and peer != "scikit-learn":
         pytest.importorskip("torch")
         # Importing Keras would load its default backend.

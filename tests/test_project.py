@@ -30,7 +30,7 @@ def sessions():
     return set(re.findall(r"(?m)^@nox\.session.*\ndef (\w+)", text))
 
 
-def test_the_citation_has_version_and_license_of_the_package():
+def test_citation_file_matches_package_version_and_license():
     assert PROJECT["project"]["dynamic"] == ["version"]
     assert PROJECT["tool"]["hatch"]["version"]["path"] == "mlp_xp/__init__.py"
     citation = read(ROOT / "CITATION.cff")
@@ -38,7 +38,7 @@ def test_the_citation_has_version_and_license_of_the_package():
     assert citation["license"] == PROJECT["project"]["license"]
 
 
-def test_the_whole_check_runs_every_session():
+def test_ci_run_covers_every_session():
     # `readme` already runs `tests`, and `coverage` runs the same tests. `links` needs a network.
     # `oldest` and `nightly` need other versions.
     lines = re.findall(r"(?m)^run(?:_beside)? ([\w ]+)$", (ROOT / ".ci" / "run").read_text())
@@ -46,7 +46,7 @@ def test_the_whole_check_runs_every_session():
     assert run == sessions() - {"tests", "coverage", "links", "oldest", "nightly"}
 
 
-def test_hooks_check_style_format_and_types_and_settings_can_be_read():
+def test_pre_commit_runs_ruff_and_mypy_and_github_yaml_is_valid():
     (repository,) = read(ROOT / ".pre-commit-config.yaml")["repos"]
     assert {"ruff-check", "ruff-format", "mypy"} <= {hook["id"] for hook in repository["hooks"]}
     assert {hook["language"] for hook in repository["hooks"]} == {"system"}
@@ -54,7 +54,7 @@ def test_hooks_check_style_format_and_types_and_settings_can_be_read():
         assert isinstance(read(path), dict), path
 
 
-def test_workflows_pin_their_actions_to_a_commit_and_may_only_read():
+def test_workflows_pin_actions_to_commits_with_read_only_permissions():
     for path in WORKFLOWS:
         used = re.findall(r"(?m)^\s*-? *uses: (.+)$", path.read_text(encoding="utf-8"))
         assert used, path
@@ -68,7 +68,7 @@ def test_workflows_pin_their_actions_to_a_commit_and_may_only_read():
         assert given in ({}, {"publish": {"id-token": "write"}}), path
 
 
-def test_the_tests_run_on_every_python_and_system():
+def test_ci_tests_every_python_version_and_operating_system():
     # With hashes in the constraints, pip rejects packages without a hash.
     assert not [path for path in WORKFLOWS if "-c .ci" in path.read_text(encoding="utf-8")]
     tests = read(ROOT / ".github" / "workflows" / "tests.yml")
@@ -79,7 +79,7 @@ def test_the_tests_run_on_every_python_and_system():
     assert named == {"tests", "lint", "coverage", "oldest", "nightly"} <= sessions()
 
 
-def test_a_release_waits_for_the_tests_and_its_tag_is_checked():
+def test_a_release_requires_passing_tests_and_a_valid_tag():
     release = read(ROOT / ".github" / "workflows" / "release.yml")["jobs"]
     assert set(release["publish"]["needs"]) == {"tests", "build"}
     assert release["publish"]["environment"] == "pypi"
@@ -99,7 +99,7 @@ def test_every_dependency_is_pinned_within_its_bounds():
         assert all(pin in line.specifier for pin in pins), line
 
 
-def test_every_pin_has_a_hash_and_torch_has_none():
+def test_every_pinned_package_has_a_hash_and_torch_is_not_pinned():
     entries = re.split(r"(?m)^(?=[\w.-]+==)", CONSTRAINTS)[1:]
     assert len(entries) == len(PINS)
     assert all(re.search(r"--hash=sha256:[0-9a-f]{64}", entry) for entry in entries)
@@ -118,7 +118,7 @@ def test_every_pin_has_a_hash_and_torch_has_none():
         ("ConnectionError: no route", 1, 0, "NOT AUDITED: pip-audit cannot run here: Connection"),
     ],
 )
-def test_the_audit_fails_only_for_what_it_finds(said, status, expected, out, tmp_path):
+def test_audit_fails_only_if_it_finds_vulnerabilities(said, status, expected, out, tmp_path):
     stand_in = tmp_path / "pip-audit"
     stand_in.write_text(f"#!{sys.executable}\nprint({said!r})\nraise SystemExit({status})\n")
     stand_in.chmod(0o755)

@@ -56,7 +56,7 @@ def found(chromium, site, query):
     return [target.removeprefix("/").removesuffix(".html") for target in targets]
 
 
-def test_a_search_finds_the_page_of_a_job_first(chromium, site):
+def test_site_search_ranks_how_to_pages_first(chromium, site):
     results = {query: found(chromium, site, query) for query in FIRST}
     assert {query: pages[0] for query, pages in results.items()} == {
         query: f"how-to/{name}" for query, name in FIRST.items()

@@ -69,16 +69,16 @@ def violations(room: str, names: set[str]) -> list[str]:
     return bad
 
 
-def test_each_room_has_a_level():
+def test_each_subpackage_has_a_level():
     assert {room_of(file) for file in FILES} == set(ROOMS)
 
 
-def test_imports_point_one_way():
+def test_imports_follow_the_subpackage_levels():
     found = {name_of(file): violations(room_of(file), imports(file)) for file in FILES}
     assert {name: bad for name, bad in found.items() if bad} == {}
 
 
-def test_no_imports_go_in_a_circle():
+def test_there_are_no_circular_imports():
     graph = {}
     for file in FILES:
         targets = {target_of(name) for name in imports(file)}
@@ -92,7 +92,7 @@ def test_no_imports_go_in_a_circle():
         pytest.fail(" -> ".join(error.args[1]))
 
 
-def test_maths_names_no_backend():
+def test_math_subpackages_name_no_backend():
     backends = {"cupy", "torch", "jax", "array_api_strict"}
     for file in FILES:
         if room_of(file) in MATHS:
@@ -125,7 +125,7 @@ def test_public_names_are_documented():
     assert [name for name, value in public.items() if value not in listed] == []
 
 
-def test_the_checks_find_what_they_look_for():
+def test_import_checks_detect_violations():
     step, compat = "mlp_xp.training.step.step.make_step", "array_api_compat.torch"
     assert violations("nn", {step}) == [step]
     assert violations("backends", {"mlp_xp.lab"}) == ["mlp_xp.lab"]

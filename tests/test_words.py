@@ -19,7 +19,7 @@ def private(text: str) -> list[str]:
     return PRIVATE.findall(text)
 
 
-def test_no_file_names_a_folder_of_a_developer_or_a_private_index():
+def test_no_file_contains_a_developers_path_or_a_private_package_index():
     if not (ROOT / ".git").exists() or not shutil.which("git"):
         pytest.skip("only git knows which files are the project's")
     listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
@@ -43,5 +43,5 @@ def test_no_file_names_a_folder_of_a_developer_or_a_private_index():
         ("~/.cache/mlp_xp, https://example.org/home/page and runs/root/", []),
     ],
 )
-def test_private_paths_and_indexes_are_found(text, expected):
+def test_private_paths_and_package_indexes_are_detected(text, expected):
     assert private(text) == expected

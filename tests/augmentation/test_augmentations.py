@@ -87,7 +87,7 @@ def test_one_view_for_all_images_matches_one_view_per_image(backend):
         np.testing.assert_array_equal(found, by_loop(BOTH, x, repeated))
 
 
-def test_jitter_and_mixup_are_their_formulas(backend):
+def test_color_jitter_and_mixup_match_their_formulas(backend):
     x = images("float64")
     jitter, mixup = ColorJitter(SHAPE, brightness=0.5, contrast=0.3), Mixup(0.4)
     colors, mixed = image_data.drawn((jitter, mixup)).draws
@@ -108,7 +108,7 @@ def test_jitter_and_mixup_are_their_formulas(backend):
         np.testing.assert_array_equal(backend.get(here), x)
 
 
-def test_padding_changes_no_draw():
+def test_padding_a_batch_does_not_change_the_random_draws():
     plain, padded = image_data.drawn(EVERYTHING).draws, image_data.drawn(EVERYTHING, pad=True).draws
     for short, long in zip(leaves(plain), leaves(padded), strict=True):
         assert len(long) == 30
@@ -119,7 +119,7 @@ def test_padding_changes_no_draw():
     assert partners[2].tolist() == [2, 1, 0, 3, 4, 5, 6, 7, 8, 9]
 
 
-def test_draws_depend_on_seed_epoch_and_place_alone():
+def test_draws_depend_only_on_seed_epoch_and_position():
     def integers(augmentation=EVERYTHING, **settings):
         draws = leaves(image_data.drawn(augmentation, **settings).draws)
         return np.stack([values for values in draws if values.dtype.kind == "i"], axis=1)
@@ -134,7 +134,7 @@ def test_draws_depend_on_seed_epoch_and_place_alone():
     assert first[:2].tolist() == [[0, 2, -1, 3, 2, 1, 3, -2, 9], [0, 2, 2, 2, 4, 0, 1, 3, 8]]
 
 
-def test_shifts_and_holes_are_everywhere():
+def test_shifts_and_cutout_positions_are_uniform():
     shifts, holes = image_data.drawn((Shift(SHAPE, 2), Cutout(SHAPE, 2)), n=2000).draws
     expected = (range(-2, 3), range(-2, 3), range(H), range(W))
     for values, possible in zip((*shifts, *holes), expected, strict=True):
@@ -143,7 +143,7 @@ def test_shifts_and_holes_are_everywhere():
         assert counts.min() > 2000 / len(possible) * 0.8
 
 
-def test_an_alternating_flip_shows_both_sides_in_turn():
+def test_alternating_flip_mirrors_each_image_every_other_epoch():
     sides = np.zeros((4, 400), int)
     for epoch in range(4):
         plan = image_data.drawn((Flip(SHAPE, alternate=True),), n=400, epoch=epoch)
@@ -192,12 +192,12 @@ def test_invalid_augmentation_error_says_what_to_pass(make, message):
 
 
 @pytest.mark.parametrize(("settings", "kind", "message"), WRONG_FITS)
-def test_a_fit_refuses_what_does_not_fit(settings, kind, message):
+def test_fit_rejects_incompatible_augmentations(settings, kind, message):
     with pytest.raises(kind, match=re.escape(message)):
         small(**settings).fit(images(), image_data.labels())
 
 
-def test_a_prediction_refuses_what_does_not_fit():
+def test_predict_rejects_incompatible_tta():
     model = small().fit(images(), image_data.labels())
     with pytest.raises(TypeError, match=re.escape("tta has 'flip', which is not one of Flip")):
         model.predict(images(), tta="flip")

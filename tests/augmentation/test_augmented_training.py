@@ -53,7 +53,7 @@ def trained(backend, augmentation, x, *, placement="resident", weights=None, dty
     ("n", "placement", "weighted"),
     [(N, "resident", False), (BATCH, "resident", True), (N, "streamed", True)],
 )
-def test_the_same_images_on_every_backend(backend, n, placement, weighted):
+def test_all_backends_train_on_the_same_augmented_images(backend, n, placement, weighted):
     x, weights = images(n=n), np.random.default_rng(1).random(n) if weighted else None
     plain = get_backend("numpy")
     plain.kernels = Kernels()
@@ -68,7 +68,7 @@ def test_the_same_images_on_every_backend(backend, n, placement, weighted):
 @pytest.mark.matrix
 @pytest.mark.parametrize("name", ["torch", "jax"])
 @pytest.mark.parametrize(("precision", "dtype"), [("bf16", "bfloat16"), ("float16", "float16")])
-def test_16_bits_are_not_widened(name, precision, dtype):
+def test_augmented_images_stay_in_16_bit_precision(name, precision, dtype):
     pytest.importorskip(name)
     backend, seen = get_backend(name, "cpu").with_precision(precision), set()
     dense = backend.kernels.dense
@@ -83,7 +83,7 @@ def test_16_bits_are_not_widened(name, precision, dtype):
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-def test_the_gradient_of_mixup(backend, weighted, rng):
+def test_mixup_gradient_matches_finite_differences(backend, weighted, rng):
     """A step of plain descent goes along the slope of the loss that it reports."""
     xp, rule = backend.xp, SGD(momentum=0.0)
     network, loss = Network((FEATURES, 7, CLASSES), "tanh"), SoftmaxCrossEntropy(0.1)
@@ -132,7 +132,7 @@ def test_mixup_weights_each_target_by_its_sample_weight():
     assert record.loss == pytest.approx(lam * own + (1 - lam) * theirs, rel=1e-12)
 
 
-def test_a_steady_step_allocates_nothing_big():
+def test_augmentation_allocates_no_large_arrays_after_the_first_step():
     shape, rule = (3, 32, 32), SGD()
     chosen = (Flip(shape), Shift(shape), Cutout(shape, 8), ColorJitter(shape), Mixup())
     backend, network = get_backend("numpy"), Network((3072, 8, CLASSES))
@@ -154,7 +154,7 @@ def test_a_steady_step_allocates_nothing_big():
     assert most < 200_000
 
 
-def test_a_fit_augments_and_a_prediction_does_not():
+def test_augmentation_applies_in_fit_but_not_in_predict():
     x, y = images(), labels()
     plain, augmented = small().fit(x, y), small(augmentation=list(EVERYTHING)).fit(x, y)
     assert not np.allclose(plain.coefs_[0], augmented.coefs_[0])
@@ -171,14 +171,14 @@ def test_partial_fit_repeats_the_augmentation_of_fit():
     np.testing.assert_array_equal(parts.coefs_[0], whole.coefs_[0])
 
 
-def test_sparse_pictures_are_images():
+def test_sparse_images_are_augmented_like_dense_ones():
     x, y = images("float64"), labels()
     dense = small(augmentation=EVERYTHING).fit(x, y)
     thin = small(augmentation=EVERYTHING).fit(sparse.csr_array(x), y)
     np.testing.assert_allclose(thin.coefs_[0], dense.coefs_[0], rtol=0, atol=1e-12)
 
 
-def test_held_out_samples_are_left_alone():
+def test_validation_samples_are_not_augmented():
     x, y = images(), labels()
     settings = {"augmentation": EVERYTHING, "max_iter": 1, "input_scaling": "standardize"}
     model = small(tta=Flip(SHAPE), **settings).fit(x, y, X_val=x, y_val=y)
@@ -235,7 +235,7 @@ def test_two_class_predictions_match_the_sign_of_logits(output):
 
 
 @pytest.mark.parametrize("output", ["auto", "logistic", "tanh", "exp", "softplus", "relu"])
-def test_a_regressor_averages_values(output):
+def test_tta_averages_regression_predictions(output):
     x = images("float64")
     y = np.random.default_rng(0).uniform(0.1, 0.9, N)
     model = small(MLPRegressor, output_activation=output).fit(x, y)
@@ -249,7 +249,7 @@ def test_a_regressor_averages_values(output):
     assert model.score(x, y) == pytest.approx(1 - np.mean((expected - y) ** 2) / y.var())
 
 
-def test_augmented_model_is_saved_and_cloned_and_numpy_scalars_become_python_numbers(tmp_path):
+def test_augmented_model_can_be_saved_and_cloned_with_numpy_scalar_settings(tmp_path):
     x, y = images(), labels()
     shape, half = tuple(map(np.int64, SHAPE)), np.float32(0.5)
     given = [Flip(shape, alternate=True), Shift(shape, np.int64(1)), Cutout(shape, np.uint8(2))]

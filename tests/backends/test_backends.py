@@ -17,7 +17,7 @@ GPU_LIBRARIES = "cupy", "torch", "jax"
 NO_GPU = r"must be 'cpu' for .*(: use backend='cupy' or .*inst|\. There is no NVIDIA driver)"
 
 
-def test_a_library_that_is_not_known_not_here_or_does_not_load_says_so(monkeypatch):
+def test_unknown_missing_or_broken_library_is_an_error(monkeypatch):
     with pytest.raises(ValueError, match=r"'auto', 'numpy', 'cupy', 'torch'.* got 'nump'"):
         get_backend("nump")
     monkeypatch.setitem(sys.modules, "mlp_xp.backends._strict", None)
@@ -47,7 +47,7 @@ UNKNOWN_DEVICES = [
 
 
 @pytest.mark.parametrize(("name", "device", "message"), UNKNOWN_DEVICES)
-def test_unknown_device_says_so(name, device, message):
+def test_unknown_device_is_named_in_the_error(name, device, message):
     if not installed(name):
         pytest.skip(f"{name} is not installed")
     with pytest.raises((BackendError, ValueError), match=message) as error:
@@ -66,14 +66,14 @@ def test_gpu_without_library_error_suggests_one_to_install(monkeypatch):
         assert shlex.split(target) == [target[1:-1]]  # As zsh does: brackets need quotes.
 
 
-def test_automatic_is_numpy_without_a_driver(monkeypatch):
+def test_auto_selects_numpy_without_a_cuda_driver(monkeypatch):
     monkeypatch.setattr(backends, "has_cuda_driver", lambda: False)
     before = set(sys.modules)
     assert get_backend("auto").name == "numpy"
     assert not {"torch", "jax", "cupy"} & (set(sys.modules) - before)
 
 
-def test_automatic_takes_the_first_gpu_that_works_and_no_other_than_asked_for(monkeypatch):
+def test_auto_selects_the_first_working_gpu_or_only_the_requested_one(monkeypatch):
     """One library finds no driver, the next one no cuBLAS."""
     monkeypatch.setattr(backends, "has_cuda_driver", lambda: True)
     monkeypatch.setattr(backends, "installed", lambda name: True)
@@ -96,14 +96,14 @@ def test_automatic_takes_the_first_gpu_that_works_and_no_other_than_asked_for(mo
         get_backend("auto", "cuda:0")
 
 
-def test_a_backend_proves_that_it_computes(backend, monkeypatch):
+def test_backend_self_test_fails_if_the_backend_cannot_compute(backend, monkeypatch):
     backend.prove()
     monkeypatch.setattr(type(backend), "get", lambda self, array: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         backend.prove()
 
 
-def test_a_backend_or_an_array_leads_to_its_library_and_device(backend, backend_spec):
+def test_get_backend_accepts_a_backend_or_an_array(backend, backend_spec):
     assert get_backend(backend) is backend
     found = get_backend(backend.put(np.ones(3)))
     assert found == backend
@@ -116,7 +116,7 @@ def test_a_backend_or_an_array_leads_to_its_library_and_device(backend, backend_
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int32", "int64", "float32", "float64", "bool"])
-def test_put_and_get_keep_everything_in_any_layout(backend, dtype):
+def test_put_and_get_preserve_arrays_of_any_memory_layout(backend, dtype):
     base = np.arange(24).reshape(4, 6).astype(dtype)
     read_only = base.copy()
     read_only.flags.writeable = False

@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.matrix, pytest.mark.libraries("cupy", "torch:cuda")]
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_captured_steps_compute_what_eager_steps_do(backend, name, soon, monkeypatch, caplog):
+def test_captured_steps_match_eager_steps(backend, name, soon, monkeypatch, caplog):
     problem, captures = Problem(**CASES[name]), []
     expected = problem.eagerly(backend, monkeypatch)
     trainer = problem.trainer(backend)
@@ -26,7 +26,7 @@ def test_captured_steps_compute_what_eager_steps_do(backend, name, soon, monkeyp
         np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
 
 
-def test_steps_of_several_models_are_captured(on, soon, monkeypatch, caplog):
+def test_steps_of_stacked_models_are_captured(on, soon, monkeypatch, caplog):
     captures, graph = [], captured._Steps.graph
     noted = lambda *given: captures.append(1) or graph(*given)  # noqa: E731
     monkeypatch.setattr(captured._Steps, "graph", noted)

@@ -76,7 +76,7 @@ def assert_same(found, expected, dtype="float32"):
 @pytest.mark.parametrize("parts", [0, 1, 2])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(("name", "rule"), CASES, ids=repr)
-def test_a_compiled_step_does_what_the_step_does(name, rule, dtype, parts, pool_of):
+def test_compiled_step_matches_the_plain_step(name, rule, dtype, parts, pool_of):
     given, made = (NETWORKS[name], SoftmaxCrossEntropy(0.1), rule), []
     with pool_of(parts):
         found = steps(*given, dtype=dtype, made=made)
@@ -92,7 +92,7 @@ OTHERS += [(Network((FEATURES, 6, CLASSES), n), CROSS_ENTROPY, SGD()) for n in A
 
 
 @pytest.mark.parametrize(("network", "loss", "rule"), OTHERS)
-def test_other_losses_rules_and_activations_are_compiled_too(network, loss, rule, pool_of):
+def test_other_losses_optimizers_and_activations_are_compiled(network, loss, rule, pool_of):
     made = []
     with pool_of(1):
         found = steps(network, loss, rule, made=made, max_grad_norm=0.5)
@@ -100,7 +100,7 @@ def test_other_losses_rules_and_activations_are_compiled_too(network, loss, rule
     assert_same(found, steps(network, loss, rule, kernels=Kernels(), max_grad_norm=0.5))
 
 
-def test_a_steady_step_allocates_nothing():
+def test_compiled_step_allocates_nothing_after_warmup():
     network, rule = Network((FEATURES, 2000, CLASSES)), Adam()
     step = make_step(network, CROSS_ENTROPY, rule, Kernels(), with_penalty=True, xp=XP)
     step = CompiledStep(step)
@@ -113,7 +113,7 @@ def test_a_steady_step_allocates_nothing():
     assert peak(lambda: step(state, batch, None, coefs, None)) < 80_000
 
 
-def test_larger_arguments_may_move_and_other_shapes_leave_a_compiled_step_as_it_was():
+def test_compiled_step_handles_moved_arguments_and_other_shapes():
     def step(total, x, part):
         return (total[0] + XP.sum(x * x[::-1]) + XP.sum(part),)
 
@@ -135,7 +135,7 @@ def test_compiled_step_does_not_reuse_an_omitted_argument():
     assert float(compiled(state, None)[0]) == 20_001.0
 
 
-def test_small_arguments_may_be_written_to_and_come_back():
+def test_small_arguments_can_be_modified_and_reused_between_calls():
     compiled, state = CompiledStep(lambda state, x: (state[0] + x,)), (np.zeros(2),)
     first, second = np.ones(2), np.full(2, 5.0)
     for x in (first, second, first):
@@ -148,7 +148,7 @@ def test_small_arguments_may_be_written_to_and_come_back():
     assert compiled((np.zeros(3),), np.ones(3))[0].tolist() == [1.0, 1.0, 1.0]
 
 
-def test_a_state_may_be_written_to_in_parts():
+def test_a_step_can_update_part_of_a_state_array_in_place():
     def step(state, x):
         row = state[0][0]
         row += x
@@ -200,7 +200,7 @@ def test_step_that_reads_values_runs_uncompiled(ask):
 
 
 @pytest.mark.parametrize("parts", [0, 2])
-def test_a_result_in_an_array_from_elsewhere_is_not_kept_as_a_constant(parts, pool_of):
+def test_results_that_numpy_allocates_are_not_compiled_as_constants(parts, pool_of):
     """`xp.clip` writes to a new array."""
     compiled = CompiledStep(lambda state, x: (state[0] + XP.clip(x + 1.0, 0.0, 5.0),))
     state = (np.zeros(2),)
@@ -212,7 +212,7 @@ def test_a_result_in_an_array_from_elsewhere_is_not_kept_as_a_constant(parts, po
 
 @pytest.mark.parametrize("rule", [SGD(), SGD(momentum=0.0), Adam()], ids=repr)
 @pytest.mark.parametrize("parts", [0, 2])
-def test_a_compiled_step_that_ends_late_leaves_no_update(rule, parts, pool_of):
+def test_a_compiled_step_that_fails_late_leaves_no_update(rule, parts, pool_of):
     """A loss of one axis does not fit into the state, which shows after the update."""
     plain = Kernels()
 
@@ -232,7 +232,7 @@ def test_a_compiled_step_that_ends_late_leaves_no_update(rule, parts, pool_of):
 @pytest.mark.parametrize("parts", [0, 1, 2])
 @pytest.mark.parametrize("n_rows", [N, 30_000], ids=["small", "large"])  # Copied, or looked up.
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_loop_does_what_its_steps_do(name, n_rows, parts, pool_of):
+def test_compiled_loop_matches_its_separate_steps(name, n_rows, parts, pool_of):
     network, n, size = NETWORKS[name], 7, 12
     rule = SGD() if name == "everything" else Adam()  # As in CASES.
     rng = np.random.default_rng(0)
@@ -269,7 +269,7 @@ def test_a_loop_does_what_its_steps_do(name, n_rows, parts, pool_of):
 
 @pytest.mark.parametrize("rule", [Adam(), SGD(), SGD(momentum=0.0)])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_small_arrays_are_updated_as_one_with_the_same_bits(rule, dtype):
+def test_updating_small_arrays_together_gives_bitwise_identical_results(rule, dtype):
     given, made = (NETWORKS["layer norm"], CROSS_ENTROPY, rule), []
     found = steps(*given, dtype=dtype, made=made)
     for mine, plain in zip(leaves(found), leaves(steps(*given, dtype=dtype)), strict=True):
@@ -308,7 +308,7 @@ def assert_same_bits(function, state, *arguments):
 @pytest.mark.parametrize("keepdims", [True, False])
 @pytest.mark.parametrize("axis", [0, -1, (0, 1)])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_reductions_have_the_same_bits(dtype, axis, keepdims, rng):
+def test_compiled_reductions_are_bitwise_identical_to_numpy(dtype, axis, keepdims, rng):
     x = rng.standard_normal((108, 14)).astype(dtype)
     x[0, -2] = np.nan
     how = {"axis": axis, "keepdims": keepdims}
@@ -323,7 +323,7 @@ def test_reductions_have_the_same_bits(dtype, axis, keepdims, rng):
 
 @pytest.mark.parametrize("shape", [(1,), (5, 3), (200, 700)])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_numbers_are_compared_with_the_same_bits(dtype, shape, rng):
+def test_maximum_and_minimum_are_bitwise_identical_to_numpy(dtype, shape, rng):
     x = rng.standard_normal(shape).astype(dtype)
     x[..., :1] = np.nan
 
@@ -337,7 +337,7 @@ def starts_at_line(array):
     return array.ctypes.data % 64 == 0
 
 
-def test_small_arrays_lie_one_after_the_other_and_are_one_vector():
+def test_small_arrays_are_packed_into_one_contiguous_vector():
     small = [np.full((2, 3), 1.0), np.full(4, 2.0, np.float32), np.full((), 3.0), np.ones(5).T]
     large = np.full((100, 100), 4.0)
     copies = joined([small[0], small[1], large, *small[2:]])
@@ -358,7 +358,7 @@ def test_small_arrays_lie_one_after_the_other_and_are_one_vector():
     assert in_one_piece([memory.T[0], memory.T[1]]) is None  # Its vector would be a copy.
 
 
-def test_an_array_is_copied_only_where_it_does_not_start_at_a_line():
+def test_only_arrays_not_aligned_to_a_cache_line_are_copied():
     array = empty((200, 160), np.dtype("float32"))
     assert aligned(array) is array
     small = array[:3, 1:]
@@ -370,7 +370,7 @@ def test_an_array_is_copied_only_where_it_does_not_start_at_a_line():
         np.testing.assert_array_equal(copy, part)
 
 
-def test_state_and_results_of_steps_start_at_a_line(pool_of):
+def test_state_and_step_results_are_aligned_to_cache_lines(pool_of):
     pytest.importorskip("numba")
     backend, found = get_backend("numpy"), []
     memory = empty((4 + 600 * 32,), np.dtype("float32"))

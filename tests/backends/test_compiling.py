@@ -77,7 +77,7 @@ def test_a_short_fit_neither_compiles_nor_loads_machine_code():
     ("work", "n_steps", "expected"),
     [(100_000, 200, 0), (100_000, 5_000, 1), (10_000_000_000, 1, 1)],
 )
-def test_what_computes_follows_from_shapes_and_steps(work, n_steps, expected):
+def test_choice_of_machine_code_depends_only_on_shapes_and_steps(work, n_steps, expected):
     """Whether there is a cache, or a quick compiler, decides nothing."""
     # The first is iris, 200 epochs.
     with get_backend("numpy").training(work, n_steps):
@@ -85,7 +85,7 @@ def test_what_computes_follows_from_shapes_and_steps(work, n_steps, expected):
 
 
 @pytest.mark.filterwarnings("ignore:lbfgs failed:sklearn.exceptions.ConvergenceWarning")
-def test_many_short_fits_become_a_long_one(monkeypatch):
+def test_work_of_consecutive_short_fits_adds_up(monkeypatch):
     x, y = np.random.default_rng(0).random((32, 4)), np.arange(32) % 3
     seen, kind = [], type(get_backend("numpy"))
     training = kind.training
@@ -115,7 +115,7 @@ class Watch(Callback):
 
 
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
-def test_a_fit_begins_plain_and_changes_over_once_enough_work_lies_behind(solver, monkeypatch):
+def test_a_fit_switches_to_machine_code_after_enough_work(solver, monkeypatch):
     x, y = np.random.default_rng(0).random((32, 4)), np.arange(32) % 3
     pools, start = [], thread_pool.ThreadPool._start
     begin = lambda pool: pools.append(pool) or start(pool)  # noqa: E731
@@ -151,7 +151,7 @@ FITS = {
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", FITS)
-def test_machine_code_and_numpy_give_the_same_training(name, dtype, monkeypatch, rng):
+def test_machine_code_and_numpy_train_the_same_model(name, dtype, monkeypatch, rng):
     x, y = rng.standard_normal((150, 20)).astype(dtype), rng.integers(0, 3, 150)
     options = {"hidden_layer_sizes": (32,), "max_iter": 5, "random_state": 0} | FITS[name]
     weights = rng.random(150) + 0.5
@@ -173,7 +173,7 @@ def test_machine_code_and_numpy_give_the_same_training(name, dtype, monkeypatch,
 
 
 @pytest.mark.matrix
-def test_cold_warm_and_uncached_fits_give_the_same_bits(tmp_path):
+def test_cold_warm_and_uncached_fits_are_bitwise_identical(tmp_path):
     cold, said = run(FIT, tmp_path)
     assert said.count(COMPILES) == 1
     assert list(tmp_path.glob("*.bin"))
@@ -186,7 +186,7 @@ def test_cold_warm_and_uncached_fits_give_the_same_bits(tmp_path):
 
 
 @pytest.mark.matrix
-def test_units_are_the_same_whatever_compiles_them(tmp_path, monkeypatch, capsys):
+def test_machine_code_does_not_depend_on_how_it_was_compiled(tmp_path, monkeypatch, capsys):
     (tmp_path / "coverage.py").write_text("")  # A script's neighbor, which numba took for its own.
     monkeypatch.syspath_prepend(tmp_path)
     others = tasks.Unit(tasks.number_of(tasks.ColumnSums), 1), UNIT
@@ -199,7 +199,7 @@ def test_units_are_the_same_whatever_compiles_them(tmp_path, monkeypatch, capsys
     assert COMPILES in capsys.readouterr().err
 
 
-def test_the_command_compiles_all_there_is(tmp_path, monkeypatch, capsys):
+def test_compile_command_compiles_everything(tmp_path, monkeypatch, capsys):
     kept = {}
     assert _native.addresses(_native.all_units()).keys() >= set(_native.all_units())
     monkeypatch.setattr(_native, "_writable", lambda: tmp_path)
@@ -216,7 +216,7 @@ def test_the_command_compiles_all_there_is(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("is_early", [True, False])
-def test_ctrl_c_ends_a_compilation_at_once(is_early, tmp_path, monkeypatch):
+def test_ctrl_c_stops_a_compilation_at_once(is_early, tmp_path, monkeypatch):
     """It also ends a process that has started before `Popen` returns."""
     started = tmp_path / "started"
     child = f"import time; open({str(started)!r}, 'w'); time.sleep(120)"
@@ -256,7 +256,7 @@ def long(monkeypatch):
 
 
 @pytest.mark.parametrize("what", ["numba", "llvmlite", "NUMBA_DISABLE_JIT"])
-def test_without_what_compiles_a_fit_does_without(what, long, problem, monkeypatch):
+def test_fit_works_without_numba_or_llvmlite(what, long, problem, monkeypatch):
     if what.isupper():
         monkeypatch.setenv(what, "1")
     else:
@@ -266,7 +266,7 @@ def test_without_what_compiles_a_fit_does_without(what, long, problem, monkeypat
     assert small().fit(*problem()).n_iter_ == 5
 
 
-def test_a_numba_that_compiles_nothing_is_reported_once(long, problem, monkeypatch):
+def test_broken_numba_is_reported_once(long, problem, monkeypatch):
     fail = Mock(side_effect=subprocess.CalledProcessError(1, "numba"))
     monkeypatch.setattr(_native, "_addresses", {})
     monkeypatch.setattr(_native, "_read", lambda unit: None)
@@ -299,7 +299,7 @@ def test_kernel_falls_back_if_compilation_fails(error, name, long, monkeypatch):
     assert not thread_pool.can_compile()
 
 
-def test_an_llvm_that_cannot_be_loaded_is_reported_by_the_first_product(long, monkeypatch):
+def test_broken_llvm_is_reported_by_the_first_matrix_product(long, monkeypatch):
     monkeypatch.delattr(sys.modules["mlp_xp.backends._numpy"], "machine_code")
     monkeypatch.setitem(sys.modules, _native.__name__, None)
     monkeypatch.setattr(thread_pool, "_machine_code", thread_pool._machine_code.__wrapped__)
@@ -310,14 +310,14 @@ def test_an_llvm_that_cannot_be_loaded_is_reported_by_the_first_product(long, mo
     assert not thread_pool.can_compile()
 
 
-def test_a_compiler_that_is_killed_does_not_end_this_process(monkeypatch):
+def test_a_killed_compiler_process_does_not_end_the_main_process(monkeypatch):
     monkeypatch.setattr(_native, "_CHILD", "import os; os.kill(os.getpid(), 9)")
     monkeypatch.setattr(_native, "_compile_here", lambda units: pytest.fail("Compiled here."))
     with pytest.raises(tasks.MachineCodeError, match="was ended by signal 9"):
         _native._compile([UNIT])
 
 
-def test_an_application_does_not_start_itself_to_compile(monkeypatch):
+def test_a_frozen_application_compiles_in_its_own_process(monkeypatch):
     """Its executable would train, and so compile, again."""
     monkeypatch.setattr(sys, "frozen", True, raising=False)
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("A process was started."))

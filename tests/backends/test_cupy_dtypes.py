@@ -19,7 +19,7 @@ def device(backend):
         yield backend
 
 
-def test_products(device, rng):
+def test_cublaslt_products_require_matching_dtypes(device, rng):
     from mlp_xp.backends._cupy.cublaslt import multiply
 
     longer, b = (device.put(rng.standard_normal(shape), "float32") for shape in ((9, 4), (4, 3)))
@@ -93,7 +93,7 @@ MIXED = {
 
 @pytest.mark.parametrize("dtypes", [("float32", "float64"), ("float64", "float32")])
 @pytest.mark.parametrize("name", MIXED)
-def test_dtypes_that_differ_go_to_the_default(device, name, dtypes, rng):
+def test_mixed_dtypes_use_the_default_kernels(device, name, dtypes, rng):
     numbers = {name: rng.standard_normal((5, 4)) for name in ("x", "dy")}
     numbers |= {"scale": rng.random(4), "w": rng.random(5), "rate": np.asarray(0.3)}
 
@@ -112,7 +112,7 @@ def test_dtypes_that_differ_go_to_the_default(device, name, dtypes, rng):
 
 @pytest.mark.parametrize("view", [np.s_[:, :], np.s_[::2, ::-1]])
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_large_arrays_take_no_pinned_memory(backend, order, view, monkeypatch):
+def test_large_arrays_are_not_copied_through_pinned_memory(backend, order, view, monkeypatch):
     x = np.asarray(np.arange(24.0).reshape(6, 4), order=order)[view]
     monkeypatch.setattr("mlp_xp.backends._cupy.backend._MOST_PINNED", 8)
     monkeypatch.setattr("cupy.asarray", None)  # It goes through pinned memory.

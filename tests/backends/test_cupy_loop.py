@@ -55,7 +55,7 @@ def test_graph_memory_is_kept_until_graphs_are_freed():
     assert free() == before
 
 
-def test_an_epoch_is_a_graph_for_32_steps(monkeypatch):
+def test_an_epoch_runs_as_graphs_of_32_steps(monkeypatch):
     monkeypatch.setattr(_captured, "_STEPS_BEFORE_CAPTURE", 0)
     backend, problem = get_backend("cupy"), Problem(n=330 * BATCH)
     trainer = problem.trainer(backend)
@@ -71,7 +71,7 @@ def test_an_epoch_is_a_graph_for_32_steps(monkeypatch):
     assert sum(counts[1].values()) - counts[1]["graph"] < 100
 
 
-def test_a_graph_launches_no_more_than_its_steps(soon):
+def test_a_graph_launches_few_more_kernels_than_its_steps(soon):
     """But for copies of their arguments, the position, and the state that is not in its place."""
     backend, problem = get_backend("cupy"), Problem(n=100 * BATCH, dtype="float32")
     trainer = problem.trainer(backend)
@@ -84,7 +84,7 @@ def test_a_graph_launches_no_more_than_its_steps(soon):
     assert sum(_launch.replayed.values()) < 200 * a_step + 8 * graphs
 
 
-def test_an_epoch_is_planned_while_the_graphs_of_the_one_before_run(soon, monkeypatch):
+def test_the_next_epoch_is_planned_while_the_previous_graphs_run(soon, monkeypatch):
     events, plan, read = [], placement.plan_epoch, Trainer.read_sums
 
     def noted(*arguments, epoch, **options):
@@ -104,14 +104,14 @@ def test_an_epoch_is_planned_while_the_graphs_of_the_one_before_run(soon, monkey
     assert events == ["plan 2, True", "draw", "wait"]
 
 
-def test_each_shape_of_a_batch_has_its_own_graphs(soon, monkeypatch):
+def test_each_batch_shape_has_its_own_graphs(soon, monkeypatch):
     trainer = Problem().check(get_backend("cupy"), monkeypatch, n_epochs=5)
     full, last = trainer._loop._shapes.values()
     assert set(full._graphs) <= {4, 2, 1}
     assert set(last._graphs) == {1}
 
 
-def test_graphs_of_few_shapes_are_kept(soon):
+def test_graphs_are_kept_for_a_limited_number_of_shapes(soon):
     backend, problem = get_backend("cupy"), Problem(n=400)
     trainer = problem.trainer(backend)
     data = put_data(backend, problem.x, problem.y, problem.dtype)
@@ -134,7 +134,7 @@ def test_steps_with_callbacks_run_as_single_step_graphs(soon, monkeypatch):
     assert _launch.launches["graph"] == 3 * 6 - 2 - 2
 
 
-def test_the_steps_until_the_clock_is_read_are_graphs(soon, monkeypatch):
+def test_steps_between_clock_checks_run_as_graphs(soon, monkeypatch):
     monkeypatch.setattr(Budget, "next_steps", lambda self, most: min(most, 2))
     Problem().check(get_backend("cupy"), monkeypatch, budget=Budget(1000.0))
     assert _launch.launches["graph"] > 4
@@ -185,7 +185,7 @@ def test_another_thread_may_compute_on_the_default_stream(soon, monkeypatch, cap
     assert sums
 
 
-def test_other_data_are_captured_again(soon, monkeypatch):
+def test_new_data_trigger_a_new_capture(soon, monkeypatch):
     """Even where they lie in the memory of those before."""
     backend, problem = get_backend("cupy"), Problem()
 
@@ -223,7 +223,7 @@ def test_sparse_rows_are_captured(device, soon, monkeypatch, caplog):
     assert _launch.launches["graph"] > 4
 
 
-def test_a_state_may_be_replaced_between_epochs(soon, monkeypatch):
+def test_state_can_be_replaced_between_epochs(soon, monkeypatch):
     backend, problem = get_backend("cupy"), Problem(ema_decay=0.9)
 
     def train():
@@ -252,12 +252,12 @@ class Swapped(Adam):
         return p, type(state)(variance, mean)
 
 
-def test_a_rule_may_exchange_the_arrays_of_its_state(soon, monkeypatch):
+def test_optimizer_can_swap_its_state_arrays(soon, monkeypatch):
     Problem(optimizer=Swapped()).check(get_backend("cupy"), monkeypatch)
     assert _launch.launches["graph"]
 
 
-def test_a_trainer_at_rest_releases_its_graphs(soon):
+def test_an_idle_trainer_releases_its_graphs(soon):
     backend, problem = get_backend("cupy"), Problem()
     trainer = problem.trainer(backend)
     first = problem.train(trainer)
@@ -268,7 +268,7 @@ def test_a_trainer_at_rest_releases_its_graphs(soon):
     assert problem.train(trainer)[-1].loss < first[-1].loss
 
 
-def test_fits_on_two_devices_take_turns(soon, monkeypatch):
+def test_interleaved_fits_on_two_devices_match_separate_fits(soon, monkeypatch):
     problem = Problem()
     trainers = [problem.trainer(get_backend("cupy", device)) for device in DEVICES]
     placed = [put_data(t.backend, problem.x, problem.y, "float64") for t in trainers]
@@ -295,7 +295,9 @@ def copies(x, *, xp):
 
 
 @pytest.mark.parametrize(("activation", "reason"), [(waits, "D2H"), (copies, "H2D")])
-def test_a_function_that_waits_runs_step_by_step(activation, reason, soon, monkeypatch, caplog):
+def test_a_function_that_synchronizes_runs_step_by_step(
+    activation, reason, soon, monkeypatch, caplog
+):
     backend = get_backend("cupy", "cuda:1")
     problem = Problem(network=network_of(9, activation=activation))
     problem.check(backend, monkeypatch)
@@ -321,7 +323,7 @@ def test_products_by_cublas_run_step_by_step(soon, monkeypatch, caplog):
     assert not _launch.launches["graph"]
 
 
-def test_a_capture_without_memory_runs_step_by_step(soon, monkeypatch, caplog):
+def test_running_out_of_memory_during_capture_falls_back_to_single_steps(soon, monkeypatch, caplog):
     def malloc(self, size):
         raise cupy.cuda.memory.OutOfMemoryError(size, size)
 
@@ -353,7 +355,7 @@ def test_an_interrupt_ends_the_capture(soon, monkeypatch):
     assert cupy.cuda.get_current_stream() == cupy.cuda.Stream.null
 
 
-def test_streamed_data_run_step_by_step_and_say_so_once(soon, caplog):
+def test_streamed_data_run_step_by_step_and_log_it_once(soon, caplog):
     backend, problem = get_backend("cupy"), Problem()
     data = put_data(backend, problem.x, problem.y, problem.dtype, "streamed")
     trainer = problem.trainer(backend)

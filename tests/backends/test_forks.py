@@ -65,7 +65,7 @@ class Pause:
             thread.join(60)
 
 
-def test_a_child_builds_a_network_while_another_thread_builds_one():
+def test_forked_child_can_build_a_network_while_a_thread_builds_one():
     pause = Pause()
 
     @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def test_a_child_builds_a_network_while_another_thread_builds_one():
         assert _status_of_child(lambda: _MODEL.fit(_X, _Y)) == 0
 
 
-def test_a_child_can_use_locks_that_another_thread_held():
+def test_forked_child_can_use_locks_held_by_another_thread():
     pause, lock = Pause(), forks.fork_safe_lock()
 
     def hold():
@@ -108,7 +108,7 @@ def test_a_fork_waits_until_another_thread_has_imported_a_library(tmp_path, monk
         sys.modules.pop("slow_library", None)
 
 
-def test_a_forked_process_keeps_no_lock(tmp_path):
+def test_a_forked_process_does_not_hold_the_file_lock(tmp_path):
     fcntl = pytest.importorskip("fcntl")
     read, write = os.pipe()
     with durable.locked(tmp_path):

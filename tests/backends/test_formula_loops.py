@@ -68,7 +68,7 @@ def assert_close(found, expected, ulps, operands):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_each_expression_is_the_function_of_numpy(name, dtype):
+def test_each_expression_matches_the_numpy_function(name, dtype):
     x, y = numbers(dtype), numbers(dtype)[::-1, ::-1].copy()
     formulas = {
         "where": lambda x, y, *, xp: xp.where((x > y) | ~(x < 0.5), x, -y),
@@ -102,7 +102,7 @@ EXTREME += [2.0**24 - 1.0, 2.0**53 - 1.0, 1.0 + 2.0**-20, 1e-30, -1e-30, 1e300, 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", sorted({*UNARY, *PAIRS} & {*EXPRESSIONS}))
-def test_special_values_are_as_in_numpy(name, dtype):
+def test_special_values_match_numpy(name, dtype):
     with np.errstate(all="ignore"):
         values = np.asarray(EXTREME).astype(dtype)
         x, y = (a.copy() for a in np.meshgrid(values, values))
@@ -145,7 +145,7 @@ def test_hyperbolic_functions_are_accurate(name, dtype):
     assert apart.max() < (1.75 if name == "atanh" else 1.55)
 
 
-def test_powers_by_half_and_minus_one_are_exact():
+def test_powers_of_half_and_minus_one_are_exact():
     x = np.exp(np.random.default_rng(3).standard_normal(1000))
     for exponent in (0.5, -1, -1.0, 2):
         found = run(lambda x, *, xp, exponent=exponent: x**exponent, x)
@@ -234,7 +234,7 @@ def test_losses_have_loops(name, dtype, rng):
         np.testing.assert_allclose(found[1], pullback(), rtol=64 * eps, atol=eps / 8)
 
 
-def test_formulas_that_have_no_loop_run_without_one():
+def test_formulas_without_a_compiled_loop_still_run():
     x = numbers("float64")[2:, :]
     with thread_pool(2), np.errstate(all="ignore"):
         for own in (
@@ -250,7 +250,7 @@ def test_formulas_that_have_no_loop_run_without_one():
             np.testing.assert_array_equal(pullback(x), pull(x))
 
 
-def test_rows_are_not_taken_for_columns():
+def test_rows_are_not_mistaken_for_columns():
     x, column = (numbers("float64", shape) for shape in ((12, 12), (12, 1)))
     for formula in (
         lambda x, y, *, xp: x + xp.reshape(y, (1, -1)),
@@ -262,7 +262,7 @@ def test_rows_are_not_taken_for_columns():
             make_kernel(inputs, [y.node])
 
 
-def test_the_sum_is_over_all_elements_of_the_results():
+def test_a_sum_next_to_results_of_a_different_shape_is_rejected():
     x, column = np.ones((5, 3)), np.ones((5, 1))
     found, inputs = trace_formula(lambda x, y, *, xp: (x * 2.0, y * y), x, column, names=["x", "y"])
     doubled, squared = (array.node for array in found)
@@ -270,14 +270,14 @@ def test_the_sum_is_over_all_elements_of_the_results():
         make_kernel(inputs, [doubled], squared)
 
 
-def test_numbers_may_be_truth_values():
+def test_booleans_can_be_used_as_numbers():
     x = np.asarray([[1.0, -2.0, 0.0]])
     np.testing.assert_array_equal(run(lambda x, *, xp: x * True + False, x), x)
     chosen = run(lambda x, *, xp: xp.where(x > 0.0, True, x), x)
     np.testing.assert_array_equal(chosen, [[1.0, -2.0, 0.0]])
 
 
-def test_an_object_that_cannot_be_hashed_has_loops():
+def test_unhashable_activations_are_compiled():
     @dataclass
     class Slope:
         slope: float
@@ -292,7 +292,7 @@ def test_an_object_that_cannot_be_hashed_has_loops():
             np.testing.assert_array_equal(y, np.maximum(x, x * slope))
 
 
-def test_equal_loops_are_compiled_once():
+def test_identical_loops_are_compiled_once():
     def loop(function, shape):
         loops = activation_loops(function, shape, "float32")
         return [print_kernel(sized.kernel).name for sized in loops[:2]]
@@ -378,7 +378,7 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_an_epoch_is_one_call(name, monkeypatch, rng):
+def test_an_epoch_runs_in_one_compiled_call(name, monkeypatch, rng):
     kind, settings = SETTINGS[name]
     X = rng.standard_normal((120, 5))
     y = X[:, 0] + X[:, 1] ** 2

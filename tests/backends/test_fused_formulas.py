@@ -121,7 +121,7 @@ def compute_both(backend, function, *arrays):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("name", FORMULAS)
-def test_formulas(backend, name, layout, rng):
+def test_fused_formulas_match_the_default(backend, name, layout, rng):
     shapes, function = FORMULAS[name]
     arrays = [LAYOUTS[layout](rng.standard_normal(shape).astype("float32")) for shape in shapes]
     expected, found = compute_both(backend, function, *arrays)
@@ -133,7 +133,7 @@ def test_formulas(backend, name, layout, rng):
             np.testing.assert_array_equal(np.signbit(mine[mine == 0]), np.signbit(plain[mine == 0]))
 
 
-def test_results_are_no_constants_of_the_formula(backend):
+def test_constant_results_can_be_modified_without_side_effects(backend):
     from mlp_xp.backends._cupy.kernels.fusion import Fused
 
     def one(x, *, xp):
@@ -152,7 +152,7 @@ def activate(backend, function, x):
     return backend.get(y), backend.get(pullback(x))
 
 
-def test_a_formula_that_cannot_be_traced_runs_all_the_same(backend):
+def test_untraceable_formulas_run_unfused(backend):
     def by_method(x, *, xp):
         return x.astype("float32") * 2.0, lambda dy: dy * 2.0
 
@@ -172,7 +172,7 @@ def test_a_formula_that_cannot_be_traced_runs_all_the_same(backend):
                 np.testing.assert_array_equal(found, 2.0)
 
 
-def test_a_mistake_of_the_compiler_is_an_error(backend, monkeypatch):
+def test_compiler_bugs_raise_instead_of_falling_back(backend, monkeypatch):
     """Formulas would be computed slowly, and nobody would notice."""
     from mlp_xp.backends._cupy.kernels import fusion
 
@@ -203,7 +203,7 @@ def launched(monkeypatch):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("n", [1, 3, 4, 2048, 5001])
-def test_threads_load_16_bytes_where_addresses_allow_it(backend, n, dtype, rng, monkeypatch):
+def test_threads_load_16_bytes_at_once_if_aligned(backend, n, dtype, rng, monkeypatch):
     """The imitation's processor stops, too, at 16 bytes whose address is no multiple of 16."""
     found = launched(monkeypatch)
     x, y = (rng.standard_normal(n + 1).astype(dtype) for _ in range(2))
@@ -226,7 +226,7 @@ def test_threads_load_16_bytes_where_addresses_allow_it(backend, n, dtype, rng, 
         assert "% 16 == 0;" in code
 
 
-def test_the_norm_of_many_gradients(backend, rng, monkeypatch):
+def test_norm_of_many_gradients_is_correct(backend, rng, monkeypatch):
     """Each block adds up the sums of all blocks, unless a launch did so before."""
     from mlp_xp.backends._cupy.kernels import update
 
@@ -252,7 +252,7 @@ class Größe(losses.Loss):
         return logits
 
 
-def test_names_of_kernels_are_ascii(backend, monkeypatch):
+def test_kernel_names_are_ascii(backend, monkeypatch):
     found = launched(monkeypatch)
     with backend.scope():
         x = backend.put(np.arange(48.0, dtype=np.float32).reshape(16, 3))

@@ -10,7 +10,7 @@ def body(i, state, table):
     return state * 1.5 + table[i]
 
 
-def test_chunks_compute_what_one_loop_does(monkeypatch):
+def test_chunked_loop_matches_a_single_loop(monkeypatch):
     from mlp_xp.backends._jax import backend as _jax
 
     backend, table = _jax.create("cpu"), np.arange(100, dtype=np.float32)

@@ -106,7 +106,9 @@ def random_step(seed, n_kinds=9):
 @pytest.mark.parametrize(
     ("first", "n_kinds", "share"), [(0, 9, 0.6), (3, 9, 0.6), (0, 17, 0.8), (3, 17, 0.8)]
 )
-def test_random_steps_have_the_same_results(first, n_kinds, share, joined, pool_of, rng):
+def test_joining_loops_of_random_steps_does_not_change_results(
+    first, n_kinds, share, joined, pool_of, rng
+):
     n_before = n_after = 0
     for seed in range(first, first + 3):
         step = random_step(seed, n_kinds)
@@ -125,7 +127,7 @@ def test_random_steps_have_the_same_results(first, n_kinds, share, joined, pool_
     assert n_after < share * n_before
 
 
-def test_a_chain_is_one_loop_that_writes_the_last_result(joined, pool_of, rng):
+def test_a_chain_of_operations_becomes_one_loop(joined, pool_of, rng):
     a, b = rng.standard_normal((2, 300, 40)).astype("f4")
 
     def step(state, a, b):
@@ -140,7 +142,7 @@ def test_a_chain_is_one_loop_that_writes_the_last_result(joined, pool_of, rng):
     assert [place >= 0 for place in task.fields.loop.overwritten] == [True]
 
 
-def test_more_arrays_than_a_call_has_are_several_loops(joined, pool_of, rng):
+def test_formulas_with_many_arrays_are_split_into_several_loops(joined, pool_of, rng):
     arrays = tuple(rng.standard_normal((40, 50, 8)))
 
     def step(state, *given):
@@ -154,7 +156,7 @@ def test_more_arrays_than_a_call_has_are_several_loops(joined, pool_of, rng):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_joined_loops_have_the_same_bits(dtype, joined, monkeypatch, rng):
+def test_joined_loops_give_bitwise_identical_results(dtype, joined, monkeypatch, rng):
     monkeypatch.setattr("mlp_xp.backends._numpy.backend._LONG", 0)
     X = rng.standard_normal((150, 7)).astype(dtype)
     y = (X[:, 0] > X[:, 1]).astype(int) + (X[:, 2] > 0.5)
@@ -178,7 +180,7 @@ def test_joined_loops_have_the_same_bits(dtype, joined, monkeypatch, rng):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("width", [7, 300])
-def test_sums_joined_to_loops_over_views_have_the_same_bits(
+def test_sums_joined_to_loops_over_views_are_bitwise_identical(
     width, dtype, pool_of, monkeypatch, rng
 ):
     x = rng.standard_normal((64, 2 * width)).astype(dtype)
@@ -208,7 +210,7 @@ def test_sums_joined_to_loops_over_views_have_the_same_bits(
             np.testing.assert_array_equal(mine, other)
 
 
-def test_an_array_that_is_given_twice_may_be_two_arrays_later(pool_of, rng):
+def test_arguments_that_share_an_array_may_differ_in_later_calls(pool_of, rng):
     arrays = rng.standard_normal((3, 300, 400))
 
     def step(state, a, b):
@@ -222,7 +224,7 @@ def test_an_array_that_is_given_twice_may_be_two_arrays_later(pool_of, rng):
     assert len(compiled.programs) == 1
 
 
-def test_a_sum_has_the_same_bits_beside_a_loop_over_rows(pool_of, monkeypatch, rng):
+def test_a_sum_joined_with_a_row_loop_is_bitwise_identical(pool_of, monkeypatch, rng):
     x = rng.standard_normal((300, 7)).astype("f4")
 
     def step(state, x, row):
@@ -238,7 +240,7 @@ def test_a_sum_has_the_same_bits_beside_a_loop_over_rows(pool_of, monkeypatch, r
     assert together == total()
 
 
-def test_large_results_reuse_memory_within_a_table(pool_of):
+def test_large_results_reuse_memory_within_a_step(pool_of):
     side = 1024
 
     def step(state, a):
@@ -267,7 +269,7 @@ def test_large_results_reuse_memory_within_a_table(pool_of):
         lambda x, whole: np.take(x, whole[:, 0], 0) + x,
     ],
 )
-def test_operations_without_a_loop_are_traced(function, pool_of, rng):
+def test_operations_that_cannot_be_loops_are_still_traced(function, pool_of, rng):
     x, whole = rng.standard_normal((6, 8)), rng.integers(-2, 3, (6, 8)).astype("i4")
     compiled = CompiledStep(lambda state, whole: (function(state[0], whole),))
     with pool_of(2):
@@ -276,7 +278,7 @@ def test_operations_without_a_loop_are_traced(function, pool_of, rng):
     np.testing.assert_allclose(found, function(x, whole), rtol=1e-6)
 
 
-def test_an_update_changes_an_input_only_after_its_products(pool_of, rng):
+def test_an_update_overwrites_an_input_only_after_it_was_multiplied(pool_of, rng):
     kernels, rule = get_backend("numpy").kernels, SGD(momentum=0.9)
 
     def step(state):  # The input x is learned, too.
@@ -299,7 +301,7 @@ def test_an_update_changes_an_input_only_after_its_products(pool_of, rng):
         np.testing.assert_allclose(mine, other, rtol=1e-9, atol=1e-9)
 
 
-def test_a_step_keeps_only_what_exists_before_its_first_table(pool_of, rng):
+def test_a_loop_is_correct_if_its_step_allocates_a_large_unused_array(pool_of, rng):
     x = rng.standard_normal(5)
 
     def step(i, state, x):
@@ -316,7 +318,7 @@ def test_a_step_keeps_only_what_exists_before_its_first_table(pool_of, rng):
 
 @pytest.mark.parametrize("shape", [(520, 100), (999, 32), (75, 500)])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_loop_computes_the_gradient_that_it_reads(dtype, shape, monkeypatch, pool_of, rng):
+def test_gradient_products_are_fused_into_the_update_loop(dtype, shape, monkeypatch, pool_of, rng):
     """The penalty's sum, too, has the same bits for every number of threads."""
     found, fuse = [], fusion.fused
 
@@ -400,7 +402,7 @@ def test_products_of_views_and_of_several_loops_are_correct(dtype, formula, pool
 
 
 @pytest.mark.parametrize("n_numbers", [1, 300])
-def test_long_formulas_are_computed_by_several_loops(n_numbers, joined, pool_of, rng):
+def test_long_formulas_are_split_into_several_loops(n_numbers, joined, pool_of, rng):
     """The time to compile a loop grows faster than its length, and it has few numbers."""
 
     def formula(x, *, xp):

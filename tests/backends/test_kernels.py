@@ -67,7 +67,7 @@ FANS += [(300, 1)]
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("rows", [1, 7, 128, 700])
 @pytest.mark.parametrize(("fan_in", "fan_out"), FANS)
-def test_dense(backend, rows, fan_in, fan_out, dtype, place, rng):
+def test_dense_kernel(backend, rows, fan_in, fan_out, dtype, place, rng):
     shapes = (rows, fan_in), (rows, fan_out), (fan_in, fan_out), (fan_out,)
     check_dense(backend, shapes, dtype, place, rng)
 
@@ -75,7 +75,7 @@ def test_dense(backend, rows, fan_in, fan_out, dtype, place, rng):
 @pytest.mark.libraries("torch", "cupy")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ARRANGEMENTS)
-def test_block_dense(backend, name, dtype, place, rng):
+def test_block_dense_kernel(backend, name, dtype, place, rng):
     how = ARRANGEMENTS[name]
     n_inputs, n_outputs = int(np.prod(how.shape)), how.blocks * how.fan_out
     shapes = (300, n_inputs), (300, n_outputs), (how.blocks, how.fan_in, how.fan_out), (n_outputs,)
@@ -85,7 +85,7 @@ def test_block_dense(backend, name, dtype, place, rng):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", [*ACTIVATIONS, "own"])
 @pytest.mark.parametrize("size", [(30, 7), (300, 128)])
-def test_activations(backend, name, size, dtype, place, rng):
+def test_activation_kernels(backend, name, size, dtype, place, rng):
     def own(x, *, xp):
         return 2.0 * x, lambda dy: 2.0 * dy
 
@@ -112,7 +112,7 @@ def test_gelu_in_bfloat16(backend):
 @numpy_and_cupy  # Torch's own have other limits, and drop the NaN of a slope.
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_activations_of_extreme_numbers(backend, name, dtype):
+def test_activation_kernels_at_extreme_values(backend, name, dtype):
     def run(kernels, x, dy):
         y, pullback = kernels.activate(name, x, xp=backend.xp)
         return y, pullback(dy)
@@ -125,7 +125,7 @@ def test_activations_of_extreme_numbers(backend, name, dtype):
 @cupy_alone
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("rate", [0.0, 0.3, 0.5])
-def test_dropout_has_the_same_mask(backend, rate, dtype, place, rng):
+def test_dropout_kernel_uses_the_same_mask_as_the_default(backend, rate, dtype, place, rng):
     def run(kernels, x, dy, key):
         y, pullback = kernels.dropout(x, key, rate, xp=backend.xp)
         return y, pullback(dy)
@@ -146,7 +146,7 @@ SIZES = [(1, 1), (5, 7), (70, 40), (300, 9), (9, 300)]
 @cupy_alone
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("size", SIZES)
-def test_layer_normalization(backend, size, dtype, place, rng):
+def test_layer_normalization_kernel(backend, size, dtype, place, rng):
     def run(kernels, x, dy, *params):
         y, pullback = kernels.layer_norm(Norm(*params), x, xp=backend.xp)
         return y, *pullback(dy, need_dx=True), *pullback(dy, need_dx=False)[1]
@@ -161,7 +161,7 @@ def test_layer_normalization(backend, size, dtype, place, rng):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("weights", ["none", "some", "zero"])
 @pytest.mark.parametrize("size", SIZES)
-def test_batch_normalization(backend, size, weights, dtype, place, rng):
+def test_batch_normalization_kernel(backend, size, weights, dtype, place, rng):
     def run(kernels, x, dy, scale, shift, *weights):
         norm = Norm(scale, shift), x, *(weights or (None,))
         y, pullback, measured = kernels.batch_norm(*norm, xp=backend.xp)
@@ -200,7 +200,7 @@ def mean_loss(backend, loss):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("size", BATCHES)
 @pytest.mark.parametrize("loss", CLASSES, ids=repr)
-def test_losses_of_classes(backend, loss, size, dtype, place, rng):
+def test_classification_loss_kernels(backend, loss, size, dtype, place, rng):
     logits = (rng.standard_normal(size) * 5).astype(dtype)
     logits[0, :2] = 1e4, -1e4
     logits[1:3] = 1.0  # The first of equal classes is predicted.
@@ -222,7 +222,7 @@ def test_losses_of_classes(backend, loss, size, dtype, place, rng):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("size", [*BATCHES, (5000, 3)])
 @pytest.mark.parametrize("loss", ELEMENTWISE, ids=repr)
-def test_losses_of_numbers(backend, loss, size, dtype, place, rng):
+def test_regression_loss_kernels(backend, loss, size, dtype, place, rng):
     logits = (rng.standard_normal(size) * 2).astype(dtype)
     targets = rng.poisson(0.5, size) if isinstance(loss, losses.Poisson) else rng.random(size) > 0.5
     targets = targets.astype(dtype)
@@ -243,7 +243,7 @@ def test_losses_of_numbers(backend, loss, size, dtype, place, rng):
 
 @numpy_and_cupy
 @pytest.mark.parametrize("loss", ELEMENTWISE, ids=repr)
-def test_losses_of_one_number(backend, loss, rng):
+def test_loss_kernels_for_a_single_output(backend, loss, rng):
     """Columns of one number are vectors, which are summed in another way than matrices."""
     logits = rng.standard_normal((20, loss.outputs_per_target))
     targets, weights = rng.integers(0, 2, (20, 1)).astype(float), rng.integers(0, 3, 20)
@@ -255,7 +255,7 @@ def test_losses_of_one_number(backend, loss, rng):
 
 @cupy_alone
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_averages_and_sums(backend, dtype, rng):
+def test_average_and_sum_kernels(backend, dtype, rng):
     def run(kernels, rate, penalty, *arrays):
         xp = backend.xp
         trees = [tuple(xp.asarray(a, copy=True) for a in arrays[i::2]) for i in (0, 1)]
@@ -290,7 +290,7 @@ UPDATES += [("adamw", MANY), ("lion, decay", MANY)]
 @pytest.mark.parametrize("l2", [0.0, 0.1])
 @pytest.mark.parametrize("dtypes", [("float32",) * 2, ("float64",) * 2, ("float64", "float32")])
 @pytest.mark.parametrize(("name", "shapes"), UPDATES)
-def test_updates(backend, name, shapes, dtypes, l2, rng):
+def test_optimizer_update_kernels(backend, name, shapes, dtypes, l2, rng):
     check_update(backend, OF_TREES[name], shapes, dtypes, l2, rng)
 
 
@@ -301,7 +301,7 @@ OTHERS += [(Adam(), ((4, 3),), {"layout": LAYOUTS["columns"]})]
 
 @pytest.mark.parametrize("l2", [0.0, 0.1])
 @pytest.mark.parametrize(("rule", "shapes", "options"), OTHERS)
-def test_updates_of_other_arrays(backend, rule, shapes, options, l2, rng):
+def test_optimizer_updates_of_arrays_with_unusual_shapes(backend, rule, shapes, options, l2, rng):
     check_update(backend, rule, shapes, ("float32",) * 2, l2, rng, **options)
 
 
@@ -337,7 +337,7 @@ def check_update(backend, rule, shapes, dtypes, l2, rng, n_leading=0, layout=LAY
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shapes", [ONE, LAYERS, PIECES, MANY, "stack"])
 @pytest.mark.parametrize("max_norm", [0.1, 1e6])
-def test_clipped_gradients(backend, max_norm, shapes, dtype, rng):
+def test_gradient_clipping_kernel(backend, max_norm, shapes, dtype, rng):
     options = {"n_leading": 1} if shapes == "stack" else {}
     shapes = ((3, 4, 2), (3, 2)) if shapes == "stack" else shapes
     grads = [rng.standard_normal(shape).astype(dtype) for shape in shapes]
@@ -358,7 +358,7 @@ def test_clipped_gradients(backend, max_norm, shapes, dtype, rng):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("kind", ["uint8", "float32", "float64"])
 @pytest.mark.parametrize("size", [(40, 30), (400, 300)])
-def test_gathering(backend, size, kind, dtype, place, rng):
+def test_gather_kernel(backend, size, kind, dtype, place, rng):
     target = getattr(backend.xp, dtype)
 
     def run(kernels, x, rows, *scaling):

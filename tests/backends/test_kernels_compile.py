@@ -34,7 +34,7 @@ def units() -> list[Unit]:
 
 @pytest.mark.matrix
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_kernels_compile(units: list[Unit], architecture: int) -> None:
+def test_kernels_compile_without_warnings(units: list[Unit], architecture: int) -> None:
     from cupy.cuda import compiler
 
     for unit in units:

@@ -42,13 +42,13 @@ LAYERS = {
 
 
 @pytest.mark.parametrize("accuracy", [False, True])
-def test_a_step_launches_as_little_as_promised(backend, accuracy):
+def test_a_step_launches_no_more_kernels_than_documented(backend, accuracy):
     assert launches_of(backend, accuracy=accuracy) <= 20
     by_cublas = replace(backend.kernels, dense=affine)
     assert launches_of(backend, kernels=by_cublas, accuracy=accuracy) <= 26
 
 
-def test_the_table_of_launches_is_that_of_the_code_and_each_step_has_fewer_than_before(backend):
+def test_documented_launch_counts_match_the_code_and_have_decreased(backend):
     assert written() == table(backend)
     for row in re.findall(r"\| (\d+) \| (\d+) \|", written()):
         assert int(row[1]) < int(row[0]), row
@@ -65,7 +65,7 @@ def log_cosh(z, t, *, xp):
     return xp.sum(distance + xp.log1p(xp.exp(-2.0 * distance)) - math.log(2.0), axis=-1)
 
 
-def test_own_formulas_take_no_more_launches_than_built_in_ones(backend):
+def test_custom_formulas_need_no_more_launches_than_built_in_ones(backend):
     own = {"activation": softsign, "loss": losses.Custom(log_cosh)}
     built_in = {"activation": "gelu", "loss": losses.SquaredError()}
     assert launches_of(backend, **own) <= launches_of(backend, **built_in)

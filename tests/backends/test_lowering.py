@@ -123,7 +123,7 @@ for name, how in ARRANGEMENTS.items():
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_operations_of_a_traced_step(name, dtype, pool_of, rng, monkeypatch):
+def test_operations_in_a_traced_step_match_numpy(name, dtype, pool_of, rng, monkeypatch):
     lower, is_lowered = Program._lower, []
 
     def spy(program, function, *operands, **options):
@@ -152,7 +152,7 @@ def test_integers_are_copied_to_the_state(pool_of):
     np.testing.assert_array_equal(found, [8, 7, 6, 5, 4])
 
 
-def test_positions_are_not_checked_before_they_are_computed(pool_of, monkeypatch, rng):
+def test_indices_are_not_checked_before_they_are_computed(pool_of, monkeypatch, rng):
     def step(state, table, rows, codes):
         """Take rows at positions that a kernel computes; while tracing, its result is not set."""
         taken = KERNELS.gather(Source(codes, rows), dtype=codes.dtype, xp=XP)
@@ -230,7 +230,7 @@ def test_reductions_return_nan_and_infinities(pool_of, rng):
 
 @pytest.mark.parametrize("given", ["float32", "float64", "int32", "bool"])
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int32"])
-def test_conversions(dtype, given, pool_of, rng):
+def test_dtype_conversions_match_numpy(dtype, given, pool_of, rng):
     a = (rng.standard_normal((5, 9)) * 3.0).astype(given)
     compiled = CompiledStep(lambda state, a: (XP.astype(a[:, 1:], getattr(XP, dtype)),))
     with pool_of(2):

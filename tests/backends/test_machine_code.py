@@ -96,7 +96,7 @@ def test_steps_use_several_threads_only_if_faster(shared, alone):
     assert n_alone > 2850 if shared == 60 else n_alone < 150 * (shared == 50) + 1
 
 
-def test_times_of_different_calls_at_one_address_are_not_compared():
+def test_timings_of_different_calls_are_not_compared():
     with thread_pool.thread_pool(2):
         for _ in range(4):  # Outside of a compiled step each is a table, as in a prediction.
             get_backend("numpy").kernels.activate("relu", np.zeros((300, 100)), xp=np)
@@ -105,7 +105,7 @@ def test_times_of_different_calls_at_one_address_are_not_compared():
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning", "ignore:os.fork:RuntimeWarning")
-def test_a_forked_process_has_no_pool_yet_no_held_lock_and_trains(task, problem, monkeypatch):
+def test_a_forked_process_can_train_with_its_own_pool(task, problem, monkeypatch):
     words, (*_, found) = task
     monkeypatch.setattr("mlp_xp.backends._numpy.backend._LONG", 0)
     pool = thread_pool.thread_pool(2)
@@ -165,7 +165,7 @@ def test_each_thread_has_its_own_pool():
     assert found == [False]
 
 
-def test_a_pool_takes_no_more_than_it_may(monkeypatch):
+def test_thread_pool_respects_cpu_limits(monkeypatch):
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")
@@ -177,7 +177,7 @@ def test_a_pool_takes_no_more_than_it_may(monkeypatch):
     assert usable_threads() == 2
 
 
-def test_the_blas_gets_its_threads_back_from_the_last_user(before):
+def test_blas_threads_are_restored_by_the_last_user(before):
     with thread_pool.thread_pool(2):
         with thread_pool.thread_pool(2):
             assert set(blas_threads()) == {1}
@@ -222,7 +222,7 @@ def nothing_loaded(folder, monkeypatch):
     monkeypatch.setattr(_native, "_load", lambda unit, code: len(code))
 
 
-def test_code_is_kept_for_all_users(folder, monkeypatch):
+def test_cached_code_is_readable_by_all_users(folder, monkeypatch):
     """What the superuser compiles while a container is built is there for all of them."""
     monkeypatch.setattr(_native, "_folders", lambda: [folder / "new"])
     before = os.umask(0o022)
@@ -238,7 +238,7 @@ def test_code_is_kept_for_all_users(folder, monkeypatch):
 
 
 @pytest.mark.usefixtures("nothing_loaded")
-def test_compiling_is_announced_with_where_the_code_is_kept(tmp_path, monkeypatch, capsys):
+def test_compilation_message_names_the_cache_folder(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(_native, "_compile_apart", lambda units: dict.fromkeys(units, b"code"))
     assert _native.addresses([UNIT, UNIT]) == {UNIT: 4}
     said = capsys.readouterr().err
@@ -270,20 +270,20 @@ def test_compilation_in_another_process_is_awaited(folder, monkeypatch):
     timer.join()
 
 
-def test_ctrl_c_leaves_no_part_of_a_file(folder, monkeypatch):
+def test_ctrl_c_leaves_no_partial_file(folder, monkeypatch):
     monkeypatch.setattr(os, "replace", Mock(side_effect=KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         _native._write(UNIT.name, b"code")
     assert list(folder.iterdir()) == []
 
 
-def test_the_cache_does_not_wait_for_the_disk(folder, monkeypatch):
+def test_writing_to_the_cache_does_not_wait_for_the_disk(folder, monkeypatch):
     monkeypatch.setattr(os, "fsync", Mock(side_effect=AssertionError))
     _native._write(UNIT.name, b"code")
     assert _native._read(UNIT.name) == b"code"
 
 
-def test_a_flipped_bit_in_any_byte_and_any_cut_are_found(folder):
+def test_corrupted_or_truncated_cache_files_are_detected(folder):
     """Loaded, such a file would end the process."""
     _native._write(UNIT.name, b"code")
     (file,) = folder.iterdir()
@@ -301,7 +301,7 @@ def test_a_flipped_bit_in_any_byte_and_any_cut_are_found(folder):
     assert list(folder.iterdir()) == [file]
 
 
-def test_code_that_others_may_have_written_is_not_run(folder):
+def test_code_in_folders_writable_by_others_is_not_run(folder):
     """The temporary folder is everybody's."""
     _native._write(UNIT.name, b"code")
     for mode in (0o777, 0o775, 0o757):
@@ -313,7 +313,7 @@ def test_code_that_others_may_have_written_is_not_run(folder):
     assert _native._read(UNIT.name) == b"code"
 
 
-def test_the_temporary_folder_is_used_where_no_other_can_be_written(folders, tmp_path, monkeypatch):
+def test_the_temporary_folder_is_used_if_no_other_is_writable(folders, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(_native, "__file__", str(tmp_path / "file" / "x.py"))
     monkeypatch.setenv("MLP_XP_CACHE", str(tmp_path / "file"))
@@ -326,7 +326,7 @@ def test_the_temporary_folder_is_used_where_no_other_can_be_written(folders, tmp
     assert len(list(_native._folders())) == n_folders - 1
 
 
-def test_the_cache_knows_all_files_that_code_is_made_of(tmp_path, monkeypatch):
+def test_cache_key_covers_all_source_files(tmp_path, monkeypatch):
     key = _native._key.__wrapped__
     skipped = shutil.ignore_patterns("__pycache__")  # Other tests write to it meanwhile.
     source = Path(_native.__file__).parents[1]
@@ -356,7 +356,7 @@ def test_machine_code_is_correct_without_avx_512_or_avx2(left_out):
     assert done.returncode == 0, done.stdout
 
 
-def test_training_flushes_subnormal_numbers_in_its_threads_and_no_longer():
+def test_subnormal_numbers_are_flushed_only_during_training():
     tiny, found = np.finfo(np.float32).tiny, []
 
     def halve():

@@ -98,7 +98,7 @@ def run(made):
     thread_pool.runner()(tasks.step_range(table))
 
 
-def test_rounding_is_to_the_nearest_and_even(pool_of):
+def test_rounding_is_to_nearest_even(pool_of):
     bits, expected = (np.asarray(list(x), np.uint32) for x in (ROUNDED, ROUNDED.values()))
     x = bits.view(np.float32)
     assert_array_equal(rounded(x).view(np.uint32) >> 16, expected)
@@ -119,7 +119,7 @@ def test_rounding_is_to_the_nearest_and_even(pool_of):
 
 @pytest.mark.parametrize("transposed", ["", "a", "b"])
 @pytest.mark.parametrize("shape", [(37, 51, 100), (3, 130, 700), (3, 1, 70), (4, 3000, 2)])
-def test_a_product_of_packed_factors(kind, shape, transposed, pool_of, rng, monkeypatch):
+def test_product_of_packed_matrices_is_correct(kind, shape, transposed, pool_of, rng, monkeypatch):
     (m, k, n), is_low = shape, kind in ("amx", "bfloat16")
     dtype, dot = "float32" if is_low else kind, dot_in_pairs
     if is_low and products.bfloat16_packing() == tasks.AMX:
@@ -153,7 +153,7 @@ def test_a_product_of_packed_factors(kind, shape, transposed, pool_of, rng, monk
             close(out, a @ b + bias, k)
 
 
-def test_blocks_fill_the_cache_that_the_system_names(tmp_path):
+def test_block_sizes_fit_the_reported_cache_size(tmp_path):
     assert caches.cache_bytes(tmp_path / "none") == 512 << 10
     for number, level, size in (0, "1", "48K"), (1, "?", "?"), (2, "2", "1024K"), (3, "3", "32M"):
         folder = tmp_path / f"index{number}"
@@ -189,7 +189,7 @@ def test_blocks_fill_the_cache_that_the_system_names(tmp_path):
         ((2048, 1024, 128), True, False, "- - AB"),
     ],
 )
-def test_factors_are_packed_where_tiles_read_them_slowly(shape, ta, tb, expected, monkeypatch):
+def test_matrices_are_packed_if_reading_them_unpacked_is_slow(shape, ta, tb, expected, monkeypatch):
     m, k, n = shape
     a, b, out = (np.broadcast_to(np.float32(0), shape) for shape in ((m, k), (k, n), (m, n)))
     processors = (True, AVX512_TILE), (False, AVX512_TILE), (True, AVX2_TILE)
@@ -201,7 +201,7 @@ def test_factors_are_packed_where_tiles_read_them_slowly(shape, ta, tb, expected
 
 
 @pytest.mark.parametrize("n_threads", [0, 2])
-def test_a_layer_rounds_factors_and_nothing_else(n_threads, pool_of, rng, monkeypatch):
+def test_dense_layer_rounds_only_the_operands_of_products(n_threads, pool_of, rng, monkeypatch):
     """By NumPy alone, with 0 threads, on every processor."""
     if n_threads and not thread_pool.bfloat16_packing():
         pytest.skip("this processor has no such product")
@@ -219,7 +219,7 @@ def test_a_layer_rounds_factors_and_nothing_else(n_threads, pool_of, rng, monkey
     close(grads.b, dy.sum(0), 40)
 
 
-def test_a_long_prediction_rounds_factors_as_training_does(problem, monkeypatch):
+def test_long_predictions_round_operands_like_training(problem, monkeypatch):
     if not thread_pool.bfloat16_packing():
         pytest.skip("this processor has no such product")
     X, y = problem()
@@ -250,7 +250,7 @@ def test_unsupported_bf16_error_names_processors_that_support_it(problem, monkey
             small(precision="bf16").fit(*problem())
 
 
-def test_amx_is_used_where_linux_grants_its_tiles(monkeypatch):
+def test_amx_is_used_only_if_linux_permits_it(monkeypatch):
     from mlp_xp.backends._numpy.machine_code import _cpu
 
     cpuinfo, found = Path("/proc/cpuinfo"), []
@@ -275,7 +275,7 @@ print(_build.build(Unit(number_of(TiledProduct), 0, AMX)).decode())
 
 
 @pytest.mark.matrix
-def test_amx_code_is_compiled_for_its_processor():
+def test_compiled_amx_code_contains_tile_instructions():
     if not thread_pool.bfloat16_packing():
         pytest.skip("the code around it has other vectors here")
     environment = {**os.environ, "NUMBA_CPU_NAME": "sapphirerapids", "NUMBA_CPU_FEATURES": ""}

@@ -32,7 +32,7 @@ def batches(n, rows=5, host=None):
         yield host[:size], np.full(size, number)
 
 
-def test_feed_and_collect_keep_the_order_and_pass_an_error_on(backend):
+def test_feed_and_collect_preserve_order_and_propagate_errors(backend):
     def failing(batch):
         yield batch
         raise OSError("the disk is gone")
@@ -54,7 +54,7 @@ def test_feed_and_collect_keep_the_order_and_pass_an_error_on(backend):
 
 @travels
 @pytest.mark.parametrize("n", [0, 1, 2, 3, 8])
-def test_what_travels_is_what_was_given(device, n):
+def test_transferred_batches_arrive_unchanged(device, n):
     xp = device.xp
     with device.scope():
         # What was computed from a batch is read at the end, when its buffers are used again.
@@ -70,7 +70,7 @@ def test_what_travels_is_what_was_given(device, n):
 
 
 @travels
-def test_a_feed_may_end_early(device):
+def test_a_feed_can_be_closed_early(device):
     with device.scope():
         feed = device.feed(batches(9))
         x, _ = next(feed)
@@ -83,7 +83,7 @@ def test_a_feed_may_end_early(device):
 
 
 @travels
-def test_a_feed_waits_for_pinned_memory_alone(device, monkeypatch):
+def test_a_feed_waits_only_for_pinned_memory(device, monkeypatch):
     """Not for the computation: what is asked is the event of a copy."""
     copiers, feed = [], _pinned.feed
     for name in ("synchronize", "get"):
@@ -122,7 +122,7 @@ class Event:
         self.wait = self.synchronize = wait
 
 
-def test_the_copies_of_torch_are_asynchronous_and_from_pinned_memory(torch, monkeypatch):
+def test_torch_copies_are_asynchronous_from_pinned_memory(torch, monkeypatch):
     from mlp_xp.backends._torch.copier import Copier
 
     calls, current, empty = Counter(), [], torch.empty
@@ -163,7 +163,7 @@ def test_the_copies_of_torch_are_asynchronous_and_from_pinned_memory(torch, monk
     assert calls == {"pinned": 2 * 2 + 4, "cuda": 2 * 2, "copies": 2 * 4 + 4}
 
 
-def test_contiguous_has_rows_one_after_the_other(backend):
+def test_contiguous_returns_row_major_arrays(backend):
     with backend.scope():
         columns = np.asfortranarray(np.arange(12.0).reshape(3, 4))
         turned = backend.xp.matrix_transpose(backend.put(np.arange(12.0).reshape(3, 4)))
@@ -179,7 +179,7 @@ def test_contiguous_has_rows_one_after_the_other(backend):
             assert backend.put(columns).flags.c_contiguous
 
 
-def test_blocks_are_a_part_of_the_devices_memory(monkeypatch):
+def test_block_size_is_a_fraction_of_device_memory(monkeypatch):
     backend = get_backend("array_api_strict", "device1")
     for free, expected in ((None, 2**28), (2**34, 2**31), (2**20, 3 * 2**23)):
         monkeypatch.setattr(type(backend), "free_memory", lambda self, free=free: free)
@@ -187,7 +187,7 @@ def test_blocks_are_a_part_of_the_devices_memory(monkeypatch):
     assert get_backend("numpy").block_bytes() == 3 * 2**23
 
 
-def test_a_batch_is_no_larger_than_the_first(backend):
+def test_no_batch_is_larger_than_the_first(backend):
     """The contract that buffers rely on, where it is written: a plan and a prediction keep it."""
     from mlp_xp.training.data.epoch_plan import plan_epoch
     from mlp_xp.training.data.placement import Streamed

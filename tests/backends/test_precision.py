@@ -53,7 +53,7 @@ def rounded(array, precision):
 
 
 @pytest.mark.parametrize("before", ["none", "tf32"])
-def test_torch_products_have_their_precision_in_the_scope_alone(torch, before, request):
+def test_torch_product_precision_is_restored_after_the_scope(torch, before, request):
     products = torch.backends.cuda.matmul
     was, products.fp32_precision = products.fp32_precision, before
     request.addfinalizer(lambda: setattr(products, "fp32_precision", was))
@@ -74,7 +74,7 @@ def test_torch_products_have_their_precision_in_the_scope_alone(torch, before, r
 
 
 @pytest.mark.matrix
-def test_jax_products_have_their_precision_in_the_scope_alone():
+def test_jax_product_precision_applies_only_in_the_scope():
     jax = pytest.importorskip("jax")
     for precision in (None, "tf32"):
         backend = copy(get_backend("jax"))
@@ -124,7 +124,7 @@ def test_a_layer_computes_in_the_dtype_of_its_input(plain, precision, rows, fan_
         np.testing.assert_allclose(mine, exact, rtol=eps, atol=eps / 4 * np.abs(exact).max())
 
 
-def test_only_the_input_of_a_step_is_rounded_after_its_scaling(plain, precision, rng):
+def test_the_input_of_a_step_is_rounded_only_after_scaling(plain, precision, rng):
     backend = plain.with_precision(precision)
     xp, gather = backend.xp, backend.kernels.gather
     with backend.scope():
@@ -179,7 +179,9 @@ def test_updates_too_small_for_16_bits_are_kept(plain, precision):
 
 
 @pytest.mark.parametrize("plain", matrix("torch", "jax", CUDA[0]), indirect=True)
-def test_a_fit_in_a_precision_predicts_in_float32_and_is_kept(problem, plain, precision, tmp_path):
+def test_low_precision_fit_predicts_in_float32_and_can_be_saved(
+    problem, plain, precision, tmp_path
+):
     X, y = problem()
     exact, model, again = (
         small(backend=plain.name, precision=name).fit(X, y)
@@ -206,7 +208,7 @@ def test_a_fit_in_a_precision_predicts_in_float32_and_is_kept(problem, plain, pr
 
 @pytest.mark.parametrize("plain", matrix(*CUDA), indirect=True)
 @pytest.mark.parametrize("low", ["tf32", "bf16", "float16"])
-def test_cupy_rounds_operands_and_nothing_else(plain, low, rng):
+def test_cupy_rounds_only_the_operands_of_products(plain, low, rng):
     shapes = (32, 16), (16, 24), (24,), (32, 24)
     x, W, b, dy = (rng.standard_normal(shape).astype(np.float32) for shape in shapes)
     backend = plain.with_precision(low)
@@ -227,7 +229,7 @@ def test_cupy_rounds_operands_and_nothing_else(plain, low, rng):
 
 
 @pytest.mark.parametrize("plain", matrix(CUDA[0]), indirect=True)
-def test_cupy_without_cublaslt_says_so(problem, plain, monkeypatch):
+def test_cupy_without_cublaslt_rejects_low_precision(problem, plain, monkeypatch):
     monkeypatch.setattr("mlp_xp.backends._cupy.backend.is_usable", lambda: False)
     message = r"'bf16' is not supported on device 'cuda:\d' of .* without cuBLASLt: use .*, or ty"
     with pytest.raises(ValueError, match=message):
@@ -249,7 +251,7 @@ def test_unsupported_precision_error_names_supported_backends(problem, name):
     assert get_backend(name).kernels == Kernels() or name == "numpy"
 
 
-def test_a_processor_has_no_tf32_and_lbfgs_no_low_precision(problem, plain):
+def test_tf32_on_a_cpu_and_low_precision_lbfgs_are_rejected(problem, plain):
     message = f"not supported on device '{plain.device}' of .*: use device='cuda', or precision="
     with pytest.raises(ValueError, match=message):
         small(backend=plain.name, precision="tf32").fit(*problem())
@@ -259,7 +261,7 @@ def test_a_processor_has_no_tf32_and_lbfgs_no_low_precision(problem, plain):
             small(backend=plain.name, precision=low, solver="lbfgs").fit(*problem())
 
 
-def test_an_old_card_says_what_it_lacks():
+def test_error_names_the_compute_capability_that_an_old_gpu_lacks():
     for low, enough in (("tf32", (8, 0)), ("bf16", (8, 0)), ("float16", (5, 3))):
         check_capability("torch", "cuda:0", low, enough)
     both = "is 7.5, but 8.0 is required): use precision='float16' or precision='float32'."

@@ -47,14 +47,14 @@ CASES = [
 
 
 @pytest.mark.parametrize(("name", "error", "expected"), CASES)
-def test_what_is_missing_is_named(name, error, expected, without):
+def test_error_names_the_missing_cuda_library(name, error, expected, without):
     without(name, error)
     with pytest.raises(BackendError, match=f"(?s){expected}") as raised:
         get_backend("cupy", "cuda:1")
     assert str(error).rstrip(".") in str(raised.value)
 
 
-def test_a_device_is_proven_once_and_a_failure_is_not_remembered(monkeypatch):
+def test_a_device_is_tested_once_but_again_after_a_failure(monkeypatch):
     import cupy
 
     calls, matmul = [], cupy.matmul

@@ -33,7 +33,7 @@ def update(kernels, params, grads, state, rate=None):
 @pytest.mark.parametrize("parts", [0, 1, 2])
 @pytest.mark.parametrize("kernel", [False, True])
 @pytest.mark.parametrize("width", [3, 3000])
-def test_rows_that_are_not_there_are_an_error(width, kernel, parts, pool_of, rng):
+def test_row_indices_out_of_range_are_an_error(width, kernel, parts, pool_of, rng):
     def step(state, x, rows):
         if kernel:
             return (KERNELS.gather(Source(x, rows), dtype=F32, xp=XP),)
@@ -121,7 +121,7 @@ def test_kernels_accept_rows_in_any_memory_layout(name, pool_of, rng, capfd):
 @pytest.mark.parametrize("fan_in", [24, 259])
 @pytest.mark.parametrize("parts", [1, 2, 3])
 @pytest.mark.parametrize(("is_apart", "n_samples"), [(False, 40), (False, 200), (True, 200)])
-def test_an_update_computes_gradients_of_any_size(
+def test_fused_updates_compute_gradients_of_any_size(
     is_apart, n_samples, fan_in, width, dtype, parts, pool_of, rng
 ):
     """From contiguous rows; a product of rows that lie apart is not left to it."""
@@ -148,7 +148,7 @@ def test_an_update_computes_gradients_of_any_size(
 
 @pytest.mark.parametrize("parts", [0, 1])
 @pytest.mark.parametrize("side", [4, 200])
-def test_gradients_may_move_from_call_to_call_and_be_overwritten(side, parts, pool_of):
+def test_gradients_can_change_address_and_be_overwritten_between_calls(side, parts, pool_of):
     """An argument that a rule overwrites has its own values again when the traced step runs."""
 
     def run(kernels, plan):
@@ -162,7 +162,7 @@ def test_gradients_may_move_from_call_to_call_and_be_overwritten(side, parts, po
     np.testing.assert_array_equal(run(KERNELS, CompiledStep), run(Kernels(), lambda step: step))
 
 
-def test_a_rate_of_another_dtype_is_a_rate(pool_of):
+def test_learning_rate_can_have_another_dtype(pool_of):
     """A plan knows where a number lies and not what it is."""
     ones = (np.ones(4, "f4"),)
     step = lambda state, rate: update(KERNELS, state[:1], ones, state[1:], rate[0])  # noqa: E731
@@ -172,7 +172,7 @@ def test_a_rate_of_another_dtype_is_a_rate(pool_of):
 
 
 @pytest.mark.parametrize("other", ["float32", "float64"])
-def test_a_slope_of_another_dtype_is_converted(other, pool_of, rng):
+def test_gradient_in_another_dtype_is_converted(other, pool_of, rng):
     """A user's own loss may give one: it is compared with a finite difference in float64 only."""
     dtype = {"float32": "float64", "float64": "float32"}[other]
     shapes = (40, 30), (30, 16), (16,)
@@ -219,7 +219,7 @@ def bad_calls(rng):
 
 
 @pytest.mark.parametrize("name", bad_calls(np.random.default_rng(0)))
-def test_what_does_not_fit_is_what_it_is_to_the_default(name, pool_of):
+def test_invalid_calls_behave_like_the_default_kernels(name, pool_of):
     def outcome(kernels):
         try:
             return [np.asarray(a) for a in leaves(call(kernels)) if not callable(a)]
@@ -240,7 +240,7 @@ def test_what_does_not_fit_is_what_it_is_to_the_default(name, pool_of):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("n_rows", [6, 16, 37])
-def test_the_softmax_task_does_what_the_loss_does(n_rows, smoothing, dtype, pool_of, rng):
+def test_compiled_softmax_loss_matches_the_default(n_rows, smoothing, dtype, pool_of, rng):
     """It passes over 16 rows at a time; large logits keep the digits of their differences."""
     loss, dtype = SoftmaxCrossEntropy(smoothing), np.dtype(dtype)
     logits = (30.0 * rng.standard_normal((n_rows, 10))).astype(dtype)
@@ -266,7 +266,7 @@ def test_the_softmax_task_does_what_the_loss_does(n_rows, smoothing, dtype, pool
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_adam_divides_by_the_root_of_any_number(dtype, pool_of, rng):
+def test_adam_square_root_is_accurate_for_all_magnitudes(dtype, pool_of, rng):
     """The loop computes roots by itself where it can; 1,003 numbers leave a part of a vector."""
     dtype = np.dtype(dtype)
     info = np.finfo(dtype)

@@ -26,7 +26,7 @@ def on(torch):
     return lambda name: type(get_backend("torch", "cpu"))(torch.device(name))
 
 
-def test_a_recipe_trains_in_float32_if_bfloat16_has_no_instructions(on, torch, monkeypatch):
+def test_recipe_uses_float32_on_cpus_without_bfloat16_instructions(on, torch, monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
     for given in {}, {"device": "cpu"}:
         with pytest.warns(UserWarning, match="torch, which the recipe hour uses, is very slow"):
@@ -96,7 +96,7 @@ def test_buffers_in_use_are_not_reused(torch, monkeypatch):
     assert number not in buffers._kept
 
 
-def test_a_learning_rate_of_0_moves_nothing(torch):
+def test_a_learning_rate_of_0_changes_no_parameter(torch):
     backend = get_backend("torch", "cpu")
     with backend.scope():
         params, grads = (torch.ones(2, 2),), (torch.ones(2, 2),)
@@ -130,7 +130,7 @@ def data(n=75):
 
 
 @pytest.mark.parametrize("name", [*CASES, "bf16", "float16"])
-def test_captured_steps_compute_what_steps_compute(name, cuda, monkeypatch, caplog):
+def test_captured_torch_steps_match_eager_steps(name, cuda, monkeypatch, caplog):
     backend, settings = get_backend("torch", "cpu"), CASES.get(name, {"dtype": "float32"})
     problem = Problem(**settings)
     backend = backend if name in CASES else backend.with_precision(name)
@@ -138,7 +138,7 @@ def test_captured_steps_compute_what_steps_compute(name, cuda, monkeypatch, capl
     assert cuda.counts["replays"] > 0, caplog.text
 
 
-def test_a_short_last_batch_has_its_own_graph_and_the_streams_wait_for_each_other(cuda):
+def test_a_short_last_batch_has_its_own_graph_and_streams_are_synchronized(cuda):
     small(backend="torch", max_iter=4).fit(*data(16 * 4 + 5))
     assert len(cuda.pools) == 2
     pairs = [("side", "waits for", "default"), ("default", "waits for", "side")]
@@ -146,7 +146,9 @@ def test_a_short_last_batch_has_its_own_graph_and_the_streams_wait_for_each_othe
     assert cuda.order == pairs * (len(cuda.order) // 2)
 
 
-def test_what_asks_for_a_number_runs_step_by_step_and_is_logged_once(cuda, monkeypatch, caplog):
+def test_functions_that_read_a_value_run_step_by_step_and_are_logged_once(
+    cuda, monkeypatch, caplog
+):
     def asking(x, *, xp):
         if float(xp.max(x)) < 1e30:
             x = x * 1.0
@@ -162,7 +164,7 @@ def test_what_asks_for_a_number_runs_step_by_step_and_is_logged_once(cuda, monke
     np.testing.assert_array_equal(found.coefs_[0], expected.coefs_[0])
 
 
-def test_a_cuda_device_captures_and_a_processor_does_not(on):
+def test_steps_are_captured_on_cuda_but_not_on_a_cpu(on):
     assert on("cpu").loop(lambda i, state: state) is None
     # No GPU is asked.
     assert isinstance(on("cuda:1").loop(lambda i, state: state), _captured.CapturedLoop)

@@ -106,7 +106,7 @@ def run(function, given, pool_of):
 @pytest.mark.parametrize("n", [6, 60_000])  # Large results are not computed in a trace.
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", [*ONE_CALL, *OTHERS])
-def test_functions_in_a_traced_step(name, dtype, n, pool_of, rng):
+def test_array_functions_in_a_traced_step_match_numpy(name, dtype, n, pool_of, rng):
     if n > 6 and name in ("unstack", "iterated", "take_along_axis of a transposed"):
         n = 600
     x, y = rng.standard_normal((2, n, 5)).astype(dtype)
@@ -120,7 +120,7 @@ def test_functions_in_a_traced_step(name, dtype, n, pool_of, rng):
 
 @pytest.mark.parametrize("dtype", ["int32", "int64"])
 @pytest.mark.parametrize("function", [XP.take_along_axis, lambda x, i: XP.take(x, i[1], axis=1)])
-def test_positions_out_of_range_are_an_error(function, dtype, pool_of, rng):
+def test_indices_out_of_range_are_an_error_in_a_traced_step(function, dtype, pool_of, rng):
     x = rng.standard_normal((6, 5))
     positions = np.zeros((6, 5), dtype)
     compiled = CompiledStep(lambda state, x, i: (function(x * 1.0, i ^ 0),))

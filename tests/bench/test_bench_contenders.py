@@ -71,7 +71,7 @@ def test_ctrl_c_while_a_contender_starts_is_not_lost(turns, tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("workload", WORKLOADS)
-def test_contenders_learn_or_predict(turns, tmp_path, workload):
+def test_contenders_train_or_predict(turns, tmp_path, workload):
     jobs = jobs_of(turns, workload, tmp_path)
     for name in jobs.keys() & OURS:
         check_turns(name, workload, jobs[name])
@@ -84,7 +84,7 @@ def test_contenders_learn_or_predict(turns, tmp_path, workload):
 @pytest.mark.matrix
 @pytest.mark.filterwarnings("default")  # What a peer is warned of is the peer's.
 @pytest.mark.parametrize("workload", WORKLOADS)
-def test_peers_learn_or_predict(turns, torch, tmp_path, monkeypatch, workload):
+def test_peer_libraries_train_or_predict(turns, torch, tmp_path, monkeypatch, workload):
     monkeypatch.setenv("KERAS_BACKEND", "jax")  # To be as it was before, afterwards.
     # So few steps use plain NumPy, which has bfloat16 on every processor.
     monkeypatch.setattr("mlp_xp.backends._numpy.backend.bfloat16_packing", lambda: True)
@@ -170,7 +170,7 @@ def test_contenders_of_a_search_find_the_same_best_score(module, monkeypatch):
 
 @pytest.mark.matrix
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux alone")
-def test_a_busy_machine_is_measured_in_each_way(module, monkeypatch):
+def test_busy_machine_benchmark_measures_every_variant(module, monkeypatch):
     busy, options = module("bench.studies.busy"), module("bench.suite.turns").Options
     monkeypatch.setitem(busy.CASES, "tiny", ((8, 4, 2), 8, 32, 1))
     found = busy.measure(options(1, 1, None, cases=("tiny",)), lambda turn: None)

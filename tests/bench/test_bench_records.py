@@ -16,7 +16,7 @@ def reports(module):
     return module("bench.reports.__main__")
 
 
-def test_pages_have_the_figures_of_the_newest_records(reports):
+def test_pages_show_the_figures_of_the_newest_records(reports):
     pages = reports.pages()
     for name in reports.blocks():
         assert sum(f"<!-- {name} -->" in page for page in pages.values()) == 1, name
@@ -24,7 +24,7 @@ def test_pages_have_the_figures_of_the_newest_records(reports):
         assert path.read_text(encoding="utf-8") == page, f"{path}: type python -m bench.reports"
 
 
-def test_no_module_has_the_name_of_another_package():
+def test_no_benchmark_module_shadows_another_package():
     """Where a folder of bench is on the path, a bare import finds its modules first."""
     own = {path.stem for path in (ROOT / "bench").rglob("*") if path.suffix in (".py", "")}
     others = {*sys.stdlib_module_names, *packages_distributions()} - {"bench"}
@@ -71,7 +71,7 @@ def test_benchmark_floors_depend_on_the_processor(module, monkeypatch):
     assert targets.floors_of("AMD, AVX2")["lab"] != targets.floors_of("AMD, AVX-512")["lab"]
 
 
-def test_recorded_floors_name_what_a_quick_run_measures(module):
+def test_recorded_floors_match_the_cases_of_a_quick_run(module):
     drop_in, contenders = module("bench.studies.drop_in"), module("bench.suite.contenders")
     options = module("bench.suite.turns").Options(1, 1, None, quick=True)
     workloads = module("bench.suite.workloads").QUICK

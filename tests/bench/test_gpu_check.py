@@ -23,7 +23,7 @@ JUNIT = """<testsuites><testsuite>
 </testsuite></testsuites>"""
 
 
-def test_tests_are_counted_and_failed_ones_named_with_their_traceback(module, tmp_path):
+def test_tests_are_counted_and_failures_listed_with_tracebacks(module, tmp_path):
     gpu_summary = module("bench.gpu.summary")
     assert gpu_summary.count_tests(tmp_path / "none.xml")[0] == gpu_summary.EMPTY
     path = tmp_path / "tests.xml"
@@ -33,7 +33,7 @@ def test_tests_are_counted_and_failed_ones_named_with_their_traceback(module, tm
     assert failures == {"tests.test_step::test_late": ("of x", "1")}
 
 
-def test_processes_end_in_time_and_results_are_whole(module, tmp_path, monkeypatch):
+def test_processes_end_in_time_and_results_are_complete(module, tmp_path, monkeypatch):
     gpu_run = module("bench.gpu.run")
     monkeypatch.setattr(gpu_run, "GRACE", 0.05)
     check = gpu_run.Check(tmp_path, tmp_path, ["numpy"], 100.0, tiny=True)
@@ -59,7 +59,7 @@ def test_processes_end_in_time_and_results_are_whole(module, tmp_path, monkeypat
 @pytest.mark.parametrize(
     ("theirs", "verdict"), [({"tf32": 1.5, "float32": 7.9}, "missed"), ({}, "not measured")]
 )
-def test_goals_are_met_or_missed_by_what_was_measured(module, tmp_path, theirs, verdict):
+def test_goals_are_judged_by_the_measured_times(module, tmp_path, theirs, verdict):
     summary = module("bench.gpu.summary")
     facts = {"part": "steps", "batch": 1, "flop": 1}
     lines = [
@@ -100,7 +100,7 @@ def test_kernels_are_run_under_the_sanitizer(module, tmp_path, monkeypatch, scri
     assert len(said) == 2 * bool(problem)
 
 
-def test_wheels_and_images_at_hand_are_found(module, tmp_path, monkeypatch):
+def test_local_wheels_and_images_are_found(module, tmp_path, monkeypatch):
     install = module("bench.gpu.install")
     x = np.ones((10, 3072), np.uint8)
     (tmp_path / "cache").mkdir()
@@ -143,7 +143,7 @@ def test_uncaptured_steps_fail_the_check_but_missing_time_does_not(module, tmp_p
 
 
 @pytest.mark.matrix
-def test_tests_end_in_time_to_write_their_report(module, tmp_path):
+def test_tests_stop_in_time_to_write_their_report(module, tmp_path):
     check, summary = module("bench.gpu.check"), module("bench.gpu.summary")
     env = os.environ | {"MLP_XP_TESTS_END": "1", "NUMBA_DISABLE_JIT": "1"}
     command = [*check.PYTEST, "tests/nn/test_losses.py", f"--junitxml={tmp_path / 'x.xml'}"]
@@ -153,7 +153,7 @@ def test_tests_end_in_time_to_write_their_report(module, tmp_path):
 
 
 @pytest.mark.matrix
-def test_a_trial_on_the_stand_in(tmp_path):
+def test_gpu_check_runs_on_the_cupy_stand_in(tmp_path):
     """All parts with small networks; what needs a GPU is listed with the reason."""
     environment = os.environ | {"MLP_XP_CHECK_TINY": "1", "MLP_XP_CHECK_SECONDS": "850"}
     environment |= {"PYTHON": sys.executable, "MLP_XP_CHECK": "cupy,torch:cpu,jax:cpu,numpy:cuda"}

@@ -21,14 +21,14 @@ def models(module):
     return module("bench.studies.tables.models")
 
 
-def test_the_sets_are_of_both_kinds_and_some_are_set_aside(study):
+def test_both_tasks_have_enough_data_sets_and_six_are_set_aside(study):
     kinds = [table.task for table in study.SETS.values()]
     assert len(kinds) >= 18
     assert min(kinds.count("classification"), kinds.count("regression")) >= 8
     assert len(study.ASIDE) == 6
 
 
-def test_a_fit_is_scored_on_the_other_fifth(models, monkeypatch):
+def test_a_fit_is_scored_on_the_held_out_fifth(models, monkeypatch):
     def make(X, is_regression, seed, threads):
         return DummyRegressor() if is_regression else DummyClassifier(strategy="prior")
 
@@ -75,7 +75,7 @@ def file(study, monkeypatch, tmp_path):
     return file
 
 
-def test_a_run_continues_and_pairs_its_splits(study, file):
+def test_an_interrupted_study_resumes_and_compares_paired_splits(study, file):
     results = json.loads(file.read_text())[study.ON_CORES]["results"]
     assert sum(len(runs) for each in results.values() for runs in each.values()) == 24
     names, every = study.measured(results)
@@ -93,7 +93,7 @@ def test_a_run_continues_and_pairs_its_splits(study, file):
     assert max(map(len, heads)) < 12  # Nine columns fit the page.
 
 
-def test_an_interval_knows_that_training_sets_overlap(study):
+def test_confidence_interval_accounts_for_overlapping_training_sets(study):
     ours, theirs = np.ones(4), np.exp([0.1, 0.2, 0.3, 0.4])
     mean, half = study.over_splits(ours, theirs)
     assert mean == pytest.approx(0.25)
@@ -101,6 +101,6 @@ def test_an_interval_knows_that_training_sets_overlap(study):
     assert half == pytest.approx(3.1824 * 0.1290994 * 0.5**0.5, rel=1e-4)
 
 
-def test_a_record_is_of_one_size(study, file):
+def test_a_record_does_not_mix_numbers_of_rows(study, file):
     with pytest.raises(SystemExit, match="has rows 20000, not 50: "):
         study.main(["--sets", "cells", "--into", str(file), "--rows", "50"])

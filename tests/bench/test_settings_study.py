@@ -31,7 +31,7 @@ def record(**rows):
     return {"widths": (64, 100, 10), "batch_size": 32, "rows": found}
 
 
-def test_marks_are_sorted_by_how_far_they_are_missed(study):
+def test_targets_are_sorted_by_how_far_they_are_missed(study):
     results = {"tiny": record(default=(1.0, 2.0), tanh=(1.7, 3.4), layer_norm=(2.3, 1.15))}
     missed = [mark.title for mark in study.marks(results) if mark.missed_by > 0]
     assert missed == ["tiny, layer norm: JAX / ours", "tiny, tanh / default"]
@@ -44,7 +44,7 @@ def test_marks_are_sorted_by_how_far_they_are_missed(study):
     assert marks.note == "2 of 6 marks are missed, the furthest first."
 
 
-def test_own_formulas_are_compared_with_built_in_ones(study):
+def test_custom_formulas_are_compared_with_built_in_ones(study):
     rows = {"default": (1.0, 2.0), "tanh": (1.0, 2.0), "own_tanh": (1.2, 2.0)}
     missed = [mark for mark in study.marks({"tiny": record(**rows)}) if mark.missed_by > 0]
     assert [(mark.title, mark.limit) for mark in missed] == [("tiny, own tanh / tanh", 1.1)]
@@ -56,7 +56,7 @@ def test_own_formulas_are_compared_with_built_in_ones(study):
     assert [label.get_text() for label in figure.get_yticklabels()][-1] == "own tanh"
 
 
-def test_losses_that_differ_are_shown(study):
+def test_differing_losses_are_shown(study):
     result = record(default=(1.0, 2.0), tanh=(1.0, 2.0))
     result["rows"]["tanh"]["contenders"][PEER]["losses"] = [1.01]
     result["rows"]["gelu"] = {"contenders": {OURS: {"cannot_run": "why"}, PEER: {}}}
@@ -66,7 +66,7 @@ def test_losses_that_differ_are_shown(study):
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_a_step_of_ours_is_measured(study, name):
+def test_our_training_step_is_measured(study, name):
     workload = study.WORKLOADS[name]
     found = study.prepare(OURS, workload, "tanh", None, 0.001)
     assert [w.shape for w, _ in found["weights"]] == [*pairwise(SMALL[name][0])]
@@ -87,7 +87,7 @@ def plain_jax():
 @pytest.mark.matrix
 @pytest.mark.usefixtures("plain_jax")
 @pytest.mark.parametrize("name", SMALL)
-def test_each_row_has_the_losses_of_jax(study, name):
+def test_losses_match_jax_in_each_row(study, name):
     workload, differences = study.WORKLOADS[name], {}
     for row in study.rows_of(workload):
         ours = study.prepare(OURS, workload, row, None, 0.001)
@@ -98,7 +98,7 @@ def test_each_row_has_the_losses_of_jax(study, name):
 
 
 @pytest.mark.matrix
-def test_both_sides_take_turns_in_processes(study, module):
+def test_both_libraries_are_measured_in_alternating_processes(study, module):
     pytest.importorskip("jax")
     options = module("bench.suite.turns").Options(2, 1, quick=True, cases=("tiny, tanh",))
     turns = []

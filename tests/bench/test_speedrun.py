@@ -40,7 +40,7 @@ def recipe(speedrun, tmp_path, monkeypatch):
     return path
 
 
-def test_seeds_are_measured_added_and_drawn(module, speedrun, recipe, tmp_path):
+def test_speedrun_seeds_are_measured_appended_and_plotted(module, speedrun, recipe, tmp_path):
     file = tmp_path / "new" / "speedrun-tiny.json"
     options = [str(recipe), "--into", str(file), "--validation", "0.2"]
     speedrun.main([*options, "--seeds", "0"])

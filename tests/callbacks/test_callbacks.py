@@ -63,7 +63,7 @@ def test_callbacks_leave_nothing_open_after_an_interrupted_fit(name, tmp_path, f
 
 
 @pytest.mark.parametrize("others", [[], pytest.param(["TensorBoard"], marks=pytest.mark.matrix)])
-def test_an_estimator_calls_them(tmp_path, capsys, others):
+def test_an_estimator_calls_its_callbacks(tmp_path, capsys, others):
     watch = [MAKE[name](tmp_path) for name in ["ProgressBar", "Checkpoint", "CSVLog", *others]]
     model = MLPClassifier((4,), max_iter=3, learning_rate="cosine", callbacks=watch)
     clone(model).fit(X, Y)
@@ -78,7 +78,7 @@ def test_an_estimator_calls_them(tmp_path, capsys, others):
     np.testing.assert_array_equal(saved.predict(X), model.predict(X))
 
 
-def test_the_records_of_a_regressor_have_no_accuracy_for_a_callback_that_wants_it():
+def test_regressors_record_no_accuracy_even_if_a_callback_wants_it():
     class Accuracy(callbacks.Callback):
         wants_accuracy = True
 
@@ -94,7 +94,7 @@ def test_an_object_with_any_hook_is_a_callback(hook):
     assert model.fit(X, Y).n_iter_ == 1
 
 
-def test_callbacks_and_data_sets_are_one_line():
+def test_repr_of_callbacks_and_data_sets_is_one_line():
     assert repr(callbacks.ProgressBar()) == "ProgressBar()"
     assert repr(callbacks.ProgressBar(curve=True)) == "ProgressBar(curve=True)"
     assert repr(callbacks.TargetScore(0.9)) == "TargetScore(score=0.9)"
@@ -111,6 +111,6 @@ def test_target_score_ends_the_fit_and_requires_validation_scores():
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, "0.9", None])
-def test_a_target_must_be_a_number(value):
+def test_target_score_must_be_a_finite_number(value):
     with pytest.raises(ValueError, match=f"`score` must be a finite number, got {value!r}"):
         TargetScore(value)

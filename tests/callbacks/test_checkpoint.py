@@ -28,7 +28,7 @@ def fit(*watch, n_epochs=3, resume=None, **settings) -> MLPClassifier:
     return model.fit(X, Y, resume=resume)
 
 
-def test_a_checkpoint_predicts_the_same(tmp_path):
+def test_a_checkpoint_predicts_like_the_fitted_model(tmp_path):
     folder = tmp_path / "new" / "run"
     fitted = fit(Checkpoint(folder))
     assert names(folder) == ["best", "epoch-0001", "epoch-0002", "epoch-0003"]
@@ -62,7 +62,7 @@ EVERY = {  # And the checkpoints of a fit whose steps take a second by its clock
 
 
 @pytest.mark.parametrize(("every", "expected"), EVERY.items())
-def test_every_tells_when_there_is_a_checkpoint(every, expected, tmp_path, monkeypatch):
+def test_every_sets_the_checkpoint_interval(every, expected, tmp_path, monkeypatch):
     folder = tmp_path / str(every)
     fit(Tick(monkeypatch), Checkpoint(str(folder), every=every, keep_last=None, keep_best=0))
     assert names(folder) == expected
@@ -80,7 +80,7 @@ KEPT = [  # `keep_last`, `keep_best` and the epochs that are kept.
 ]
 
 
-def test_the_last_and_the_best_are_kept(tmp_path, monkeypatch):
+def test_the_last_and_the_best_checkpoints_are_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(callbacks._checkpoint, "check_can_save", lambda model: None)
     for name in ("save_model", "write_model"):
         monkeypatch.setattr(callbacks._checkpoint, name, lambda model, path: None)
@@ -97,7 +97,7 @@ def test_the_last_and_the_best_are_kept(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("every", [1, 2, "1 h"])
-def test_the_best_epoch_is_in_best_however_rare_checkpoints_are(every, tmp_path):
+def test_best_holds_the_best_epoch_even_if_checkpoints_are_rare(every, tmp_path):
     settings = {"early_stopping": True, "learning_rate_init": 0.1, "n_iter_no_change": 100}
     fitted = fit(Checkpoint(tmp_path, every=every), n_epochs=8, **settings)
     scores = fitted.validation_scores_
@@ -113,7 +113,7 @@ def test_a_regressor_without_validation_is_judged_by_its_loss(tmp_path):
     assert load_model(tmp_path / "best").n_iter_ == lowest
 
 
-def test_lbfgs_has_checkpoints_that_are_models(tmp_path):
+def test_lbfgs_checkpoints_are_models_but_cannot_be_resumed(tmp_path):
     watch = [Checkpoint(tmp_path, every=2)]
     with pytest.warns(UserWarning, match="lbfgs failed to converge"):
         MLPClassifier((4,), solver="lbfgs", max_iter=3, callbacks=watch).fit(X, Y)
@@ -149,7 +149,7 @@ def test_training_continues_while_a_checkpoint_is_written(tmp_path, monkeypatch)
     assert any(np.array_equal(model.coefs_[0], array) for array in at_five.values())
 
 
-def test_a_write_that_fails_is_a_warning_and_leaves_what_was_there(tmp_path, monkeypatch):
+def test_a_failed_write_warns_and_keeps_the_previous_checkpoint(tmp_path, monkeypatch):
     fails = [False]
 
     def save(model, folder):
@@ -172,7 +172,7 @@ def test_a_write_that_fails_is_a_warning_and_leaves_what_was_there(tmp_path, mon
     assert names(tmp_path) == ["best", "epoch-0001", "epoch-0003"]
 
 
-def test_a_history_too_long_to_be_read_is_a_warning(tmp_path, monkeypatch):
+def test_a_history_too_long_to_read_back_is_a_warning(tmp_path, monkeypatch):
     monkeypatch.setattr(callbacks._checkpoint, "write_model", lambda model, folder: None)
     monkeypatch.setattr("mlp_xp._utils.storage.files.MOST_VALUES", 120)
     said = (
@@ -185,7 +185,7 @@ def test_a_history_too_long_to_be_read_is_a_warning(tmp_path, monkeypatch):
     assert read_checkpoint(newest).metadata["epoch"] == 3
 
 
-def test_a_best_model_that_could_not_be_written_is_tried_again(tmp_path, monkeypatch):
+def test_writing_the_best_model_is_retried_after_a_failure(tmp_path, monkeypatch):
     def save(model, folder):
         tried.append(model.n_iter_)
         if len(tried) == 1:
@@ -257,7 +257,7 @@ def test_number_of_kept_checkpoints_must_be_an_integer(name, value):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="folders are not flushed there")
-def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+def test_a_checkpoint_is_flushed_to_disk_before_it_is_renamed(tmp_path, monkeypatch):
     sync, rename, events = os.fsync, Path.replace, []
 
     def seen(facts: os.stat_result) -> tuple[int, int]:

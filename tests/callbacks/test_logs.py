@@ -28,7 +28,7 @@ def test_a_log_is_read_back_exactly(tmp_path):
     assert parsed == [tuple(row) for row in rows]
 
 
-def test_a_log_is_replaced_when_a_fit_begins_and_has_each_epoch_when_it_ends(tmp_path):
+def test_a_log_is_replaced_at_fit_begin_and_written_after_each_epoch(tmp_path):
     path = tmp_path / "log.csv"
     path.write_text("an earlier log")
     log = CSVLog(str(path))
@@ -57,7 +57,7 @@ def scalars(path) -> dict[tuple[str, int], float]:
 
 
 @pytest.mark.matrix
-def test_the_scalars_of_each_epoch_are_written(tmp_path):
+def test_tensorboard_scalars_are_written_each_epoch(tmp_path):
     rows = [record(1, loss=2.5), record(2, validation_loss=0.75, validation_score=0.5)]
     fit(TensorBoard(tmp_path / "new" / "run"), rows)
     (path,) = (tmp_path / "new" / "run").iterdir()
@@ -78,7 +78,7 @@ def test_lbfgs_logs_no_learning_rate(tmp_path, caplog):
 
 
 @pytest.mark.matrix
-def test_quick_fits_one_after_the_other_keep_their_files(tmp_path):
+def test_quick_consecutive_fits_write_separate_files(tmp_path):
     board = TensorBoard(str(tmp_path))
     for n_epochs in (1, 2, 3):
         fit(board, SCORED[:n_epochs])
@@ -93,7 +93,9 @@ def test_quick_fits_one_after_the_other_keep_their_files(tmp_path):
     ("callback", "library", "extra"),
     [(TensorBoard("folder"), "tensorboardX", "tensorboard"), (MLflow(), "mlflow", "mlflow")],
 )
-def test_a_missing_library_is_named_with_its_extra(monkeypatch, callback, library, extra):
+def test_error_for_a_missing_library_names_the_extra_to_install(
+    monkeypatch, callback, library, extra
+):
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(ImportError, match=rf"'{library}'.*pip install -e \".*\[{extra}\]\""):
         callback.on_fit_begin(None)

@@ -40,7 +40,7 @@ def stand_in(monkeypatch):
     return found
 
 
-def test_a_fit_is_a_run_with_parameters_epochs_and_a_model_whose_columns_have_names(stand_in):
+def test_a_fit_logs_parameters_epochs_and_a_model_with_column_names(stand_in):
     data = pd.DataFrame(X, columns=list("abcde"))
     model = MLPClassifier(max_iter=3, callbacks=[MLflow()], learning_rate="cosine").fit(data, Y)
     stand_in.start_run.assert_called_once_with(nested=False)
@@ -86,7 +86,7 @@ def models(mlflow, run) -> list[str]:
     return [f"models:/{output.model_id}" for output in outputs]
 
 
-def test_the_callback_records_what_autolog_records_of_scikit_learn(mlflow):
+def test_callback_logs_what_autolog_logs_for_scikit_learn(mlflow):
     mlflow.sklearn.autolog(silent=True, log_models=False)  # It takes 10 s to find what they need.
     Theirs(max_iter=3, random_state=0).fit(X, Y)
     ours = MLPClassifier(**FEW, early_stopping=True, callbacks=[MLflow()]).fit(X, Y)
@@ -110,7 +110,7 @@ def test_the_callback_records_what_autolog_records_of_scikit_learn(mlflow):
 
 @pytest.mark.parametrize("columns", [None, list("abcde")])
 @pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
-def test_the_model_is_opened_with_the_same_predictions(mlflow, kind, columns):
+def test_logged_model_makes_the_same_predictions_after_loading(mlflow, kind, columns):
     data = X if columns is None else pd.DataFrame(X, columns=columns)
     model = kind(**FEW, callbacks=[MLflow()]).fit(data, Y)
     (uri,) = models(mlflow, *runs(mlflow))
@@ -183,7 +183,7 @@ def test_a_model_that_skops_cannot_write_is_a_warning(mlflow):
     assert [run.info.status for run in runs(mlflow)] == ["FINISHED"]
 
 
-def test_autolog_records_ours_inside_of_a_pipeline(mlflow):
+def test_autolog_records_our_estimator_in_a_pipeline(mlflow):
     mlflow.sklearn.autolog(silent=True, log_models=False)  # It takes 10 s to find what they need.
     model = make_pipeline(MLPClassifier(**FEW)).fit(X, Y)
     (run,) = runs(mlflow)

@@ -33,7 +33,7 @@ def make(**options):
     return MLPClassifier(4, max_iter=3, learning_rate="cosine", callbacks=watch)
 
 
-def test_the_bar_is_updated_in_place(cell, capsys):
+def test_notebook_bar_is_updated_in_place(cell, capsys):
     make().fit(X, Y)
     assert capsys.readouterr() == ("", "")  # No lines, and no warnings.
     (first, *others), ids = [update for _, update, _ in cell], {place for *_, place in cell}
@@ -46,7 +46,7 @@ def test_the_bar_is_updated_in_place(cell, capsys):
     assert "<svg" not in last["text/html"]
 
 
-def test_the_curve_ends_with_the_last_epoch(cell):
+def test_notebook_curve_ends_with_the_last_epoch(cell):
     make(curve=True).fit(X, Y)
     pages = [data["text/html"] for data, *_ in cell]
     assert pages[-1].count("<svg") == 1
@@ -55,7 +55,7 @@ def test_the_curve_ends_with_the_last_epoch(cell):
     assert n_drawings == 2  # After the first epoch and the last: a drawing takes longer than a fit.
 
 
-def test_curve_and_parameters_are_dark_on_a_dark_page(cell, tmp_path, chromium):
+def test_curve_and_parameters_follow_the_page_theme(cell, tmp_path, chromium):
     model = make(curve=True).fit(X, Y)
     body = cell[-1][0]["text/html"] + model._repr_html_()
     code = 'data-vscode-theme-kind="vscode-dark" data-vscode-theme-name="Default Dark"'
@@ -80,7 +80,7 @@ def test_curve_and_parameters_are_dark_on_a_dark_page(cell, tmp_path, chromium):
         assert box.startswith("invert(")
 
 
-def test_the_bar_of_many_tasks(cell, capsys):
+def test_task_bar_counts_models_in_a_notebook(cell, capsys):
     bar = TaskBar("models", 2)
     bar.update("score 0.9")
     bar.update()

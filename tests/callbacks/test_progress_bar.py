@@ -41,7 +41,7 @@ def test_a_terminal_gets_a_bar_for_each_fit(terminal, clock):
     ("width", "facts"),
     [(40, ""), (50, r"  loss 0\.2500"), (80, r"  loss 0\.2500  validation 0\.7500")],
 )
-def test_the_bar_shows_how_far_the_fit_is_on_one_line(terminal, clock, monkeypatch, width, facts):
+def test_progress_bar_fits_on_one_line(terminal, clock, monkeypatch, width, facts):
     monkeypatch.setenv("COLUMNS", str(width))
     screen = terminal()
     with begun(4) as (bar, model):
@@ -75,7 +75,7 @@ def test_the_time_left_ticks_between_two_reports(terminal, clock):
         wait_until(lambda: "0:04 left" in last_line(screen.getvalue()))
 
 
-def test_ctrl_c_is_answered_at_once(terminal):
+def test_progress_bar_acknowledges_ctrl_c_at_once(terminal):
     screen = terminal()
     with interrupts(), begun(4) as (bar, model):
         bar.on_progress(model, 5, 10, None)
@@ -86,7 +86,9 @@ def test_ctrl_c_is_answered_at_once(terminal):
 
 
 @pytest.mark.parametrize(("max_iter", "printed"), [(3, [1, 2, 3]), (50, [3, 5, 8, 10])])
-def test_a_file_gets_about_twenty_lines_and_the_last(max_iter, printed, capsys, monkeypatch):
+def test_redirected_output_gets_about_twenty_lines_and_the_last_epoch(
+    max_iter, printed, capsys, monkeypatch
+):
     monkeypatch.setenv("FORCE_COLOR", "1")
     bar, model = ProgressBar(), SimpleNamespace(max_iter=max_iter)
     for _ in range(2):  # as by early stopping, after ten epochs

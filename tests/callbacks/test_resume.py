@@ -78,7 +78,7 @@ def result(model) -> list:
     return [arrays, history, numbers, model.predict_proba(X).tobytes()]
 
 
-def test_a_callback_begins_a_resumed_fit_as_any_other_by_default(tmp_path):
+def test_on_fit_resume_calls_on_fit_begin_by_default(tmp_path):
     class Begin(Callback):
         n_times = 0
 
@@ -93,7 +93,7 @@ def test_a_callback_begins_a_resumed_fit_as_any_other_by_default(tmp_path):
 
 @pytest.mark.parametrize("n_steps", [1, STEPS, STEPS + 1, 4 * STEPS + 3, 8 * STEPS + 2])
 @pytest.mark.parametrize("case", CASES)
-def test_a_resumed_fit_is_the_whole_one(backend_spec, case, n_steps, tmp_path):
+def test_a_resumed_fit_matches_an_uninterrupted_one(backend_spec, case, n_steps, tmp_path):
     interrupt(n_steps, tmp_path, backend=backend_spec, **CASES[case])
     resumed = make(backend_spec, **CASES[case]).fit(X, Y, resume=tmp_path)
     assert result(resumed) == result(make(backend_spec, **CASES[case]).fit(X, Y))
@@ -109,7 +109,7 @@ def test_resumed_fit_without_random_state_keeps_its_seed(tmp_path):
     assert resumed.n_iter_ > 4
 
 
-def test_the_parts_of_a_fit_may_be_many(tmp_path):
+def test_a_fit_can_be_interrupted_and_resumed_many_times(tmp_path):
     settings = CASES["everything"]
     interrupt(3, tmp_path, every="2 steps", **settings)
     for _ in range(40):
@@ -124,7 +124,7 @@ def test_the_parts_of_a_fit_may_be_many(tmp_path):
 
 
 @pytest.mark.parametrize("at", ["2 epochs", "1 steps"])
-def test_resumed_fit_with_machine_code_has_the_same_bits(at, tmp_path, monkeypatch):
+def test_resumed_fit_with_machine_code_is_bitwise_identical(at, tmp_path, monkeypatch):
     monkeypatch.setattr("mlp_xp.backends._numpy.backend._LONG", 0)
     settings = {"hidden_layer_sizes": (32, 32), "learning_rate": "cosine", "precision": "float32"}
     whole = make(**settings).fit(X, Y)
@@ -156,7 +156,7 @@ def test_checkpoint_can_be_resumed_on_another_backend(backend_spec, tmp_path):
             np.testing.assert_allclose(to_numpy(mine), theirs, rtol=1e-6, atol=1e-9)
 
 
-def test_a_regressor_is_resumed_too(tmp_path):
+def test_a_regressor_can_be_resumed(tmp_path):
     model = MLPRegressor(hidden_layer_sizes=(8,), max_iter=6, batch_size=32, random_state=0)
     model.set_params(learning_rate="cosine", callbacks=[Checkpoint(tmp_path), Interrupt(20)])
     with pytest.raises(KilledError):
@@ -165,7 +165,7 @@ def test_a_regressor_is_resumed_too(tmp_path):
     np.testing.assert_array_equal(resumed, model.fit(X, X[:, 0]).predict(X))
 
 
-def test_a_resumed_fit_ends_when_its_time_is_used(tmp_path):
+def test_a_resumed_fit_counts_the_time_already_used(tmp_path):
     settings = {"max_time": 9.0, "max_iter": 10**6, "tol": 0.0, "n_iter_no_change": math.inf}
     interrupt(4, tmp_path, **settings)
     newest = list(checkpoints.checkpoints(tmp_path).values())[-1]
@@ -231,7 +231,9 @@ WRONG_FACTS = [
 
 
 @pytest.mark.parametrize(("name", "value", "message"), WRONG_FACTS)
-def test_a_checkpoint_with_wrong_values_and_their_digest_is_damaged(name, value, message, tmp_path):
+def test_a_checkpoint_with_invalid_values_is_damaged_even_if_its_digest_matches(
+    name, value, message, tmp_path
+):
     interrupt(STEPS + 1, tmp_path)
     newest = list(checkpoints.checkpoints(tmp_path).values())[-1]
     snapshot = checkpoints.read_checkpoint(newest)
@@ -251,7 +253,7 @@ def test_a_checkpoint_with_wrong_values_and_their_digest_is_damaged(name, value,
         make().fit(X, Y, resume=tmp_path)
 
 
-def test_files_of_a_checkpoint_have_the_size_that_their_headers_say(tmp_path):
+def test_checkpoint_files_must_have_the_size_in_their_headers(tmp_path):
     interrupt(STEPS, tmp_path)
     *older, path = checkpoints.checkpoints(tmp_path).values()
     for folder in older:
@@ -285,7 +287,7 @@ def test_resume_without_a_readable_checkpoint_is_an_error(tmp_path):
     assert names(tmp_path) == before
 
 
-def test_a_folder_without_a_checkpoint_starts_the_fit(tmp_path):
+def test_resuming_from_an_empty_folder_starts_at_the_first_epoch(tmp_path):
     with pytest.raises(TypeError, match=r"`resume` must be the folder of a Checkpoint, got True"):
         make().fit(X, Y, resume=True)
     with pytest.warns(UserWarning, match="which has no checkpoint: the fit starts at its first"):
@@ -293,7 +295,7 @@ def test_a_folder_without_a_checkpoint_starts_the_fit(tmp_path):
     assert result(model) == result(make().fit(X, Y))
 
 
-def test_other_settings_and_data_are_refused(tmp_path):
+def test_resuming_with_other_settings_or_data_is_an_error(tmp_path):
     interrupt(STEPS, tmp_path)
     other_settings = [
         ({"alpha": 0.5}, "from a fit with alpha=0.0001, but this fit has alpha=0.5: resume with"),
@@ -329,7 +331,7 @@ def test_resuming_with_a_larger_max_iter_suggests_warm_start(tmp_path):
         np.testing.assert_array_equal(mine, theirs)
 
 
-def test_logs_of_a_resumed_fit_are_whole(tmp_path):
+def test_logs_of_a_resumed_fit_are_complete(tmp_path):
     def watch(folder):
         return [CSVLog(folder / "log.csv"), Checkpoint(folder / "kept")]
 
@@ -364,7 +366,7 @@ def test_sigterm_writes_a_checkpoint_and_ends_with_143(tmp_path):
 
 @pytest.mark.matrix
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_fit_killed_before_any_access_to_a_file_is_resumed(tmp_path):
+def test_a_fit_killed_before_any_file_access_can_be_resumed(tmp_path):
     done = processes.run(Path(__file__).with_name("killed_fits.py").read_text(), tmp_path)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout.split()[2]) > 30

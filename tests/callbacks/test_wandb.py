@@ -46,7 +46,7 @@ def test_each_epoch_is_logged_in_a_new_run(stand_in):
     assert copy.deepcopy(callback).project == "digits"
 
 
-def test_a_resumed_fit_is_logged_as_a_whole_unless_its_run_is_resumed(stand_in):
+def test_a_resumed_fit_logs_all_epochs_unless_its_wandb_run_is_resumed(stand_in):
     model = MLPClassifier(4, **FEW).fit(X, Y)
     for is_resumed in (False, True):
         callback, stand_in.run = WandB(log_model=False), MagicMock(resumed=is_resumed)

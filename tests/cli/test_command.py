@@ -92,7 +92,7 @@ def test_backends_lists_all_and_why_one_is_unusable(mlp_xp, monkeypatch):
     assert re.search(r"^auto selects \w+ on ", done.out, re.MULTILINE)
 
 
-def test_options_are_passed_on_to_the_suite_of_a_clone(mlp_xp, fails, monkeypatch):
+def test_bench_options_are_passed_to_the_suite_in_a_clone(mlp_xp, fails, monkeypatch):
     started = []
 
     @contextlib.contextmanager
@@ -108,7 +108,7 @@ def test_options_are_passed_on_to_the_suite_of_a_clone(mlp_xp, fails, monkeypatc
     assert "install from a clone with " in fails("bench", "--quick")
 
 
-def test_parts_and_contenders_are_known(monkeypatch, capsys):
+def test_help_lists_benchmark_parts_and_contenders(monkeypatch, capsys):
     monkeypatch.syspath_prepend(Path(bench.__file__).parents[3])
     suite = importlib.import_module("bench.__main__")
     text = " ".join(help_of(capsys, "bench").split()).replace("- ", "-")
@@ -127,7 +127,7 @@ def test_parts_and_contenders_are_known(monkeypatch, capsys):
 
 
 @pytest.mark.matrix
-def test_the_smallest_run_writes_page_figures_and_chart(mlp_xp):
+def test_the_smallest_benchmark_writes_a_page_figures_and_a_chart(mlp_xp):
     few = ["--only", "tiny", "--images", 64, "--rounds", 1, "--threads", 1, "--out", "out"]
     both = ["mlp_xp, NumPy", "scikit-learn"]
     assert mlp_xp("bench", "--quick", *few, "--contenders", *both).status == 0
@@ -140,7 +140,7 @@ def test_the_smallest_run_writes_page_figures_and_chart(mlp_xp):
 
 @pytest.mark.matrix
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of one process to another")
-def test_ctrl_c_keeps_the_parts_that_are_complete():
+def test_ctrl_c_keeps_completed_benchmark_parts():
     words = "bench --quick --only tiny lab --images 64 --rounds 1 --threads 1 --out out"
     command = [sys.executable, "-u", "-c", CODE, *words.split(), "--contenders", "mlp_xp, NumPy"]
     process = subprocess.Popen(command, stdout=-1, stderr=-1, text=True, start_new_session=True)
@@ -161,7 +161,7 @@ def test_no_message_tells_the_user_to_delete_another_folder(fails):
             assert "elete" not in fails("train", "--data", data, "--data-path", path)
 
 
-def test_without_a_network_one_line_says_what_to_do(fails, monkeypatch):
+def test_one_line_says_what_to_do_without_internet_access(fails, monkeypatch):
     error = socket.gaierror(-3, "Temporary failure in name resolution")
     monkeypatch.setattr(socket, "getaddrinfo", Mock(side_effect=error))
     for name in ("http_proxy", "https_proxy", "all_proxy"):
@@ -198,7 +198,9 @@ def test_a_missing_library_is_an_error(fails, finished, monkeypatch, small_cifar
         assert re.search(r'needs torch, which is not installed: type .* -e ".*\[torch\]"', line)
 
 
-def test_errors_without_a_message_are_named_as_is_an_early_ctrl_c(mlp_xp, monkeypatch, partial_run):
+def test_errors_without_a_message_and_an_early_ctrl_c_are_reported(
+    mlp_xp, monkeypatch, partial_run
+):
     early = "note: interrupted before the training began: "
     for error, status, said in (
         (MemoryError, 2, "mlp-xp: error: not enough memory: use less, e.g. a smaller --hidden"),
@@ -231,7 +233,7 @@ def test_control_characters_in_files_and_paths_are_escaped(mlp_xp, fails, digits
     assert r"new\x1b[2J" in text
 
 
-def test_a_reader_that_closes_the_output_is_no_error(monkeypatch, capsys):
+def test_closing_the_output_pipe_is_not_an_error(monkeypatch, capsys):
     class Closed(io.StringIO):
         def write(self, text):
             raise BrokenPipeError
@@ -248,12 +250,12 @@ def test_a_reader_that_closes_the_output_is_no_error(monkeypatch, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_the_package_runs_as_the_command():
+def test_python_m_mlp_xp_runs_the_command():
     out = subprocess.check_output([sys.executable, "-m", "mlp_xp", "--version"], text=True)
     assert re.fullmatch(r"mlp-xp \d+\.\d+\.\d+\n", out)
 
 
-def test_characters_that_the_encoding_of_the_output_lacks_are_escaped(monkeypatch):
+def test_characters_missing_from_the_output_encoding_are_escaped(monkeypatch):
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "ascii"))
     monkeypatch.setattr(sys, "stderr", None)  # It was closed when the process started.
     process.open_streams(is_process=True)
@@ -308,7 +310,7 @@ def test_help_imports_no_heavy_library():
         assert set(heavy) <= (set() if argv in light else {"numpy"}), argv
 
 
-def test_a_process_loads_libraries_without_pandas(monkeypatch):
+def test_the_command_loads_libraries_without_importing_pandas(monkeypatch):
     monkeypatch.delitem(sys.modules, "pandas", raising=False)
     with process.without_pandas(is_process=True):
         assert importlib.util.find_spec("pandas") is None

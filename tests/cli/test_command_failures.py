@@ -71,7 +71,7 @@ def outcome(folder):
 
 
 @pytest.mark.parametrize("name", ["run", "run.partial"])
-def test_a_resumed_run_is_the_whole_one(name, mlp_xp, stop):
+def test_a_resumed_run_matches_an_uninterrupted_one(name, mlp_xp, stop):
     stop()
     done = mlp_xp("train", "--resume", name)
     assert (done.status, done.err) == (0, "")
@@ -85,7 +85,7 @@ def test_a_resumed_run_is_the_whole_one(name, mlp_xp, stop):
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_a_run_that_ctrl_c_ended_is_marked_and_resumed(mlp_xp, fails, monkeypatch):
+def test_a_run_ended_by_ctrl_c_is_marked_and_can_be_resumed(mlp_xp, fails, monkeypatch):
     press = in_the_third_epoch(lambda: signal.raise_signal(signal.SIGINT))
     with watching(monkeypatch, on_step_end=press):
         done = mlp_xp(*TINY, *OPTIONS, "--out", "run")
@@ -124,7 +124,9 @@ def test_a_run_without_a_checkpoint_starts_again(mlp_xp, stop):
     assert outcome("run") == whole
 
 
-def test_checkpoints_that_were_asked_for_stay_and_no_recipe_is_needed(mlp_xp, recipe, stop):
+def test_resuming_keeps_requested_checkpoints_and_does_not_need_the_recipe_file(
+    mlp_xp, recipe, stop
+):
     options = "--recipe", recipe, "--checkpoint", 1
     mlp_xp(*TINY, *OPTIONS, *options, "--out", "whole")
     stop(*options)
@@ -136,7 +138,7 @@ def test_checkpoints_that_were_asked_for_stay_and_no_recipe_is_needed(mlp_xp, re
     assert outcome("run") == outcome("whole")
 
 
-def test_options_that_change_the_numbers_are_refused(fails, partial_run):
+def test_resume_rejects_options_that_would_change_the_results(fails, partial_run):
     refused = (
         "--dropout 0.9",
         "--recipe record",
@@ -165,7 +167,7 @@ def test_resume_error_says_why_a_run_cannot_be_resumed(fails, finished, partial_
 
 
 @pytest.mark.filterwarnings("always::RuntimeWarning")
-def test_a_failing_checkpoint_is_a_note(mlp_xp, undrawn, monkeypatch):
+def test_a_failed_checkpoint_prints_a_note(mlp_xp, undrawn, monkeypatch):
     write = Mock(side_effect=OSError(28, "No space left on device"))
     monkeypatch.setattr("mlp_xp.callbacks._checkpoint.write_snapshot", write)
     done = mlp_xp(*TINY, "--epochs", 2, "--checkpoint", 1, "--out", "run")
@@ -177,7 +179,7 @@ def test_a_failing_checkpoint_is_a_note(mlp_xp, undrawn, monkeypatch):
 
 @pytest.mark.matrix
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGTERM to another process")
-def test_a_process_that_is_ended_is_resumed(mlp_xp, fails):
+def test_a_terminated_process_can_be_resumed(mlp_xp, fails):
     options = [*TINY, "--epochs", 40, "--hidden", "64", "--checkpoint", 1]
     with start(*options, "--out", "run", held_at="epoch  3/") as process:
         next(line for line in process.stdout if line.startswith("epoch  3/"))
@@ -214,7 +216,9 @@ def test_a_failure_after_training_keeps_the_network(owner, name, error, said, ml
     assert accuracy in mlp_xp("evaluate", "run.partial").out
 
 
-def test_a_new_run_is_no_obstacle_to_an_interrupted_one(mlp_xp, train_digits, partial_run, undrawn):
+def test_a_new_run_does_not_overwrite_an_interrupted_one(
+    mlp_xp, train_digits, partial_run, undrawn
+):
     kept = load_model("run.partial").loss_curve_
     said = "note: run.partial, left by an interrupted run, was renamed to run.partial-1; to resume"
     assert said in train_digits("--epochs", 1).err
@@ -225,7 +229,7 @@ def test_a_new_run_is_no_obstacle_to_an_interrupted_one(mlp_xp, train_digits, pa
     assert load_model("run-2").loss_curve_ == kept
 
 
-def test_an_error_in_the_training_keeps_checkpoints(mlp_xp, fails, monkeypatch):
+def test_an_error_during_training_keeps_checkpoints(mlp_xp, fails, monkeypatch):
     fail = Mock(side_effect=ValueError("something else"))  # Which is not taken for divergence.
     with watching(monkeypatch, on_epoch_end=lambda model, record: record.epoch == 3 and fail()):
         done = mlp_xp(*TINY, "--epochs", 9, "--checkpoint", 1, "--out", "run")
@@ -238,7 +242,7 @@ def test_an_error_in_the_training_keeps_checkpoints(mlp_xp, fails, monkeypatch):
     assert f"run.partial contains no model, but {epoch} does: type that instead" in line
 
 
-def test_a_training_that_diverges_is_reported_and_kept(mlp_xp, undrawn):
+def test_diverged_training_is_reported_and_kept(mlp_xp, undrawn):
     options = "--solver sgd --learning-rate 1e30 --validation 0.25 --checkpoint 1 --out run"
     done = mlp_xp(*TINY, *options.split())
     assert "try a smaller --learning-rate. First seen in epoch 1, step" in done.err
@@ -291,7 +295,9 @@ def test_a_network_that_cannot_be_written_anywhere_is_an_error(mlp_xp, other_fol
 
 
 @pytest.mark.parametrize("which", ["home", "temporary", "typed"])
-def test_a_full_disk_loses_no_network(which, mlp_xp, train_digits, other_folders, monkeypatch):
+def test_a_full_disk_does_not_lose_the_network(
+    which, mlp_xp, train_digits, other_folders, monkeypatch
+):
     home, temporary = other_folders
     full = {"home": [], "temporary": [home], "typed": [home, temporary]}
     fill_disk(monkeypatch, "run.partial", *full[which])

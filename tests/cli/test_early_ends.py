@@ -48,7 +48,7 @@ def test_ctrl_c_while_a_command_loads_is_silent(module, typed):
 
 @pytest.mark.matrix
 @ELSEWHERE
-def test_ctrl_c_in_a_callback_is_silent_and_not_lost():
+def test_ctrl_c_during_a_gc_callback_is_silent_and_not_lost():
     # JAX has one for the garbage collector, in which Python prints an exception and goes on.
     done = run("name == 'jax' and (gc.callbacks.append(press), gc.collect())", "backends")
     assert (done.returncode, done.stderr) == (130, "")
@@ -114,7 +114,7 @@ def test_command_reports_why_training_ended(n_epochs, scores, is_interrupted, sa
     assert (ending.kept_epoch, ending.is_early) == (2, said.startswith("stopped"))
 
 
-def test_a_rate_that_was_lowered_at_a_plateau_is_no_early_stop():
+def test_lowering_the_learning_rate_at_a_plateau_is_not_early_stopping():
     stop = SimpleNamespace(on_epoch_end=lambda model, record: record.epoch == 3)
     settings = {"solver": "sgd", "learning_rate": "adaptive", "tol": 1e9, "n_iter_no_change": 1}
     model = MLPClassifier(2, **settings, callbacks=[stop]).fit(np.eye(4), [0, 1, 0, 1])
@@ -122,7 +122,7 @@ def test_a_rate_that_was_lowered_at_a_plateau_is_no_early_stop():
     assert not ending_of(model, is_interrupted=False).is_early
 
 
-def test_with_too_little_time_a_tenth_is_for_the_training(mlp_xp, recipe):
+def test_too_little_time_leaves_a_tenth_for_training(mlp_xp, recipe):
     done = mlp_xp("train", "--recipe", recipe, "--max-time", "0.01", "--out", "run")
     assert done.status == 0
     said = "of 0.01 s is short: .*, so no plots are drawn, the command ends about .* late"

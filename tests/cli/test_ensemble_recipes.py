@@ -60,7 +60,7 @@ def test_a_tuned_ensemble_is_trained_tested_and_exported(mlp_xp, table, tuned):
     assert "complete after 3 epochs: nothing to train" in mlp_xp("train", "--resume", "run").out
 
 
-def test_without_a_time_the_default_is_told(mlp_xp, table, tuned, monkeypatch):
+def test_the_default_time_limit_is_printed(mlp_xp, table, tuned, monkeypatch):
     tuned.write_text(tuned.read_text().replace("n_configurations = 2", ""))
     monkeypatch.setattr(ensembles, "default_seconds", lambda n_rows: n_rows / 96)
     done = mlp_xp("train", table, "--recipe", tuned, "--out", "run")

@@ -40,7 +40,7 @@ def contents(folder):
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_one_command_starts_resumes_and_keeps_a_run(mlp_xp, kill, monkeypatch):
+def test_the_same_command_starts_resumes_and_keeps_a_run(mlp_xp, kill, monkeypatch):
     kill(*START, "--resume")
     assert Path("run.partial", "checkpoints").exists()
     done = mlp_xp(*START, "--resume", "--checkpoint", 3)
@@ -61,7 +61,7 @@ def test_one_command_starts_resumes_and_keeps_a_run(mlp_xp, kill, monkeypatch):
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_a_run_is_started_again_if_it_was_killed_before_its_first_checkpoint(mlp_xp, kill):
+def test_a_run_killed_before_its_first_checkpoint_starts_again(mlp_xp, kill):
     Path("run.partial").mkdir()  # As it is before the training begins.
     kill(*START, "--resume", interval="1 h")
     mlp_xp(*START[:-1], "whole")
@@ -79,7 +79,7 @@ def test_a_run_is_started_again_if_it_was_killed_before_its_first_checkpoint(mlp
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_a_run_that_was_killed_before_its_last_rename_is_complete(mlp_xp, monkeypatch, capsys):
+def test_a_run_killed_before_its_final_rename_counts_as_complete(mlp_xp, monkeypatch, capsys):
     with monkeypatch.context() as patched:
         patched.setattr(run_folder, "rename_folder", Mock(side_effect=ZeroDivisionError))
         with pytest.raises(ZeroDivisionError):
@@ -93,7 +93,7 @@ def test_a_run_that_was_killed_before_its_last_rename_is_complete(mlp_xp, monkey
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_the_status_of_a_training_that_diverged_stays_1(mlp_xp):
+def test_exit_status_of_a_diverged_run_stays_1(mlp_xp):
     words = [*TINY, "--solver", "sgd", "--learning-rate", "1e30", "--out", "run", "--resume"]
     assert mlp_xp(*words).status == mlp_xp(*words).status == 1
 
@@ -119,7 +119,7 @@ def test_options_that_differ_from_the_run_are_an_error(fails, mlp_xp, digits_run
 
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("resume", [[], ["--resume"]])
-def test_an_empty_folder_can_be_the_folder_of_a_run(resume, mlp_xp):
+def test_an_empty_folder_can_be_used_for_a_run(resume, mlp_xp):
     Path("run").mkdir()
     assert mlp_xp(*START, *resume).status == 0
     assert Path("run", "config.json").exists()
@@ -163,7 +163,7 @@ EXTEND = ["train", "--resume", "run", "--epochs", "6"]
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_a_complete_run_is_trained_for_more_epochs(mlp_xp):
+def test_a_complete_run_can_be_trained_for_more_epochs(mlp_xp):
     options = [*TINY, *OPTIONS, "--early-stopping", "--checkpoint", "2", "--out"]
     mlp_xp(*options, "run")
     before = load_model("run")
@@ -208,7 +208,7 @@ def test_extended_run_that_was_killed_resumes_to_the_same_result(mlp_xp, kill, i
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_a_run_of_a_table_is_extended_unless_its_file_has_changed(mlp_xp, kill, fails):
+def test_a_run_on_a_table_is_extended_unless_the_file_has_changed(mlp_xp, kill, fails):
     rng = np.random.default_rng(0)
     rows = [f"{a:.3f},{'xy'[int(a > 0)]},{a + 1:.3f}" for a in rng.normal(size=80)]
     Path("t.csv").write_text("\n".join(["size,kind,price", *rows]))
@@ -227,7 +227,7 @@ def test_a_run_of_a_table_is_extended_unless_its_file_has_changed(mlp_xp, kill, 
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_a_run_of_lbfgs_is_extended(mlp_xp, kill):
+def test_an_lbfgs_run_can_be_extended(mlp_xp, kill):
     start = [*TINY, "--solver", "lbfgs", "--epochs", "4", "--out", "run"]
     mlp_xp(*start)
     kill(*EXTEND, at=lambda act: lambda *_: act(), hook="on_epoch_end")

@@ -35,7 +35,7 @@ def run_program(command, rows):
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-7)])
-def test_the_printed_command_compiles_a_program_that_predicts(mlp_xp, mixed, dtype, tolerance):
+def test_the_printed_command_compiles_a_working_program(mlp_xp, mixed, dtype, tolerance):
     lines = mlp_xp("export", "run", "--to", "c", "--dtype", dtype).out.splitlines()
     size = Path("run/model.h").stat().st_size
     assert lines[:3] == [
@@ -55,7 +55,7 @@ def test_the_printed_command_compiles_a_program_that_predicts(mlp_xp, mixed, dty
     assert "kind_new" in header
 
 
-def test_the_name_comes_from_the_option_or_the_file(mlp_xp, mixed):
+def test_the_c_prefix_comes_from_the_option_or_the_file_name(mlp_xp, mixed):
     assert "-DA_B_MAIN" in mlp_xp("export", "run", "--to", "c", "--out", "out/a-b.h").out
     assert "void a_b_predict(" in Path("out/a-b.h").read_text()
     assert "-DHOMES_MAIN" in mlp_xp("export", "run", "--to", "c", "--name", "Homes").out
@@ -63,7 +63,7 @@ def test_the_name_comes_from_the_option_or_the_file(mlp_xp, mixed):
 
 
 @pytest.mark.parametrize("typed", [[], ["--calibrate", "new.csv"]])
-def test_8_bits_are_calibrated_on_the_training_data_or_on_a_file(mlp_xp, mixed, typed):
+def test_int8_export_is_calibrated_on_the_training_data_or_a_given_file(mlp_xp, mixed, typed):
     Path("new.csv").write_text("kind: new,size\na,0\nb,4\n")
     lines = mlp_xp("export", "run", *INT8, *typed).out.splitlines()
     found = run_program(lines[-1].partition("file: ")[2], "3,a\n,b\n")
@@ -73,7 +73,7 @@ def test_8_bits_are_calibrated_on_the_training_data_or_on_a_file(mlp_xp, mixed, 
     assert "in int8" in Path("run/model.h").read_text()
 
 
-def test_images_are_arrays_and_calibrate_8_bits(mlp_xp, undrawn):
+def test_image_runs_export_to_c_and_int8(mlp_xp, undrawn):
     for name in ("cat/1", "cat/2", "dog/1", "dog/2"):
         path = Path(f"pets/{name}.png")
         path.parent.mkdir(parents=True, exist_ok=True)

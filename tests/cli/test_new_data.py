@@ -38,7 +38,7 @@ def trained(mlp_xp, undrawn):
     return done
 
 
-def test_new_files_are_read_like_the_file_of_the_training(mlp_xp, fails, trained):
+def test_new_files_are_read_like_the_training_file(mlp_xp, fails, trained):
     assert "read as cp1252 (Western European), not UTF-8" in trained.out
     assert "columns: 1 numeric\n" in trained.out
     stored = json.loads(Path("run/config.json").read_text())["data"]
@@ -58,7 +58,7 @@ def test_new_files_are_read_like_the_file_of_the_training(mlp_xp, fails, trained
     assert said in fails("predict", "run", "new.npz", "--decimal", ",")
 
 
-def test_a_tab_can_be_typed_and_formats_are_only_for_files(mlp_xp, fails, undrawn):
+def test_tab_separators_can_be_typed_and_csv_options_need_a_csv_file(mlp_xp, fails, undrawn):
     write("old.csv", ["i\tj,k\ty", *(f"{i}\t1,{i % 7}\t{'ab'[i % 2]}" for i in range(60))])
     for tab in (r"\t", "tab"):
         typed = ["--separator", tab, "--decimal", ",", *SETTINGS[:-1], tab.strip("\\")]
@@ -93,7 +93,7 @@ def test_predictions_are_written_with_ids_labels_and_probabilities(mlp_xp, train
     assert found["label"].tolist() == [*np.asarray(["a", "b"])[np.argmax(p, axis=1)]]
 
 
-def test_a_few_predictions_are_printed_and_json_has_all(mlp_xp, trained):
+def test_first_predictions_are_printed_and_json_contains_all(mlp_xp, trained):
     write("new.csv", [HEAD, *ROWS[:30]])
     lines = mlp_xp("predict", "run", "new.csv", "--id", "Kennung").out.splitlines()
     assert lines[0].split() == ["row", "Kennung", "label", "probability"]
@@ -127,7 +127,7 @@ def test_missing_ids_are_null_in_json_and_empty_in_other_output(mlp_xp, trained)
     assert Path("p.csv").read_text().splitlines()[2].startswith("2,,,,")
 
 
-def test_wrong_names_for_predictions_are_an_error_before_the_work(mlp_xp, fails, trained):
+def test_invalid_output_and_id_names_are_an_error_before_predicting(mlp_xp, fails, trained):
     write("new.csv", ["label;Größe;row", "x;1,5;7"])
     Path("folder.csv").mkdir()
     for typed, said in (
@@ -144,7 +144,7 @@ def test_wrong_names_for_predictions_are_an_error_before_the_work(mlp_xp, fails,
 
 
 @pytest.mark.parametrize("loss", ['"gaussian"', '{class = "Quantile", quantile = [0.1, 0.5, 0.9]}'])
-def test_intervals_are_predicted_where_the_model_has_them(mlp_xp, undrawn, loss):
+def test_intervals_are_predicted_if_the_model_supports_them(mlp_xp, undrawn, loss):
     write("old.csv", ["i,y", *(f"{i},{2 * i}.5" for i in range(80))])
     Path("mine.toml").write_text(
         f'description = "mine"\ndata = "files"\nloss = {loss}\nmax_iter = 2\nbackend = "numpy"\n'
@@ -190,7 +190,7 @@ def write_new():
     return ["unlabeled.csv"]
 
 
-def test_a_single_epoch_and_a_single_row_are_singular(mlp_xp, undrawn):
+def test_messages_use_the_singular_for_one_epoch_and_one_row(mlp_xp, undrawn):
     write("old.csv", ["i,y", *(f"{i % 7},{'ab'[i % 7 > 2]}" for i in range(80))])
     one = [*SETTINGS[2:], "--resume"]
     assert ", 1 epoch, batches of" in mlp_xp("train", "old.csv", "--epochs", 1, *one).out
@@ -201,7 +201,7 @@ def test_a_single_epoch_and_a_single_row_are_singular(mlp_xp, undrawn):
     assert mlp_xp("evaluate", "run", "new.csv").out.endswith(" of 1 sample\n")
 
 
-def test_numbers_of_new_rows_are_tested(mlp_xp, fails, undrawn):
+def test_evaluate_scores_regression_on_new_rows(mlp_xp, fails, undrawn):
     write("old.csv", ["i,y", *(f"{i},{2 * i}.5" for i in range(80))])
     mlp_xp("train", "old.csv", *SETTINGS)
     write("new.csv", ["y,i", "3.5,1", "4.5,2", ",3"])
@@ -226,7 +226,7 @@ def test_missing_columns_error_lists_the_first_ones(mlp_xp, fails):
     assert "'c19', 39 more, which the network was trained with; it has a, b" in line
 
 
-def test_ids_are_for_tables(mlp_xp, fails, finished):
+def test_id_option_is_only_for_tables(mlp_xp, fails, finished):
     Image.new("L", (8, 8)).save("a.png")
     said = "--id name is for tables, but RUN is for images"
     assert said in fails("predict", finished, "a.png", "--id", "name")

@@ -49,7 +49,7 @@ def homes():
     return rows
 
 
-def test_a_table_is_trained_on_with_the_recipe_for_tables(mlp_xp, iris, undrawn):
+def test_a_table_trains_with_the_table_recipe(mlp_xp, iris, undrawn):
     done = mlp_xp("train", "--data", "iris.csv", *FEW)
     assert done.status == 0
     assert "iris.csv: 120 samples to train on, 30 to test" in done.out
@@ -66,7 +66,9 @@ def test_a_table_is_trained_on_with_the_recipe_for_tables(mlp_xp, iris, undrawn)
     assert [line.split()[:2] for line in lines[1:]] == [["1", "setosa"], ["2", "virginica"]]
 
 
-def test_a_table_of_text_booleans_and_holes_is_enough(mlp_xp, undrawn, monkeypatch):
+def test_a_table_with_text_booleans_and_missing_values_needs_no_preparation(
+    mlp_xp, undrawn, monkeypatch
+):
     monkeypatch.setattr("mlp_xp.training.data.rows._COPIED_BYTES", 0)  # As for a large table.
     rng = np.random.default_rng(0)
     age, port = rng.integers(1, 80, 200), rng.choice(["C", "Q", "S", ""], 200)
@@ -114,7 +116,7 @@ def test_a_table_of_text_booleans_and_holes_is_enough(mlp_xp, undrawn, monkeypat
 
 
 @pytest.mark.parametrize("name", ["homes.csv", "homes.npz"])
-def test_evaluate_knows_the_target_and_the_columns_that_were_dropped(mlp_xp, homes, undrawn, name):
+def test_evaluate_remembers_the_target_and_dropped_columns(mlp_xp, homes, undrawn, name):
     Path("homes.csv").write_text(Path("homes.csv").read_text().replace("area,price", "price,y"))
     np.savez("homes.npz", X=homes[:, :2], y=homes[:, 2])
     dropped = "y" if name == "homes.csv" else "1"  # `y` would be the target.
@@ -123,7 +125,7 @@ def test_evaluate_knows_the_target_and_the_columns_that_were_dropped(mlp_xp, hom
     assert score in mlp_xp("evaluate", "run").out
 
 
-def test_predict_reads_years_as_names_and_quotes_the_text_that_is_no_number(mlp_xp, homes, undrawn):
+def test_predict_accepts_years_as_column_names_and_quotes_invalid_numbers(mlp_xp, homes, undrawn):
     Path("homes.csv").write_text(Path("homes.csv").read_text().replace("rooms,area", "2019,2020"))
     mlp_xp("train", "homes.csv", "--target", "price", "--epochs", 1, *FEW[2:])
     Path("new.csv").write_text("2019,2020\n3,50\n")
@@ -133,7 +135,7 @@ def test_predict_reads_years_as_names_and_quotes_the_text_that_is_no_number(mlp_
 
 
 @pytest.mark.matrix
-def test_networks_for_tables_and_pictures_are_exported(mlp_xp, iris, homes):
+def test_networks_for_tables_and_images_can_be_exported(mlp_xp, iris, homes):
     runtime = pytest.importorskip("onnxruntime")
     assert mlp_xp("train", "--data", "iris.csv", *FEW).status == 0
     assert {re.sub(r"-\w{16}", "", path.name) for path in Path("run").iterdir()} == FILES
@@ -171,7 +173,7 @@ def test_typed_options_and_recipes_override_defaults_for_tables(mlp_xp, iris, re
     assert f"training: recipe {recipe}, 3 epochs, batches of 64\n" in out
 
 
-def test_arrays_are_trained_on(mlp_xp, iris, undrawn):
+def test_npz_arrays_can_be_used_for_training(mlp_xp, iris, undrawn):
     np.savez("iris.npz", X=iris, kind=np.repeat([3, 4, 5], 50))
     train = ["train", "--data", "iris.npz", "--target", "kind", "--epochs", 2]
     assert mlp_xp(*train, *FEW).status == 0
@@ -203,7 +205,7 @@ def test_file_with_the_name_of_a_built_in_data_set_prints_a_note(capsys, fails):
     assert "for your file or folder, type ./digits" in fails("train", "digits", "--target", "b")
 
 
-def test_a_loss_that_judges_is_drawn_as_a_loss():
+def test_a_loss_used_for_scoring_is_plotted_as_a_loss():
     records, kept = [Record(1, 0.5, None, 0.1, 9, 0.1, 0.4, -0.3)], {"training": [0.5]}
     kept["validation"] = [0.4]
     for scoring, more in ("loss", {}), ("refinement", {"refinement": [0.3]}):
@@ -218,7 +220,7 @@ def draw(path, value, size=(6, 4)):
     Image.new("RGB", size, (value, 0, 9)).save(path)
 
 
-def test_a_folder_of_pictures_is_trained_on(mlp_xp):
+def test_a_folder_of_images_can_be_used_for_training(mlp_xp):
     for i in range(15):
         draw(f"pets/cat/{i}.png", i)
         draw(f"pets/dog/{i}.jpg", 240 + i, (9, 9))
@@ -235,7 +237,7 @@ def test_a_folder_of_pictures_is_trained_on(mlp_xp):
     assert mlp_xp("evaluate", "run").out.endswith("(most frequent class 50.00 %) of 6 samples\n")
 
 
-def test_wrong_data_are_an_error_of_one_line(fails, iris):
+def test_invalid_data_give_a_one_line_error(fails, iris):
     Path("homes.csv").write_text("rooms,price\n2,1.5\n3,1.5\n")
     Path("rare.csv").write_text("i,j,y\n" + "0,,a\n2,,b\n" * 20 + "5,z,a\n")
     for name in ("pets/cat/1", "alike/cat/1", "alike/dog/1"):
@@ -261,7 +263,7 @@ def test_wrong_data_are_an_error_of_one_line(fails, iris):
     assert not Path("run").exists()
 
 
-def test_classes_are_numbers_in_order_and_trained_rows_are_not_tested(mlp_xp, fails, undrawn):
+def test_numeric_classes_are_sorted_and_training_rows_are_not_tested(mlp_xp, fails, undrawn):
     head, rows = "a,b,month\n", [f"{i % 12},{i}.5,{i % 12 + 1}\n" for i in range(120)]
     Path("months.csv").write_text(head + "".join(rows))
     assert mlp_xp("train", "months.csv", "--epochs", 1, *FEW[2:]).status == 0
@@ -285,7 +287,7 @@ def test_data_that_does_not_match_the_training_data_is_an_error(mlp_xp, fails, i
     assert "no column 'd', which the network was trained with" in fails("predict", "run", "new.csv")
 
 
-def test_numbers_are_learned(mlp_xp, homes):
+def test_regression_on_a_numeric_target(mlp_xp, homes):
     out = mlp_xp(*TRAIN, "--validation", 0.2, "--scoring", "r2").out
     assert re.search(r"target: price, numbers from \d+,\d+ to \d+,\d+ \(regression\)\n", out)
     assert re.search(r"epoch 20/20  loss 0.\d+  val R2 0.9\d+  RMSE \d+,\d+  ", out)
@@ -349,7 +351,7 @@ def test_a_network_is_useless_if_accuracy_and_log_loss_are_worse(is_useless):
     assert task_of(("a", "b")).is_useless(test, y, model) is is_useless
 
 
-def test_runs_of_numbers_are_compared_with_runs_of_classes(mlp_xp, homes, undrawn, finished):
+def test_regression_runs_can_be_compared_with_classification_runs(mlp_xp, homes, undrawn, finished):
     assert mlp_xp(*TRAIN[:-1], "whole").status == 0
     assert re.search(r"whole .* homes.csv +0\.9\d+ ", mlp_xp("runs", ".").out)
     lines = mlp_xp("compare", "whole", finished).out.splitlines()
@@ -359,7 +361,7 @@ def test_runs_of_numbers_are_compared_with_runs_of_classes(mlp_xp, homes, undraw
     assert cells["test accuracy"][1] == "%"
 
 
-def test_a_run_of_numbers_is_resumed(mlp_xp, homes, undrawn, monkeypatch, fails):
+def test_a_regression_run_can_be_resumed(mlp_xp, homes, undrawn, monkeypatch, fails):
     assert mlp_xp(*TRAIN[:-1], "whole").status == 0
     with monkeypatch.context() as patched:
         patched.setattr("mlp_xp.cli.training.results.draw_results", lambda *_: 1 / 0)
@@ -386,7 +388,7 @@ def test_a_run_of_numbers_is_resumed(mlp_xp, homes, undrawn, monkeypatch, fails)
     np.testing.assert_array_equal(resumed.coefs_[-1], whole.coefs_[-1])
 
 
-def test_the_task_can_be_typed(mlp_xp, undrawn, fails):
+def test_task_option_overrides_the_detected_task(mlp_xp, undrawn, fails):
     Path("ages.csv").write_text("a,age\n" + "".join(f"{i},{i % 4}\n" for i in range(40)))
     Path("words.csv").write_text("a,b\n1,x\n2,y\n3,z\n4,x\n")
     Path("pets").mkdir()
@@ -406,7 +408,7 @@ def test_the_task_can_be_typed(mlp_xp, undrawn, fails):
         assert said in fails("train", option, value, "--task", "regression")
 
 
-def test_numbers_are_standardized_where_the_loss_allows(mlp_xp, homes, undrawn):
+def test_targets_are_standardized_if_the_loss_allows_it(mlp_xp, homes, undrawn):
     losses = {'"huber"': "standardize", '"poisson"': None, '{class = "Huber"}': None}
     for number, (loss, scaling) in enumerate(losses.items()):
         Path("mine.toml").write_text(

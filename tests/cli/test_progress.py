@@ -29,7 +29,7 @@ def display(model, *end):
     return contextlib.closing(Progress(Output(parse(["train"])), classes, model, 1000, *end))
 
 
-def test_the_time_left_is_at_most_that_until_the_end(clock, capsys):
+def test_time_left_never_exceeds_the_time_until_the_deadline(clock, capsys):
     with display(model := MLP(max_iter=10**6), clock.now + 60.0) as shown:
         for seconds in (18.0, 2.0):
             clock.now += seconds
@@ -44,7 +44,7 @@ FACTS = [(50, ""), (80, SCORES), (100, f"{SCORES}1,000 images/s  ")]
 
 
 @pytest.mark.parametrize(("columns", "facts"), FACTS)
-def test_the_bar_shows_what_has_room(columns, facts, capsys, monkeypatch):
+def test_the_progress_bar_fits_the_terminal_width(columns, facts, capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", str(columns))
     with display(model := MLP(max_iter=12)) as shown:
@@ -55,7 +55,7 @@ def test_the_bar_shows_what_has_room(columns, facts, capsys, monkeypatch):
     assert len(line) <= columns - len("^C")  # The terminal writes that after it.
 
 
-def test_on_a_terminal_there_is_a_bar_that_ends_at_100_percent(mlp_xp, undrawn, monkeypatch):
+def test_the_terminal_progress_bar_ends_at_100_percent(mlp_xp, undrawn, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     for solver, facts in (("adamw", r"loss .* val [\d.]+ %  acc [\d.]+ %"), ("lbfgs", "loss .*")):
         options = ["--epochs", 3, "--early-stopping", "--solver", solver, "--out", solver]
@@ -70,7 +70,7 @@ def test_on_a_terminal_there_is_a_bar_that_ends_at_100_percent(mlp_xp, undrawn, 
         ]
 
 
-def test_quiet_prints_the_result_alone_and_json_an_object(mlp_xp, undrawn):
+def test_quiet_prints_only_the_result_and_json_one_object(mlp_xp, undrawn):
     done = mlp_xp(*TINY, "--epochs", 1, "--out", "run", "--quiet")
     assert re.fullmatch(r"test accuracy [\d.]+ %, [\d.]+ s, [\d,]+ images/s\n", done.out)
     assert done.err == ""
@@ -84,7 +84,7 @@ def test_quiet_prints_the_result_alone_and_json_an_object(mlp_xp, undrawn):
 
 
 @pytest.mark.matrix
-def test_a_terminal_shows_progress_before_anything_slow_is_loaded():
+def test_progress_appears_before_slow_imports():
     """Read a pseudo-terminal of 50 columns, from the start of the process."""
     pty = pytest.importorskip("pty")
     master, slave = pty.openpty()
@@ -135,7 +135,7 @@ def test_lines_break_between_words_and_columns():
     assert fitted(f"saved in {path} now", 20) == ["saved in", f"  {path}", "  now"]
 
 
-def test_facts_notes_and_errors_fit(narrow, undrawn):
+def test_summaries_notes_and_errors_fit_the_terminal_width(narrow, undrawn):
     lines = narrow(*TINY, "--epochs", 1, "--out", "run")
     assert max(map(len, lines)) <= 50
     assert "saved in run" in lines
@@ -146,7 +146,9 @@ def test_facts_notes_and_errors_fit(narrow, undrawn):
     assert second == "  or JPEG file: No such file or directory"
 
 
-def test_runs_lack_whole_columns_and_comparisons_lack_no_run(narrow, mlp_xp, finished, monkeypatch):
+def test_narrow_tables_omit_columns_but_keep_all_compared_runs(
+    narrow, mlp_xp, finished, monkeypatch
+):
     first, second = (shutil.copytree(finished, Path("runs", name)) for name in ("first", "second"))
     path = second / "config.json"
     path.write_text(path.read_text().replace('"relu"', '"a_name_of_over_twenty_letters"'))
@@ -163,7 +165,7 @@ def test_runs_lack_whole_columns_and_comparisons_lack_no_run(narrow, mlp_xp, fin
     assert mlp_xp("runs", "runs").out.splitlines()[0].split()[-1] == "network"
 
 
-def test_a_training_that_diverged_suggests_a_smaller_learning_rate(narrow):
+def test_diverged_training_suggests_a_smaller_learning_rate(narrow):
     lines = narrow(*TINY, "--solver", "sgd", "--learning-rate", "1e30", "--out", "run")
     suggested = " ".join(" ".join(lines[lines.index("next:") + 1 :]).split())
     again = "--out run --learning-rate 1e+29 --out run-1e+29"

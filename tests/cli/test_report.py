@@ -49,7 +49,7 @@ def hostile(tmp_path_factory):
     return path
 
 
-def test_the_page_of_a_run_has_its_sections_and_results(finished):
+def test_the_report_contains_all_sections_and_results(finished):
     page = (finished / "report.html").read_text(encoding="utf-8")
     result = json.loads((finished / "config.json").read_text())["result"]
     assert f"<title>{finished.name}, digits" in page
@@ -79,7 +79,7 @@ def test_report_escapes_text_from_data(hostile):
     assert "$x^2$" in page  # No formula.
 
 
-def test_the_page_of_a_regressor(tmp_path):
+def test_the_report_of_a_regressor_shows_residuals(tmp_path):
     y = X[:, 1]
     model = MLPRegressor(hidden_layer_sizes=4, **QUICK).fit(X, y)
     test = Evaluation(X, y, model.predict(X), None, (), None)
@@ -92,7 +92,7 @@ def test_the_page_of_a_regressor(tmp_path):
     assert "<b>0.5000</b>" in page
 
 
-def test_no_mistakes_and_no_images(tmp_path):
+def test_a_report_without_mistakes_or_images(tmp_path):
     y = (X[:, 0] > 0.5).astype(int)
     model = MLPClassifier(4, **QUICK).fit(X, y)
     predicted = model.predict(X)
@@ -164,7 +164,7 @@ HISTORIES = {
 
 @pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs named pipes and devices")
 @pytest.mark.parametrize("kind", HISTORIES)
-def test_a_hostile_history_is_refused_quickly(kind, mlp_xp, fails, digits_run):
+def test_a_malicious_history_file_is_rejected_quickly(kind, mlp_xp, fails, digits_run):
     path = digits_run / "history.csv"
     path.unlink()
     HISTORIES[kind](path)
@@ -202,14 +202,14 @@ def test_comparison_shows_what_differs(mlp_xp, finished, other, fails, monkeypat
 
 
 @pytest.mark.matrix
-def test_a_run_of_lbfgs_without_an_epoch_is_drawn(mlp_xp, recipe):
+def test_an_lbfgs_run_without_any_epoch_is_plotted(mlp_xp, recipe):
     recipe.write_text(re.sub("solver = .*", 'solver = "lbfgs"\ntol = 1e9', RECIPE))
     done = mlp_xp("train", "--recipe", recipe, "--out", "run")
     assert (done.status, done.err, history_of(Path("run"))) == (0, "", [])
     assert {path.name for path in Path("run").iterdir()} == FILES
 
 
-def test_the_epoch_that_was_kept_is_marked(train_digits):
+def test_the_report_marks_the_kept_epoch(train_digits):
     train_digits("--early-stopping", "2", "--learning-rate", "0.1", "--epochs", "30")
     result = json.loads(Path("run/config.json").read_text())["result"]
     assert result["kept_epoch"] < result["epochs"] < 30
@@ -234,7 +234,7 @@ return {
 
 @pytest.mark.matrix
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_in_a_browser(finished, hostile, tmp_path_factory, scheme):
+def test_reports_render_correctly_in_a_browser(finished, hostile, tmp_path_factory, scheme):
     with headless_chromium(tmp_path_factory.mktemp("chromium")) as driver:
         media = [{"name": "prefers-color-scheme", "value": scheme}]
         driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": media})

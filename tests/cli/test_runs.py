@@ -33,7 +33,7 @@ def test_evaluate_prints_the_accuracy_that_train_printed(mlp_xp, finished):
 
 
 @pytest.mark.parametrize("name", ["array_api_strict", *matrix("torch", "jax")])
-def test_runs_and_lab_are_the_same_on_every_backend(name, mlp_xp, finished, small_cifar):
+def test_evaluate_and_lab_print_the_same_on_every_backend(name, mlp_xp, finished, small_cifar):
     pytest.importorskip(name)
     for words in (["evaluate", finished], ["lab", "--epochs", 5, "--learning-rate", 1]):
         done = mlp_xp(*words, "--backend", name)
@@ -41,7 +41,7 @@ def test_runs_and_lab_are_the_same_on_every_backend(name, mlp_xp, finished, smal
         assert done.out == mlp_xp(*words, "--backend", "numpy").out
 
 
-def test_predict_prints_the_likeliest_classes(mlp_xp, finished):
+def test_predict_prints_the_most_likely_classes(mlp_xp, finished):
     digits, model = load_digits(), load_model(finished)
     paths = [draw(Path(f"{i}.png"), row) for i, row in enumerate(digits.x_test[:5])]
     done = mlp_xp("predict", finished, *paths)
@@ -62,7 +62,7 @@ GRAY = DataInfo("fashion-mnist", class_names=("a", "b"), image_shape=(1, 2, 4))
 PIXELS = np.random.default_rng(0).integers(0, 256, (2, 4, 3), dtype=np.uint8)
 
 
-def test_pictures_of_any_mode_become_channel_planes():
+def test_images_of_any_mode_become_channel_planes():
     for mode in ("L", "P", "RGBA", "1", "CMYK", "RGB"):
         name = "a.jpg" if mode == "CMYK" else "a.png"
         Image.fromarray(PIXELS).convert(mode).save(name)
@@ -76,7 +76,7 @@ def test_pictures_of_any_mode_become_channel_planes():
     np.testing.assert_array_equal(row.reshape(3, 2, 4), PIXELS[::-1, ::-1].transpose(2, 0, 1))
 
 
-def test_an_unreadable_picture_is_an_error_before_anything_is_printed(fails, finished):
+def test_an_unreadable_image_is_an_error_before_anything_is_printed(fails, finished):
     good = draw(Path("good.png"), load_digits().x_test[0])
     contents = {"text.png": b"no picture", "empty.png": b"", "other.gif": b"GIF89a"}
     contents["cut.png"] = good.read_bytes()[:60]
@@ -90,7 +90,7 @@ def test_an_unreadable_picture_is_an_error_before_anything_is_printed(fails, fin
         assert f"error: {name} cannot be read as a PNG or JPEG file{reason}" in line
 
 
-def test_a_picture_that_would_fill_the_memory_is_an_error(tmp_path):
+def test_an_image_too_large_for_memory_is_an_error(tmp_path):
     path = tmp_path / "a.png"
     Image.new("L", (9000, 9000)).save(path)
     said = "a.png cannot be read as .* has 9000x9000 pixels, but at most 16,777,216 are read from"
@@ -103,13 +103,13 @@ def test_a_picture_that_would_fill_the_memory_is_an_error(tmp_path):
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 @pytest.mark.parametrize("name", ["a.png", "model.safetensors", "model.json", "config.json"])
-def test_a_named_pipe_is_an_error(name, fails, digits_run):
+def test_a_named_pipe_in_a_run_folder_is_an_error(name, fails, digits_run):
     (digits_run / name).unlink(missing_ok=True)
     os.mkfifo(digits_run / name)
     assert "not a regular file" in fails("predict", digits_run, digits_run / "a.png")
 
 
-def test_a_folder_that_is_no_run_is_an_error(fails):
+def test_a_folder_that_is_not_a_run_is_an_error(fails):
     Path("empty").mkdir()
     Path("file").write_text("")
     for folder, reason in (("empty", "No such file"), ("none", "No such"), ("file", "Not a dir")):
@@ -167,7 +167,7 @@ def test_lab_prints_every_ten_epochs_and_draws_the_curves(mlp_xp, small_cifar, m
     assert Path("results/mlp.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_lab_tests_and_draws_after_ctrl_c(mlp_xp, small_cifar, monkeypatch):
+def test_lab_evaluates_and_plots_after_ctrl_c(mlp_xp, small_cifar, monkeypatch):
     real, saved = lab.run_mlp_training, []
 
     def press_in_the_third(*data, after_epoch, **settings):
@@ -187,7 +187,7 @@ def test_lab_tests_and_draws_after_ctrl_c(mlp_xp, small_cifar, monkeypatch):
     assert accuracy in mlp_xp("lab", "--epochs", 3).out  # It is that of three epochs.
 
 
-def test_lab_names_its_output_first_and_draws_last(mlp_xp, fails, small_cifar, monkeypatch):
+def test_lab_checks_its_output_path_first_and_plots_last(mlp_xp, fails, small_cifar, monkeypatch):
     monkeypatch.setattr(lab, "save_figure", Mock(side_effect=OSError("No space left on device")))
     done = mlp_xp("lab", "--epochs", 1)
     assert done.status == 2

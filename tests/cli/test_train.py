@@ -41,7 +41,7 @@ def test_train_prints_a_line_for_each_epoch_and_the_result_last(train_digits):
     assert len(lines) == 9
 
 
-def test_the_run_folder_has_settings_history_result_and_pictures(finished):
+def test_the_run_folder_contains_settings_history_result_and_plots(finished):
     assert {path.name for path in finished.iterdir()} == FILES
     assert [path.name for path in finished.parent.iterdir()] == ["digits"]
     for name in ("curves.png", "confusion.png"):
@@ -77,7 +77,9 @@ def test_a_class_without_training_images_is_an_error(fails):
     assert list(Path().iterdir()) == []
 
 
-def test_test_images_are_used_once_and_validation_changes_no_training(monkeypatch, train_digits):
+def test_test_images_are_used_once_and_validation_does_not_affect_training(
+    monkeypatch, train_digits
+):
     seen = []
 
     class Watched(MLP):
@@ -129,9 +131,7 @@ def test_checkpoints_can_be_evaluated_and_do_not_change_the_training(logs, mlp_x
     assert run == plain
 
 
-def test_runs_get_different_names_and_an_empty_folder_of_a_killed_run_is_no_obstacle(
-    mlp_xp, train_digits, monkeypatch
-):
+def test_runs_get_unique_names_and_reuse_folders_of_killed_runs(mlp_xp, train_digits, monkeypatch):
     Path("run.partial").mkdir()
     Path("run.partial", "config.json").write_text("{}")
     assert train_digits("--epochs", 1).err == ""
@@ -213,7 +213,7 @@ def test_early_stopping_keeps_the_best_network(train_digits):
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("schedule", ["constant", "invscaling"])
-def test_no_hidden_layer_or_schedule_is_an_obstacle(schedule, train_digits):
+def test_networks_without_hidden_layers_train_with_every_schedule(schedule, train_digits):
     """Nor is there a warning of no convergence."""
     options = ["--hidden", "--schedule", schedule, "--epochs", 1]
     assert train_digits(*options, out=schedule).err == ""

@@ -91,7 +91,7 @@ def library(tmp_path_factory):
 
 @pytest.mark.parametrize("dtype", [*FLOATS, *INTEGERS, "bool"])
 @pytest.mark.parametrize("name", ELEMENTWISE)
-def test_results_are_numpys(library, name, dtype):
+def test_c_expressions_match_numpy(library, name, dtype):
     node = make_node(name, dtype)
     if name not in names_of(dtype):
         if np.dtype(dtype).kind == "f":
@@ -153,7 +153,7 @@ def test_literals_are_exact(dtype, tmp_path):
     np.testing.assert_array_equal(np.signbit(found), np.signbit(numbers)) if kind == "f" else None
 
 
-def test_numbers_and_operands_of_other_dtypes_become_the_common_dtype():
+def test_operands_are_converted_to_their_common_dtype():
     x, n = input_node(0, "float32"), input_node(1, "float64")
     two = Node("number", (), (2,), (), "int")
     assert operands_dtype(Node("add", (x, two), (), (), "float32")) == "float32"

@@ -103,7 +103,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("formula", "shapes"), CASES)
-def test_the_loops_are_python_that_computes_the_value_and_the_gradient(formula, shapes, rng):
+def test_shown_loops_are_python_code_for_value_and_gradient(formula, shapes, rng):
     arrays = [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
     found = explain(formula, *arrays)
     names = re.findall(r"(\w+): float32\[", found.graph.splitlines()[0])
@@ -141,7 +141,7 @@ def test_explain_shows_the_loops_that_a_fit_runs(function):
     assert found.llvm == tuple(print_kernel(kernel).text for kernel in kernels)
 
 
-def test_settings_with_defaults_are_no_arguments():
+def test_parameters_with_defaults_are_not_array_arguments():
     def quantile(outputs, targets, level=0.75, *, xp, slope=2.0):
         return level * (targets - outputs)
 
@@ -159,7 +159,7 @@ def test_a_formula_that_is_not_a_single_loop_says_why():
     assert "value = multiply(x, v1)" in found.graph
 
 
-def test_the_assembly_is_of_this_processor_and_calls_no_library():
+def test_assembly_is_for_this_processor_and_calls_no_library():
     pytest.importorskip("llvmlite")
     forward, backward = explain(softplus, (32, 10)).assembly()
     assert re.search(r"^formula_\w+:", forward, re.MULTILINE)
@@ -176,7 +176,7 @@ def test_without_llvmlite_everything_but_the_assembly_is_shown(monkeypatch):
         found.assembly()
 
 
-def test_each_call_reads_the_formula_anew(monkeypatch):
+def test_each_call_traces_the_formula_again(monkeypatch):
     assert "multiply(2.0, x)" in explain(scaled, (2, 1)).graph
     monkeypatch.setitem(globals(), "SCALE", 3.0)
     assert "multiply(3.0, x)" in explain(scaled, (2, 1)).graph
@@ -198,7 +198,7 @@ def test_each_call_reads_the_formula_anew(monkeypatch):
         ([lambda x, *, xp: xp.ones_like(x), (2,)], FormulaError, "does not depend on its x"),
     ],
 )
-def test_errors_say_what_to_type(arguments, error, message):
+def test_explain_errors_say_what_to_type(arguments, error, message):
     with pytest.raises(error, match=message):
         explain(*arguments)
 

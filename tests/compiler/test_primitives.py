@@ -117,7 +117,7 @@ def test_every_primitive_is_tested():
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", ELEMENTWISE)
-def test_results_are_the_results_of_the_library(backend, name, dtype):
+def test_primitives_match_the_array_library(backend, name, dtype):
     if dtype == "float64" and not backend.has_float64:
         pytest.skip("the device has no float64")
     grid = np.meshgrid(*[SPECIAL.astype(dtype)] * min(n_operands(name), 2), indexing="ij")
@@ -143,7 +143,7 @@ def test_results_are_the_results_of_the_library(backend, name, dtype):
 
 
 @pytest.mark.parametrize("name", [n for n in ELEMENTWISE if ELEMENTWISE[n].derivative is not ZERO])
-def test_derivatives_of_elementwise_functions(backend, name, rng):
+def test_derivatives_of_elementwise_functions_match_finite_differences(backend, name, rng):
     arrays = draw(name, rng, n_operands(name))
     if name == "where":
         arrays[0] = arrays[0] > 0.0
@@ -171,7 +171,7 @@ def test_derivatives_of_elementwise_functions(backend, name, rng):
     [f for formulas in OTHERS.values() for f in formulas] + list(MADE.values()),
     ids=[f"{k}-{i}" for k, v in OTHERS.items() for i in range(len(v))] + list(MADE),
 )
-def test_other_functions_and_their_derivatives(backend, formula, rng):
+def test_derivatives_of_other_functions_match_finite_differences(backend, formula, rng):
     x = rng.permutation(np.linspace(-2.0, 2.1, 12)).reshape(SHAPE)
     weights = {}
 
@@ -193,14 +193,14 @@ def test_other_functions_and_their_derivatives(backend, formula, rng):
     lambda x, *, xp: x.T @ x,
     lambda x, *, xp: x[:0, 1:],
 ])  # fmt: skip
-def test_arrays_without_elements(backend, formula):
+def test_gradients_of_empty_arrays_have_the_right_shape(backend, formula):
     with backend.scope():
         x = backend.put(np.zeros((0, 3)))
         y, pullback = derive(formula, x, xp=backend.xp)
         assert pullback(backend.xp.ones_like(y))[0].shape == (0, 3)
 
 
-def test_equal_operands_share_the_gradient_of_an_extreme(backend):
+def test_tied_maxima_and_minima_share_the_gradient(backend):
     with backend.scope():
         xp = backend.xp
         x = backend.put(np.asarray([0.0, 1.0, 1.0]))
@@ -213,7 +213,7 @@ def test_equal_operands_share_the_gradient_of_an_extreme(backend):
         assert backend.get(pull(backend.put(np.asarray(6.0)))[0]).tolist() == [0.0, 3.0, 3.0]
 
 
-def test_gradients_at_the_edges_of_formulas(backend):
+def test_gradients_at_edge_cases(backend):
     xp = backend.xp
     cases = [
         (lambda x, *, xp: x**0 + x, [0.0, 2.0], [1.0, 1.0]),
@@ -264,7 +264,7 @@ def test_gradients_at_infinity_and_at_the_zero_vector(backend):
         np.testing.assert_allclose(backend.get(pullback(xp.ones_like(y))[0]), expected, rtol=1e-6)
 
 
-def test_equal_formulas_have_equal_graphs():
+def test_identical_formulas_have_equal_graphs():
     def graph(function):
         return graph_of(function, np.zeros((2, 3)), names=["x"], n_differentiated=1, what="f")
 

@@ -95,7 +95,7 @@ def library(tmp_path_factory):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", FORMULAS)
-def test_formulas_have_numpys_results(library, name, dtype):
+def test_formulas_match_numpy(library, name, dtype):
     if name.startswith("astype") and dtype == "float32":
         return
     with np.errstate(all="ignore"):
@@ -118,7 +118,7 @@ def evaluated(formula, *arrays):
 
 
 @pytest.mark.parametrize("least", [-128, -127])
-def test_products_of_8_bits_do_not_overflow(least, tmp_path):
+def test_int8_products_do_not_overflow(least, tmp_path):
     weights = np.asarray(np.linspace(least, 127, 20 * 37).reshape(20, 37), np.int8)
     weights[:, 0] = least
 

@@ -40,14 +40,14 @@ def norm_of(function, *more):
     return gradients
 
 
-def test_a_loss_and_its_gradient_are_one_launch():
+def test_a_loss_and_its_gradient_need_one_kernel_launch():
     (launch,) = loss_steps()
     assert launch.grid.along == ROW
     assert (launch.grid.rows, launch.grid.columns) == (64, 10)
 
 
 @pytest.mark.parametrize("size", [(64, 10), (64, 64), (1, 10), (10, 1)])
-def test_batch_norm_is_one_launch_along_columns(size):
+def test_batch_norm_needs_one_launch_along_columns(size):
     x, vector = Layout(size, "float32"), Layout(size[1:], "float32")
     (launch,) = steps_of(norm_of(batch_norm, None), vector, vector, x, x)
     assert launch.grid.along == COLUMN or 1 in size
@@ -59,7 +59,7 @@ def test_layer_norm_sums_along_rows_and_then_along_columns():
     assert sorted(launch.grid.along for launch in launches) == [COLUMN, ROW]
 
 
-def test_what_loops_cannot_compute_is_left_to_a_library():
+def test_matrix_products_are_left_to_a_library():
     def multiplied(a, b, *, xp):
         return xp.exp(a @ b + 1.0) / 2.0
 
@@ -82,7 +82,7 @@ def test_row_and_column_vectors_are_distinguished_in_square_matrices():
     assert re.search(r"= array_\d\[column\]", text)
 
 
-def test_the_text_depends_on_no_shape_and_on_no_number():
+def test_generated_code_does_not_depend_on_shapes_or_constants():
     first, second = (loss_steps(*size) for size in ((64, 10), (200, 30)))
     texts = [print_launch(launch, "loss", ()).text for (launch,) in (first, second)]
     assert texts[0] == texts[1]
@@ -90,7 +90,7 @@ def test_the_text_depends_on_no_shape_and_on_no_number():
 
 @pytest.mark.parametrize("columns", [10, 100, 2000])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_the_text_suits_the_hardware(dtype, columns):
+def test_generated_code_respects_hardware_limits(dtype, columns):
     (launch,) = loss_steps(64, columns, dtype)
     text = print_launch(launch, "loss", ()).text
     # Any order of atomic additions would change the sums' last bits.
@@ -107,7 +107,7 @@ def test_the_text_suits_the_hardware(dtype, columns):
     assert "column = lane; column < n; column += LANES" in text
 
 
-def test_threads_next_to_each_other_read_numbers_next_to_each_other_in_a_total():
+def test_adjacent_threads_read_adjacent_elements_in_a_total():
     def squares(x, *, xp):
         return [xp.sum(x * x)]
 
@@ -117,7 +117,7 @@ def test_threads_next_to_each_other_read_numbers_next_to_each_other_in_a_total()
     assert "for (int column = lane; column < n; column += LANES)" in text
 
 
-def test_a_vector_may_have_more_than_2_to_the_31_numbers():
+def test_a_vector_can_have_more_than_2_to_the_31_elements():
     def total(x, *, xp):
         return [xp.sum(x)]
 
@@ -127,7 +127,7 @@ def test_a_vector_may_have_more_than_2_to_the_31_numbers():
     assert "for (long long column = lane;" in text
 
 
-def test_parts_of_joined_columns_are_computed_one_by_one():
+def test_parts_of_concatenated_columns_are_computed_separately():
     def apart(z, t, *, xp):
         joined = xp.concat([z[:, :3], xp.exp(z[:, 3:])], axis=1)
         errors = joined - xp.concat([t, t], axis=1)

@@ -22,7 +22,7 @@ def fail_to_read(path):
     raise AssertionError(f"read {path} again")
 
 
-def test_published_data_is_cached_and_then_mapped(spec, python2_folder, in_cache):
+def test_published_data_is_cached_and_then_memory_mapped(spec, python2_folder, in_cache):
     first = _loading.load(spec, python2_folder)
     assert in_cache() == ["cifar10"]
     unread = dataclasses.replace(spec, read=fail_to_read)
@@ -62,7 +62,7 @@ def test_only_published_data_is_cached(spec, tmp_path, batches, in_cache):
     assert in_cache() == []
 
 
-def test_lookup_order(spec, python2_folder, batches):
+def test_data_sets_are_looked_up_in_the_documented_order(spec, python2_folder, batches):
     """Check a path first, then the four places in ``data``, then the cache."""
     unread = dataclasses.replace(spec, read=fail_to_read)
     _loading.load(spec, python2_folder)
@@ -130,7 +130,7 @@ def test_an_unreadable_cache_is_an_error_only_if_it_is_needed(spec, python2_fold
     np.testing.assert_array_equal(_loading.load(spec, python2_folder)["x_test"], stored["x_test"])
 
 
-def test_data_load_though_they_cannot_be_cached(spec, python2_folder, monkeypatch, in_cache):
+def test_data_load_even_if_they_cannot_be_cached(spec, python2_folder, monkeypatch, in_cache):
     def full(file, array, **_):
         file.write(b"half")
         raise OSError(28, "No space left on device")
@@ -141,7 +141,7 @@ def test_data_load_though_they_cannot_be_cached(spec, python2_folder, monkeypatc
     assert in_cache() == []
 
 
-def test_what_cannot_be_fetched_or_stored_is_an_error(spec, tmp_path, monkeypatch, in_cache):
+def test_failure_to_fetch_or_store_data_is_an_error(spec, tmp_path, monkeypatch, in_cache):
     wrong = dataclasses.replace(spec, fallback=lambda scratch: Content({}, ("other",)))
     rejects(r"not the published data; nothing was stored\. Down", _loading.load, wrong)
     assert "cifar10" not in in_cache()
@@ -156,7 +156,7 @@ def test_what_cannot_be_fetched_or_stored_is_an_error(spec, tmp_path, monkeypatc
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems have other folders")
-def test_the_cache_folder(monkeypatch, tmp_path):
+def test_cache_folder_follows_the_environment_variables(monkeypatch, tmp_path):
     monkeypatch.setenv("MLP_XP_CACHE", "~/here")
     assert cache_dir() == Path("~/here").expanduser()
     monkeypatch.delenv("MLP_XP_CACHE")
@@ -166,7 +166,7 @@ def test_the_cache_folder(monkeypatch, tmp_path):
     assert cache_dir() == Path("~/.cache/mlp-xp").expanduser()
 
 
-def test_what_a_killed_process_left_is_removed(spec, in_cache):
+def test_partial_files_left_by_a_killed_process_are_removed(spec, in_cache):
     (cache_dir() / ".thing.01234567.partial").mkdir(parents=True)
     _cache.store("thing", {"a": np.zeros(1000)})
     assert in_cache() == ["thing"]

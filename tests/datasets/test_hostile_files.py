@@ -81,7 +81,7 @@ def hostile_pickles(mark):
     }
 
 
-def test_a_hostile_pickle_is_an_error(tmp_path, batches, in_cache):
+def test_a_malicious_pickle_is_an_error(tmp_path, batches, in_cache):
     mark = tmp_path / "it-ran"
     folder = folder_of(tmp_path / "cifar-10-batches-py", cifar10_files(batches, pickle2))
     path = folder / "data_batch_2"
@@ -96,7 +96,7 @@ def test_a_hostile_pickle_is_an_error(tmp_path, batches, in_cache):
     assert in_cache() == []
 
 
-def test_a_pickle_cannot_change_how_the_next_is_read(tmp_path):
+def test_a_pickle_cannot_affect_how_the_next_one_is_read(tmp_path):
     """Check that BUILD, which can set attributes, does not change the function for encode."""
     path = tmp_path / "data_batch_1"
     path.write_bytes(b"\x80\x02c_codecs\nencode\nN}X\x0c\0\0\0__defaults__X\1\0\0\0x\x85s\x86b.")
@@ -120,7 +120,7 @@ MEMBERS = [
 
 
 @pytest.mark.parametrize("fields", MEMBERS)
-def test_an_archive_with_a_hostile_member_is_an_error(fields, tmp_path, batches, in_cache):
+def test_an_archive_with_a_malicious_member_is_an_error(fields, tmp_path, batches, in_cache):
     files, hostile = cifar10_files(batches, pickle2), tarfile.TarInfo()
     for name, value in fields.items():
         setattr(hostile, name, value)
@@ -212,7 +212,7 @@ def bombs(n):
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
-def test_a_pickle_made_to_exhaust_the_memory_is_an_error(tmp_path, pack, size):
+def test_a_pickle_designed_to_exhaust_memory_is_an_error(tmp_path, pack, size):
     for name, (content, message) in bombs(size).items():
         rejected(tmp_path / "data_batch_1", pack(content), message, size, name)
 
@@ -237,7 +237,7 @@ def archives(n):
     }
 
 
-def test_an_archive_made_to_exhaust_the_memory_is_an_error(tmp_path, size):
+def test_an_archive_designed_to_exhaust_memory_is_an_error(tmp_path, size):
     for name, content in archives(size).items():
         packed = gzip.compress(content, 1)
         rejected(tmp_path / "a.tar.gz", packed, r"a\.tar\.gz .*load .* again", size, name)
@@ -245,7 +245,7 @@ def test_an_archive_made_to_exhaust_the_memory_is_an_error(tmp_path, size):
 
 @pytest.mark.parametrize("name", ["data_batch_1", "a.tar.gz"])
 @pytest.mark.parametrize("start", [b"", b"\x80\x02B\xff\xff\xff\x0e"], ids=["zeros", "pickle"])
-def test_a_file_that_unpacks_to_far_more_than_pictures_is_an_error(tmp_path, name, start, size):
+def test_decompression_bombs_are_an_error(tmp_path, name, start, size):
     zeros = gzip.compress(bytes(100_000 * size)) * 25  # One gzip file may hold several.
     said = rf"{name} .*({_files._MIN_LIMIT} bytes|bad checksum)"
     rejected(tmp_path / name, gzip.compress(start) + zeros, said, size)
@@ -272,7 +272,7 @@ def test_a_file_larger_than_the_limit_is_an_error(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 @pytest.mark.parametrize(("name", "given"), [("data_batch_1", ""), ("cifar-10-python.tar.gz",) * 2])
-def test_a_named_pipe_is_an_error(name, given, tmp_path):
+def test_a_named_pipe_as_a_data_file_is_an_error(name, given, tmp_path):
     os.mkfifo(tmp_path / name)
     said = rf"{name} cannot be read .*not a regular file"
     rejects(said, load_cifar10, tmp_path / given)
@@ -300,7 +300,7 @@ def read_changed(path, content, read):
 
 
 @pytest.mark.matrix
-def test_changed_batches_and_archives(tmp_path, rng, batches):
+def test_randomly_modified_batches_and_archives_load_or_raise_an_error(tmp_path, rng, batches):
     path = tmp_path / "data_batch_1"
     for whole in PICKLES:
         path.write_bytes(whole)

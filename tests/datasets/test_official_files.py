@@ -79,7 +79,7 @@ def test_load_cifar100_has_fine_and_coarse_labels(put, encode):
         load_cifar100(label_mode="both")
 
 
-def test_what_is_missing_is_named(tmp_path, batches, python2_folder):
+def test_errors_name_the_missing_files(tmp_path, batches, python2_folder):
     for read in (read_cifar, load_cifar10):
         rejects(r"nowhere does not exist: pass .*cifar-10-batch", read, tmp_path / "nowhere")
     with pytest.raises(DatasetError, match=r"data_batch_1 is a file: pass a folder"):
@@ -110,7 +110,7 @@ def arrays(rng):
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
-def test_idx_files_plain_or_gzip(arrays, pack, in_cache):
+def test_idx_files_can_be_plain_or_gzipped(arrays, pack, in_cache):
     suffix = "" if pack is bytes else ".gz"
     packed = {name + suffix: pack(idx(array)) for name, array in arrays.items()}
     folder = folder_of(Path("data", "fashion-mnist"), packed)
@@ -155,7 +155,7 @@ DATA = np.arange(300, dtype=np.float32).reshape(100, 3)
 CODES = np.arange(100, dtype=np.int16)
 
 
-def test_the_parts_are_a_seeded_permutation_of_the_data():
+def test_split_is_a_seeded_permutation_of_the_data():
     for split, n_train in ((0.9, 90), (0.5, 50), (0.011, 1), (0.994, 99)):
         x_train, y_train, x_test, y_test = split_dataset(DATA, CODES, split)
         assert (len(x_train), len(x_test)) == (n_train, 100 - n_train)
@@ -170,7 +170,7 @@ def test_the_parts_are_a_seeded_permutation_of_the_data():
     assert (first != np.sort(first)).any()
 
 
-def test_a_split_that_leaves_a_part_empty_is_an_error():
+def test_a_split_with_an_empty_part_is_an_error():
     for split, message in (
         *((bad, rf"`split` must be .* got {bad}: e.g. split=0\.9") for bad in (0, 1, -0.1, 1.5)),
         (float("nan"), "the fraction of training samples, .* got nan"),
@@ -194,7 +194,7 @@ def test_digits_need_only_scikit_learn(in_cache):
     assert in_cache() == []
 
 
-def test_the_titanic_is_the_table_that_scikit_learn_tests_with():
+def test_load_titanic_matches_the_table_in_scikit_learns_tests():
     pandas = pytest.importorskip("pandas")
     X, y = datasets.load_titanic()
     assert (X.shape, list(y[:3])) == ((1309, 8), ["saved", "saved", "lost"])

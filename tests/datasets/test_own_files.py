@@ -39,7 +39,7 @@ def draw(path: Path, size=(4, 3), mode="RGB", value=0) -> None:
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
-def test_a_csv_file_is_split_with_a_fifth_of_each_class(delimiter):
+def test_a_csv_file_is_split_holding_out_a_fifth_of_each_class(delimiter):
     data = load_files(write("a.csv", ("i,j,kind\n" + GOOD).replace(",", delimiter)))
     assert (data.feature_names, data.class_names) == (("i", "j"), ("a", "b"))
     assert data.image_shape is None
@@ -50,7 +50,7 @@ def test_a_csv_file_is_split_with_a_fifth_of_each_class(delimiter):
     np.testing.assert_array_equal(data.y_train, data.x_train[:, 0] % 2)
 
 
-def test_the_target_is_named_or_known_or_last_and_names_may_be_absent():
+def test_target_is_the_named_the_recognized_or_the_last_column():
     text = "label,i,kind\n" + "".join(f"{i % 3},{i},{i % 2}\n" for i in range(12))
     assert load_files(write("a.csv", text)).feature_names == ("i", "kind")
     assert load_files("a.csv", target="kind").feature_names == ("label", "i")
@@ -63,14 +63,14 @@ def test_the_target_is_named_or_known_or_last_and_names_may_be_absent():
     assert load_files(write("e.csv", ends)).feature_names == ("i",)
 
 
-def test_names_may_contain_commas_and_look_like_missing_values():
+def test_column_names_can_contain_commas_and_look_like_missing_values():
     write("a.csv", '"Price, EUR";"Area, m2";kind\n' + "1;2;a\n3;4;b\n" * 6)
     assert load_files("a.csv").feature_names == ("Price, EUR", "Area, m2")
     write("a.csv", "RI,Na,Mg,Type\n" + "1.5,13,4,1\n1.6,14,3,2\n" * 6)
     assert load_files("a.csv").feature_names == ("RI", "Na", "Mg")
 
 
-def test_a_class_may_be_called_na_and_a_missing_number_may_be_too():
+def test_na_can_be_a_class_name_or_a_missing_number():
     write("a.csv", "i,kind\n" + "1,NA\n2,b\n3,\n4,nan\n" * 3)
     data = load_files("a.csv")
     assert (data.class_names, len(data.y_train) + len(data.y_test)) == (("NA", "b"), 6)
@@ -79,7 +79,7 @@ def test_a_class_may_be_called_na_and_a_missing_number_may_be_too():
     assert load_files(write("a.csv", "i,kind\n" + "1,NA\n2,1\n3,0\n" * 3)).class_names == ("0", "1")
 
 
-def test_fractions_and_many_values_are_numbers_to_predict():
+def test_targets_with_fractions_or_many_values_mean_regression():
     numbers = [1.5, 2.5] * 50, range(100), [*range(21)] * 5
     classes = [*range(20)] * 5, [*range(21)] * 10, ["1", "2", "x", "y"] * 25
     for values in (*numbers, *classes):
@@ -102,7 +102,7 @@ def test_fractions_and_many_values_are_numbers_to_predict():
     rejects("must be 'classification' or .*, got 'ranking'", load_files, "a.csv", task="ranking")
 
 
-def test_the_columns_of_a_model_are_found_by_name():
+def test_columns_of_a_model_are_matched_by_name():
     i, j, k = Column("i"), Column("j", "flag"), Column("k")
     path = write("a.csv", "j,label,i\nyes,,2\nNo,8,4\n")
     table = read_table(path, columns=(i, j), has_target=False)
@@ -122,7 +122,7 @@ def test_the_columns_of_a_model_are_found_by_name():
         rejects(f"'j' has '{word}', but", read_table, write("a.csv", f"j,i\n{word},1\n"), **given)
 
 
-def test_an_npz_file_has_arrays_of_features_and_classes():
+def test_npz_files_contain_feature_and_target_arrays():
     x, y = np.arange(40, dtype=np.float32).reshape(20, 2), np.arange(20) % 2
     np.savez("a.npz", X=x, y=y, z=np.asarray(["u", "v"] * 10))
     assert load_files("a.npz").x_train.dtype == np.float32
@@ -140,7 +140,7 @@ def test_an_npz_file_has_arrays_of_features_and_classes():
     assert load_files("d.npz").columns.used == (Column("1"), Column("2", has_gaps=True))
 
 
-def test_text_dates_booleans_and_holes_are_columns():
+def test_text_dates_booleans_and_missing_values_are_accepted():
     rows = [
         f"n{i},{'NA' if i == 3 else i % 7},{'x y'[i % 3]},{i % 2 == 0},2020-01-0{i % 5 + 1},{i}.5"
         for i in range(40)
@@ -165,7 +165,7 @@ def test_text_dates_booleans_and_holes_are_columns():
     assert rows[0, 1] == "1"
 
 
-def test_rare_values_are_noted():
+def test_rare_values_are_reported_in_notes():
     rows = [f"c{max(0, i - 249)},{'' if i else 'x'},{i}.5" for i in range(300)]
     data = load_files(write("a.csv", "\n".join(["code,flag,price", *rows, ""])))
     assert data.feature_names == ("code", "flag")
@@ -175,7 +175,7 @@ def test_rare_values_are_noted():
     )
 
 
-def test_all_columns_that_cannot_be_used_are_named_at_once():
+def test_all_unusable_columns_are_listed_in_one_error():
     rows = [f"{i},{i if i else '?!'},${i},{'inf' if i == 7 else i},{i % 2}" for i in range(60)]
     write("b.csv", "\n".join(['i,"j, or so",k,l,kind', *rows, ""]))
     rejects("type --drop '\"j, or so\",k,l'$", load_files, "b.csv")
@@ -222,11 +222,11 @@ WRONG_TABLES = [
 
 
 @pytest.mark.parametrize(("text", "message"), WRONG_TABLES)
-def test_a_wrong_csv_file_is_an_error_that_says_where(text, message):
+def test_csv_errors_name_the_line_or_column(text, message):
     rejects(rf"a\.csv.*{message}", load_files, write("a.csv", text), name=text[:99])
 
 
-def test_reading_csv_stops_early_for_one_class_and_saves_memory_for_long_text(monkeypatch):
+def test_csv_reading_stops_early_if_all_rows_have_one_class_and_saves_memory(monkeypatch):
     write("a.csv", "i,kind\n" + "1,a\n" * 1000)
     with monkeypatch.context() as patch:
         patch.setattr(csv_files.Values, "extend", None)  # No feature is parsed.
@@ -244,7 +244,7 @@ def saved(**arrays) -> bytes:
 
 
 @pytest.mark.parametrize("size", [1 << 20, *matrix(32 << 20)])
-def test_a_wrong_npz_file_is_an_error(size, monkeypatch):
+def test_an_invalid_npz_file_is_an_error(size, monkeypatch):
     monkeypatch.setattr(_tables, "_MIN_LIMIT", size)
     for content, message in (
         (saved(X=np.zeros(size + 1, "uint8")), "unpacks to .* np.savez, which"),
@@ -262,7 +262,7 @@ def test_a_wrong_npz_file_is_an_error(size, monkeypatch):
         rejects(message, load_files, write("a.npz", content))
 
 
-def test_arrays_of_booleans_stay_bytes():
+def test_boolean_arrays_stay_bytes():
     x = np.arange(40).reshape(20, 2) % 3 == 0
     for kind in (bool, np.uint8):
         data = load_files(write("a.npz", saved(X=x.astype(kind), y=np.arange(20) % 2)))
@@ -313,7 +313,7 @@ def scan_parquet(path):
 """
 
 
-def test_a_file_on_which_polars_panics_or_aborts_is_an_error(tmp_path, monkeypatch, capfd):
+def test_a_file_that_crashes_polars_is_an_error(tmp_path, monkeypatch, capfd):
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     monkeypatch.delitem(sys.modules, "polars", raising=False)
     monkeypatch.syspath_prepend(tmp_path)
@@ -331,7 +331,7 @@ def test_a_file_on_which_polars_panics_or_aborts_is_an_error(tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("library", ["pyarrow.parquet", "fastparquet", *matrix(None)])
-def test_a_parquet_file_is_read_as_the_same_csv_file(library, monkeypatch):
+def test_a_parquet_file_is_read_like_the_equivalent_csv_file(library, monkeypatch):
     """By the first library that there is; by a real one in the matrix."""
     reader = SimpleNamespace()
 
@@ -402,7 +402,7 @@ def test_a_table_with_text_keeps_its_dtypes_until_it_is_encoded():
     assert only.counts == {"Rome": len(only.values)}
 
 
-def test_a_folder_of_pictures_is_a_data_set():
+def test_a_folder_of_images_is_a_data_set():
     for i in range(10):
         draw(Path(f"pets/cat/{i}.png"), value=i)
         draw(Path(f"pets/dog/deep/{i}.jpg"), value=200 + i)
@@ -420,7 +420,7 @@ def test_a_folder_of_pictures_is_a_data_set():
     assert (len(data.x_train), data.y_test.tolist()) == (2, [0, 1])
 
 
-def test_a_wrong_folder_is_an_error_that_names_the_file():
+def test_errors_in_an_image_folder_name_the_file():
     deep = Image.fromarray(np.full((3, 4), 9999, np.uint16))
     for damage, message in (
         (lambda: draw(Path("d/x/2.png"), (9, 9)), "2.png is 9x9, .*1.png is 4x3: .*--image-size"),
@@ -452,7 +452,7 @@ def test_the_encoding_of_a_csv_file_is_recognized(encoding):
         assert data.columns.notes == ()
 
 
-def test_a_file_that_is_not_unicode_is_read_as_western_european_with_a_note():
+def test_non_unicode_files_are_read_as_western_european_with_a_note():
     data = load_files(write("a.csv", EUROPEAN.encode("latin-1")), decimal=",")
     assert data.columns.used == (Column("Größe"),)
     said = "read as cp1252 (Western European), not UTF-8: to read it as another, set --encoding"
@@ -463,7 +463,7 @@ def test_a_file_that_is_not_unicode_is_read_as_western_european_with_a_note():
     assert last.class_names == ("a", "b", "é")
 
 
-def test_bytes_of_no_or_another_encoding_are_an_error_with_the_option_to_type():
+def test_invalid_or_unknown_encodings_are_an_error_that_names_the_option():
     text = EUROPEAN.encode()
     broken = write("b.csv", text[:-1] + b"\xe9\n")
     rejects(r"b\.csv, line 13 has the byte 0xe9, .*correct it, or set --enc", load_files, broken)
@@ -476,7 +476,7 @@ def test_bytes_of_no_or_another_encoding_are_an_error_with_the_option_to_type():
         rejects(message, load_files, write("a.csv", content), encoding=given)
 
 
-def test_separator_and_decimal_point_are_read_as_given():
+def test_given_separator_and_decimal_mark_are_used():
     write("a.csv", "a b,price\n" + "".join(f"{i},5 {i},25\n" for i in range(12)))
     data = load_files("a.csv", separator=" ", decimal=",")
     assert (data.feature_names, data.columns.target) == (("a",), "b,price")
@@ -510,7 +510,7 @@ def test_a_target_with_decimal_commas_is_an_error_that_names_the_option():
     assert sorted([*data.y_train, *data.y_test])[:4] == [0.0, 0.0, 0.1, 0.1]
 
 
-def test_what_to_type_for_numbers_with_commas_follows_the_format():
+def test_advice_for_numbers_with_commas_depends_on_the_format():
     rows = "".join(f"{i},5;{i};x\n{i},25;{i};y\n" for i in range(60))
     write("a.csv", f"i;j;kind\n{rows}")
     said = (
@@ -528,7 +528,7 @@ def test_what_to_type_for_numbers_with_commas_follows_the_format():
     rejects(said, read_table, write("b.csv", "i;j\n2,5;2\n1.5;2\n"), **new)
 
 
-def test_a_table_of_very_many_columns_is_refused_by_its_first_line():
+def test_a_table_with_too_many_columns_is_rejected_after_its_first_line():
     names = ",".join(f"c{i}" for i in range(50_001))
     write("a.csv", f"{names},kind\n" + "1\n" * 3)  # The lines are wrong, but are not read.
     said = "a.csv has 50,002 columns, but at most 50,000 can be inputs: keep the most"

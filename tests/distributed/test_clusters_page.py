@@ -41,7 +41,7 @@ def run_program(package: str, folder: Path, **variables: str) -> str:
 @pytest.mark.skipif(
     not find_spec("ray"), reason="ray takes 240 MB, so CI lacks it: pip install 'ray[train]'"
 )
-def test_the_program_of_ray_trains_and_predicts(tmp_path):
+def test_the_ray_example_trains_and_predicts(tmp_path):
     printed = run_program("ray", tmp_path, RAY_AUTH_MODE="disabled")
     assert re.search(r"^loss 0\.4\d, 1309 predictions$", printed, re.MULTILINE), printed
 
@@ -49,7 +49,7 @@ def test_the_program_of_ray_trains_and_predicts(tmp_path):
 @pytest.mark.skipif(
     not find_spec("pyspark"), reason="pyspark takes 490 MB, so CI lacks it: pip install pyspark"
 )
-def test_the_program_of_spark_trains_and_predicts(tmp_path):
+def test_the_spark_example_trains_and_predicts(tmp_path):
     local = {"PYSPARK_PYTHON": sys.executable}
     local["PYSPARK_SUBMIT_ARGS"] = "--master local[2] pyspark-shell"
     printed = run_program("pyspark", tmp_path, **local)

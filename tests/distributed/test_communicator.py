@@ -52,7 +52,7 @@ def promises(ranks):
 
 
 @pytest.mark.parametrize(("engine", "n"), [("mpi", 3), ("mpi", 4), ("torch", 2)])
-def test_each_engine_does_what_a_communicator_promises(run_ranks, engine, n):
+def test_each_engine_implements_the_communicator_interface(run_ranks, engine, n):
     if engine == "torch":
         pytest.importorskip("torch")
     done = run_ranks(n, check, engine, engine=engine)
@@ -90,7 +90,7 @@ def sum_in_group():
     sys.stdout.write("done\n")
 
 
-def test_ranks_of_mpi_start_a_group_of_torch(run_ranks):
+def test_mpi_ranks_can_start_a_torch_process_group(run_ranks):
     pytest.importorskip("torch")
     assert run_ranks(2, sum_in_group).stdout == "done\n" * 2
 
@@ -106,7 +106,7 @@ sys.stdout.write(f"{c.size} {c.allreduce(c.rank + 1)}\\n")
 
 @pytest.mark.matrix
 @pytest.mark.skipif(sys.platform == "win32", reason="MPI is installed apart there")
-def test_pip_alone_installs_mpi(monkeypatch):
+def test_pip_installs_mpi_without_system_packages(monkeypatch):
     monkeypatch.setenv("PATH", "/usr/bin:/bin")  # As in an environment that is not activated.
     command = [helpers.mpiexec(), "-n", "2", sys.executable, "-m", "mpi4py", "-c", SUM]
     done = subprocess.run(command, capture_output=True, text=True, timeout=helpers.PATIENCE)
@@ -170,7 +170,7 @@ def check_sums():
     ("n", "variables", "n_machines"),
     [(3, {}, 1), (2, {"MPIR_CVAR_NOLOCAL": "1"}, 2), (4, {"MPIR_CVAR_NUM_CLIQUES": "2"}, 2)],
 )
-def test_ranks_of_one_and_of_several_machines_sum(run_ranks, n, variables, n_machines):
+def test_sums_are_correct_on_one_and_several_machines(run_ranks, n, variables, n_machines):
     assert run_ranks(n, check_sums, **variables).stdout.count(f"fine {n_machines}") == n
 
 
@@ -207,7 +207,7 @@ def test_each_array_is_summed_once(backend):
         assert kernel(xp.asarray(3.0, dtype=xp.float64)).shape == ()
 
 
-def test_backends_of_the_same_ranks_are_one():
+def test_backends_distributed_over_the_same_ranks_are_equal():
     ranks, backend = Ranks(Twice()), get_backend("numpy")
     assert join_ranks(None).spread(backend) is backend
     assert ranks.spread(backend) == ranks.spread(backend)
@@ -215,7 +215,7 @@ def test_backends_of_the_same_ranks_are_one():
 
 
 @pytest.mark.libraries("jax")
-def test_a_jax_function_is_compiled_in_pieces(backend):
+def test_a_jax_function_is_compiled_in_segments_between_sums(backend):
     """With sums at its beginning, at its end, of constants and of each other's results."""
     shared = Ranks(Twice()).spread(backend)
     total, xp = shared.gradient.sum_over_ranks, backend.xp

@@ -219,16 +219,16 @@ def test_multi_threaded_ranks_match_a_single_process_fit(on_threads):
     on_threads(4, fit_in_parts)
 
 
-def test_rank_0_leads(run_ranks):
+def test_only_rank_0_prints(run_ranks):
     assert run_ranks(3, lead).stdout.count("Iteration 1, loss") == 1
 
 
-def test_the_first_thread_leads(on_threads, capsys):
+def test_only_the_first_thread_prints(on_threads, capsys):
     on_threads(3, stop)
     assert capsys.readouterr().out.count("Iteration 1, loss") == 1
 
 
 @pytest.mark.parametrize("backend", ["torch", "jax"])
-def test_low_precision_differs_by_its_rounding(run_ranks, backend):
+def test_low_precision_ranks_match_up_to_rounding(run_ranks, backend):
     pytest.importorskip(backend)
     run_ranks(2, compare_low_precision, backend)

@@ -208,29 +208,29 @@ FEW = "plain", "batch norm, dropout, residual", "pictures"
 @pytest.mark.parametrize(
     ("backend", "n"), [("numpy", 4), ("torch", 3), ("jax", 2), ("array_api_strict", 2)]
 )
-def test_ranks_train_as_one_process(run_ranks, backend, n):
+def test_ranks_train_the_same_model_as_one_process(run_ranks, backend, n):
     pytest.importorskip(backend)
     run_ranks(n, compare, "mpi", backend)
 
 
-def test_ranks_with_machine_code_train_as_one_process(run_ranks):
+def test_ranks_with_machine_code_train_the_same_model_as_one_process(run_ranks):
     pytest.importorskip("numba")
     run_ranks(3, compare, "mpi", "numpy", "pool")
 
 
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
-def test_ranks_of_torchrun_train_as_one_process(run_ranks, backend):
+def test_torchrun_ranks_train_the_same_model_as_one_process(run_ranks, backend):
     pytest.importorskip("torch")
     run_ranks(2, compare, "torch", backend, *FEW, engine="torch")
 
 
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
-def test_estimators_are_fitted_as_by_one_process(run_ranks, backend):
+def test_all_estimators_fit_the_same_model_as_one_process(run_ranks, backend):
     pytest.importorskip(backend)
     run_ranks(2, compare_estimators, backend)
 
 
-def test_ranks_on_cupy_sum_by_nccl(run_ranks):
+def test_cupy_ranks_sum_with_nccl(run_ranks):
     pytest.importorskip("ziglang")
     stand_in = str(Path(__file__).parents[1] / "stand_in" / "packages")
     run_ranks(2, compare, "mpi", "cupy", *FEW, path=stand_in)
@@ -245,7 +245,7 @@ def test_ranks_on_cupy_sum_by_nccl(run_ranks):
         ["sharded, weights", "sharded, streamed", "sparse, sharded", "lbfgs, sharded, weights"],
     ],
 )
-def test_threads_train_as_one_process(on_threads, titles, monkeypatch):
+def test_ranks_in_threads_train_the_same_model_as_one_process(on_threads, titles, monkeypatch):
     monkeypatch.setattr(lbfgs, "BLOCK", 20)
     on_threads(3, compare, "mpi", "numpy", *titles)
 
@@ -312,17 +312,17 @@ def refuse():
         ("jax", "", (1, 2)),
     ],
 )
-def test_the_number_of_ranks_does_not_change_the_bits(run_ranks, backend, code, numbers):
+def test_results_are_bitwise_identical_for_any_number_of_ranks(run_ranks, backend, code, numbers):
     pytest.importorskip(backend)
     found = {n: run_ranks(n, fit, backend, code).stdout for n in numbers}
     assert len(set(found.values())) == 1, found
 
 
 @pytest.mark.parametrize("number", range(len(SETTINGS)))
-def test_the_number_of_threads_does_not_change_the_bits(on_threads, number):
+def test_results_are_bitwise_identical_for_any_number_of_threads(on_threads, number):
     found = [on_threads(n, fit, "numpy", "", number) for n in (1, 4)]
     assert len({digest for digests in found for digest in digests}) == 1
 
 
-def test_what_cannot_be_deterministic_is_refused(on_threads):
+def test_settings_that_cannot_be_deterministic_are_rejected(on_threads):
     on_threads(3, refuse)

@@ -91,7 +91,7 @@ OTHERS = "later step", "compile by jax", "left"
         ("torch", "jax", "compile by jax"),
     ],
 )
-def test_a_rank_that_fails_ends_all(run_ranks, engine, backend, moment):
+def test_a_failing_rank_ends_all_ranks(run_ranks, engine, backend, moment):
     for library in (backend, *(["torch"] if engine == "torch" else [])):
         pytest.importorskip(library)
     done = run_ranks(3, fail, engine, backend, moment, engine=engine, plain=True, fails=True)
@@ -103,7 +103,7 @@ def test_a_rank_that_fails_ends_all(run_ranks, engine, backend, moment):
     assert all(text in done.stderr + done.stdout for text in words), done.stderr
 
 
-def test_a_rank_that_exits_between_fits_ends_all_under_mpi4py(run_ranks):
+def test_a_rank_that_exits_between_fits_ends_all_ranks_under_mpi4py(run_ranks):
     done = run_ranks(3, fail, "mpi", "numpy", "left", fails=True)
     assert done.returncode == 3
     assert "not reached" not in done.stdout
@@ -131,11 +131,11 @@ def diverge() -> None:
     assert error.value.cause == "rate"
 
 
-def test_a_rank_without_samples_is_not_to_blame(on_threads):
+def test_divergence_errors_do_not_blame_a_rank_without_samples(on_threads):
     on_threads(2, diverge)
 
 
-def test_an_error_in_a_fit_on_threads_ends_all(on_threads, capsys, monkeypatch):
+def test_an_error_in_one_thread_ends_all_threads(on_threads, capsys, monkeypatch):
     def fail(trainer, *arguments, **options):
         if get_communicator("mpi").rank == 2:
             raise MemoryError("this one")

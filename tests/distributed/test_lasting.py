@@ -95,7 +95,7 @@ def test_sigterm_to_the_launcher_ends_the_fit(run_ranks, tmp_path, how):
         assert done.returncode != 0
 
 
-def test_the_command_trains_on_ranks_and_writes_one_run(run_ranks, tmp_path):
+def test_the_command_trains_on_several_ranks_and_writes_one_run(run_ranks, tmp_path):
     shared = ["train", "--data", "digits", "--epochs", "2", "--hidden", "16", "--seed", "1"]
     assert main([*shared, "--out", str(tmp_path / "alone")]) == 0
     out = str(tmp_path / "ranks")
@@ -108,7 +108,7 @@ def test_the_command_trains_on_ranks_and_writes_one_run(run_ranks, tmp_path):
     assert "already exists" in done.stderr
 
 
-def test_the_command_resumes_on_another_number_of_ranks(run_ranks, tmp_path):
+def test_the_command_resumes_with_a_different_number_of_ranks(run_ranks, tmp_path):
     whole, run = str(tmp_path / "whole"), str(tmp_path / "run")
     shared = ["train", "--data", "digits", "--epochs", "5", "--hidden", "16", "--seed", "1"]
     assert main([*shared, "--out", whole]) == 0
@@ -128,7 +128,7 @@ def test_the_command_resumes_on_another_number_of_ranks(run_ranks, tmp_path):
 
 
 @pytest.mark.parametrize("n", [1, 4])
-def test_a_memory_map_is_not_copied_by_any_rank(run_ranks, tmp_path, n):
+def test_no_rank_copies_a_memory_map(run_ranks, tmp_path, n):
     script, path = tmp_path / "take.py", tmp_path / "x.npy"
     script.write_text(  # One write, as mpiexec mixes what ranks print.
         "import json, sys, bench.studies.ranks as r\n"

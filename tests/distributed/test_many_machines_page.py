@@ -56,7 +56,7 @@ def test_the_page_names_every_script():
 
 @in_bash
 @pytest.mark.parametrize("path", SCRIPTS)
-def test_no_script_has_an_error_of_syntax(path):
+def test_no_script_has_a_syntax_error(path):
     run("bash", "-n", str(path), cwd=ROOT)
     assert os.access(path, os.X_OK), path
 
@@ -79,7 +79,7 @@ OPTIONS = "--data digits --hidden 16 --schedule cosine"
 
 @in_bash
 @pytest.mark.matrix
-def test_the_script_of_hosts_trains_a_run(tmp_path):
+def test_the_hosts_script_trains_a_run(tmp_path):
     (tmp_path / "hosts").write_text("localhost:2\n")
     printed = run(*script("hosts.sh"), "hosts", cwd=tmp_path, OPTIONS=f"{OPTIONS} --epochs 2")
     assert printed.count("epoch 2/2") == 1
@@ -121,7 +121,7 @@ print(f"loss {model.loss_:.4f}")
 
 @in_bash
 @pytest.mark.matrix
-def test_the_script_of_torchrun_trains_on_two_ranks(tmp_path):
+def test_the_torchrun_script_trains_on_two_ranks(tmp_path):
     pytest.importorskip("torch")
     (tmp_path / "train.py").write_text(TRAIN)
     printed = run(*script("torchrun.sh"), "train.py", cwd=tmp_path, RANKS="2", PORT="0")

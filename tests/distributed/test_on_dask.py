@@ -78,7 +78,7 @@ def held(client, frame: pd.DataFrame, n_parts: int, workers=None):
     return dd.from_delayed(futures, meta=frame.iloc[:0], verify_meta=False)
 
 
-def test_two_and_four_workers_train_as_one_process(clients):
+def test_two_and_four_workers_train_the_same_model_as_one_process(clients):
     y, X = FRAME.target, FRAME.drop(columns="target")
     settings = SETTINGS | TABLE | {"early_stopping": True, "class_weight": "balanced"}
     whole = mlp_xp.MLPClassifier(**settings).fit(X, y)
@@ -95,7 +95,7 @@ def test_two_and_four_workers_train_as_one_process(clients):
             assert_same_fit(on_dask.MLPRegressor(**SETTINGS).fit(x, x[:, 0] ** 2, w), weighted)
 
 
-def test_predictions_are_lazy(clients):
+def test_data_frame_predictions_are_lazy(clients):
     client, X = clients(2), FRAME.drop(columns="target")
     lazy = held(client, FRAME, 3)
     model = on_dask.MLPClassifier(**SETTINGS, **TABLE).fit(
@@ -117,7 +117,7 @@ def test_predictions_are_lazy(clients):
         model.predict(lazy.drop(columns="z"))
 
 
-def test_predictions_of_arrays_are_lazy(clients):
+def test_array_predictions_are_lazy(clients):
     clients(2)
     x = np.random.default_rng(0).standard_normal((90, 4))
     lazy = da.from_array(x, (30, 2))  # Chunks of columns are joined.
@@ -133,7 +133,7 @@ def test_predictions_of_arrays_are_lazy(clients):
     assert two.predict(lazy).compute().shape == two.predict(lazy).shape == (90, 2)
 
 
-def test_a_worker_may_have_no_rows(clients):
+def test_a_worker_without_rows_can_take_part(clients):
     client = clients(2)
     first, second = workers_of(client)
     places = [(FRAME, first), (FRAME[:0], second), (FRAME[:0], second)]
@@ -154,7 +154,7 @@ def slowly(frame: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
-def test_partitions_stay_where_they_are(clients):
+def test_partitions_stay_on_their_workers(clients):
     client = clients(2)
     first, second = workers_of(client)
     for here, other in ((first, second), (second, first)):
@@ -267,7 +267,7 @@ def test_ctrl_c_ends_the_fit_on_all_workers(clients, n_parts, tmp_path):
         on_dask.MLPClassifier(**SETTINGS | {"max_iter": 1}, **TABLE).fit(lazy, "target")
 
 
-def test_what_is_no_collection_is_an_error_that_says_what_to_type(clients):
+def test_inputs_that_are_not_dask_collections_are_an_error(clients):
     client = clients(2)
     lazy, model = held(client, FRAME, 2), on_dask.MLPClassifier()
     cases = {
@@ -289,7 +289,7 @@ def test_what_is_no_collection_is_an_error_that_says_what_to_type(clients):
         on_dask.MLPClassifier(distributed="mpi").fit(lazy, "target")
 
 
-def test_the_program_of_the_page_trains_and_predicts(clients, tmp_path):
+def test_the_documented_dask_example_trains_and_predicts(clients, tmp_path):
     address = clients(2).scheduler.address
     printed = run_program("dask.dataframe", tmp_path, SCHEDULER=address)
     assert list(checkpoints(tmp_path / "checkpoints"))

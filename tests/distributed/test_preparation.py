@@ -83,11 +83,11 @@ def fail_in_all_ways(*left_out: str) -> None:
         ranks.barrier()
 
 
-def test_an_error_of_one_rank_is_raised_by_all(run_ranks):
+def test_an_error_on_one_rank_is_raised_on_all_ranks(run_ranks):
     run_ranks(3, fail_in_all_ways)
 
 
-def test_an_error_of_one_thread_is_raised_by_all(on_threads):
+def test_an_error_in_one_thread_is_raised_in_all_threads(on_threads):
     on_threads(3, fail_in_all_ways, "numba")  # They share the modules.
 
 
@@ -115,24 +115,24 @@ def fit_parts_of_a_table() -> None:
             np.testing.assert_allclose(fitted.predict(X), whole, atol=1e-12)
 
 
-def test_ranks_learn_the_columns_of_all_rows(on_threads):
+def test_ranks_encode_columns_from_the_rows_of_all_ranks(on_threads):
     on_threads(3, fit_parts_of_a_table)
 
 
-def test_a_rank_without_rows_may_have_an_array_of_any_library(backend):
+def test_a_rank_without_rows_can_hold_an_array_of_any_library(backend):
     empty = backend.put(np.ones((1, 3), np.float32))[:0, :]
     row = check_x(MLPRegressor(), empty, reset=True, exchange=lambda value: [value])
     assert (row.shape, row.dtype, type(row)) == ((1, 3), empty.dtype, type(empty))
 
 
-def test_the_setting_is_stored_as_it_is():
+def test_distributed_setting_survives_clone_and_pickle():
     model = MLPRegressor(distributed=SHARDED)
     assert clone(model).get_params()["distributed"] is not None
     assert pickle.loads(pickle.dumps(model)).distributed == SHARDED  # noqa: S301
     assert "distributed" in repr(model)
 
 
-def test_another_setting_is_an_error_that_lists_the_valid_ones():
+def test_invalid_distributed_settings_list_the_valid_ones():
     for setting in ("mpo", 3, True):
         with pytest.raises(ValueError, match=r"distributed.*mpi"):
             MLPClassifier(distributed=setting).fit([[0.0], [1.0]], [0, 1])

@@ -39,7 +39,7 @@ def start_again(variable: str) -> None:
     get_communicator("mpi")
 
 
-def test_ranks_divide_the_processors_of_a_machine(run_ranks):
+def test_ranks_divide_the_cpus_of_a_machine(run_ranks):
     run_ranks(2, check_threads, cold=True, **dict.fromkeys(THREADS_VARIABLES, ""))
 
 
@@ -52,7 +52,7 @@ SHARES = [  # Processors of the other ranks, what the user has set, and the thre
 ]
 
 
-def test_a_rank_takes_its_share_of_the_processors(monkeypatch):
+def test_a_rank_uses_its_fraction_of_the_cpus(monkeypatch):
     names, limits = (*THREADS_VARIABLES, "NPROC"), []
     monkeypatch.setattr(_processors, "usable_threads", lambda: 8)
     monkeypatch.setattr(_processors, "_processors", lambda: set(range(8)))
@@ -71,7 +71,7 @@ def test_a_rank_takes_its_share_of_the_processors(monkeypatch):
         assert limits == ([] if given else [int(expected)] * 2)
 
 
-def test_quotas_of_all_cgroups_above_count(tmp_path):
+def test_quotas_of_all_parent_cgroups_count(tmp_path):
     group, old = tmp_path / "sys/fs/cgroup/a/b", tmp_path / "sys/fs/cgroup/cpu,cpuacct/c"
     for folder in (tmp_path / "proc/self", group, old):
         folder.mkdir(parents=True)

@@ -123,13 +123,13 @@ def test_fits_with_large_layers_match_a_single_process_fit(run_ranks, n, variabl
         ("torch", {}, "sum"),
     ],
 )
-def test_gradients_travel_during_the_backward_pass_of_torch(run_ranks, engine, variables, expected):
+def test_torch_gradients_are_sent_during_the_backward_pass(run_ranks, engine, variables, expected):
     pytest.importorskip("torch")
     done = run_ranks(2, compare_torch, engine, engine=engine, **variables)
     assert done.stdout.strip() == expected
 
 
 @pytest.mark.parametrize("check", [assign, repeat])
-def test_the_weights_of_a_rank_are_its_own(run_ranks, check):
+def test_ranks_do_not_share_weight_memory(run_ranks, check):
     pytest.importorskip("numba")
     run_ranks(2, check)

@@ -46,7 +46,7 @@ def on_tcp(monkeypatch):
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])
-def test_tcp_does_what_a_communicator_promises(on_tcp, n):
+def test_tcp_implements_the_communicator_interface(on_tcp, n):
     assert on_tcp(n, promises) == [None] * n
 
 
@@ -61,7 +61,7 @@ def test_large_objects_and_arrays_do_not_block(on_tcp):
     assert on_tcp(3, send) == [(True, [5_000_000, 10_000_000, 15_000_000])] * 3
 
 
-def test_rows_on_connected_ranks_train_as_one_process(on_tcp):
+def test_tcp_ranks_train_the_same_model_as_one_process(on_tcp):
     X, y = helpers.problem(n=157)
     settings = {"max_iter": 3, "learning_rate": "cosine", "random_state": 0}
 
@@ -75,7 +75,7 @@ def test_rows_on_connected_ranks_train_as_one_process(on_tcp):
         assert_same_fit(model, whole)
 
 
-def test_an_error_of_a_rank_ends_the_others_and_no_process(on_tcp):
+def test_an_error_on_one_rank_reaches_the_others_without_ending_processes(on_tcp):
     def fail(ranks):
         if ranks.rank == 1:
             raise MemoryError("this one")
@@ -88,7 +88,7 @@ def test_an_error_of_a_rank_ends_the_others_and_no_process(on_tcp):
         assert "of 3 ended or is out of reach" in str(error)
 
 
-def test_a_rank_that_is_not_there_is_named():
+def test_a_missing_rank_is_named():
     def gather(address):
         return [address, address]  # Nobody connects to the second.
 
@@ -100,7 +100,7 @@ def test_a_rank_that_is_not_there_is_named():
     assert time.monotonic() - began < helpers.PATIENCE
 
 
-def test_others_that_connect_are_no_ranks():
+def test_connections_from_strangers_are_not_taken_for_ranks():
     def gather(address):
         _, host, port = address.split(" ")
         with socket.create_connection((host, int(port))) as stranger:

@@ -70,7 +70,7 @@ def assert_same(found, expected, atol=1e-12):
     ],
     ids=str,
 )
-def test_batches_give_the_same_network_as_arrays_in_their_order(settings):
+def test_batches_train_the_same_network_as_unshuffled_arrays(settings):
     atol = 1e-6 if "precision" in settings else 1e-12
     expected = on_arrays(**settings).fit(X, y)
     assert_same(model(**settings).fit(split(X, y)), expected, atol)
@@ -78,7 +78,7 @@ def test_batches_give_the_same_network_as_arrays_in_their_order(settings):
 
 @pytest.mark.parametrize("sizes", [SIZES, UNEVEN], ids=["even", "uneven"])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_every_backend_fits_the_same(backend, on, sizes, weighted):
+def test_every_backend_fits_the_same_network_from_batches(backend, on, sizes, weighted):
     weights = [np.linspace(0.0, 2.0, 70)] * weighted
     settings = {"input_scaling": "standardize", "normalization": "batch", "alpha": 0.1}
     expected = model(**settings).fit(split(X, y, *weights, sizes=sizes))
@@ -91,7 +91,7 @@ def test_every_backend_fits_the_same(backend, on, sizes, weighted):
         assert_same(expected, on_arrays(**settings).fit(X, y, *weights))
 
 
-def test_uneven_batches_are_the_steps_of_partial_fit():
+def test_uneven_batches_match_steps_of_partial_fit():
     """A step of batches has the same weights as a step on the same rows."""
     settings = {"solver": "sgd", "momentum": 0.0, "learning_rate": "constant", "tol": 0.0}
     with pytest.warns(ConvergenceWarning):
@@ -103,7 +103,7 @@ def test_uneven_batches_are_the_steps_of_partial_fit():
 
 
 @pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
-def test_targets_in_a_column_and_weights_times_class_weights(kind):
+def test_batches_accept_column_targets_and_multiply_sample_and_class_weights(kind):
     with pytest.warns(DataConversionWarning, match="A column-vector y was passed"):
         found = model(kind).fit(split(X, y[:, None]))
     assert_same(found, on_arrays(kind).fit(X, y))
@@ -115,14 +115,14 @@ def test_targets_in_a_column_and_weights_times_class_weights(kind):
 
 @pytest.mark.parametrize("target_scaling", [None, "standardize"])
 @pytest.mark.parametrize("columns", [1, 2])
-def test_regressors(columns, target_scaling):
+def test_regressors_fit_on_batches_like_on_arrays(columns, target_scaling):
     targets, settings = X[:, :columns] * 10, {"target_scaling": target_scaling}
     targets = targets[:, 0] if columns == 1 else targets
     expected = on_arrays(MLPRegressor, **settings).fit(X, targets)
     assert_same(model(MLPRegressor, **settings).fit(split(X, targets)), expected)
 
 
-def test_text_labels_several_labels_sparse_rows_frames_and_lists():
+def test_batches_can_hold_text_multilabel_sparse_frame_and_list_data():
     text, several = np.asarray(["no", "maybe", "yes"])[y], (X[:, :3] > 0).astype(int)
     for labels in (text, several, several * 2 - (X[:, :3] > 1)):
         expected = on_arrays().fit(X, labels)
@@ -137,7 +137,7 @@ def test_text_labels_several_labels_sparse_rows_frames_and_lists():
 
 
 @pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
-def test_validation_data_are_arrays_or_batches(kind):
+def test_validation_data_can_be_arrays_or_batches(kind):
     settings = {"early_stopping": True, "max_iter": 30, "n_iter_no_change": 3}
     expected = on_arrays(kind, **settings).fit(X, y, X_val=X[::2], y_val=y[::2])
     for held_out in (
@@ -151,7 +151,7 @@ def test_validation_data_are_arrays_or_batches(kind):
         model(kind, early_stopping=True).fit(split(X, y))
 
 
-def test_a_shuffled_loader_of_tensors(torch):
+def test_a_shuffled_torch_data_loader_can_be_used(torch):
     data = torch.utils.data.TensorDataset(torch.asarray(X).float(), torch.asarray(y))
     loader = torch.utils.data.DataLoader(data, batch_size=16, shuffle=True)
     settings = {"max_iter": 30, "learning_rate_init": 0.03, "input_scaling": "standardize"}
@@ -163,7 +163,7 @@ def test_a_shuffled_loader_of_tensors(torch):
         found.predict(loader)
 
 
-def test_an_iterable_may_reuse_its_memory_and_is_read_once_more_than_the_epochs():
+def test_an_iterable_can_reuse_its_memory_and_is_read_once_per_epoch_plus_once():
     memory, targets = np.empty((16, 12)), np.empty(16, np.int64)
 
     class Reused(Again):
@@ -178,7 +178,7 @@ def test_an_iterable_may_reuse_its_memory_and_is_read_once_more_than_the_epochs(
     assert batches.n_read == 1 + 4
 
 
-def test_memory_holds_one_batch():
+def test_only_one_batch_is_held_in_memory():
     class Many:
         def __iter__(self):
             for seed in range(40):
@@ -229,7 +229,7 @@ AFTER_FIRST = {
 
 
 @pytest.mark.parametrize("wrong", AFTER_FIRST)
-def test_a_wrong_batch_is_named_and_changes_nothing(wrong):
+def test_an_invalid_batch_is_named_and_leaves_the_model_unchanged(wrong):
     batch, message = AFTER_FIRST[wrong]
     fitted = model().fit(B)
     before = fitted.predict_proba(X)
@@ -253,7 +253,7 @@ def test_a_wrong_batch_is_named_and_changes_nothing(wrong):
     ],
     ids=["fewer", "more", "sizes", "classes", "infinity"],
 )
-def test_a_pass_that_differs_from_the_first_is_an_error(later, message):
+def test_an_epoch_with_different_batches_than_the_first_is_an_error(later, message):
     with pytest.raises(ValueError, match=message):
         model().fit(Again(B, later))
 
@@ -301,13 +301,13 @@ def test_ensembles_and_searches_reject_batches(given):
         ({"class_weight": "balanced"}, {}, "^`class_weight` must be None .* y has several columns"),
     ],
 )
-def test_settings_that_need_whole_arrays_are_refused(settings, more, message):
+def test_settings_that_need_whole_arrays_reject_batches(settings, more, message):
     labels = (X[:, :2] > 0).astype(int) if "class_weight" in settings else y
     with pytest.raises(ValueError, match=message):
         model(**settings).fit(split(X, labels), **more)
 
 
-def test_the_error_of_an_iterable_is_passed_on():
+def test_errors_raised_by_the_iterable_are_propagated():
     class Broken:
         def __iter__(self):
             yield B[0]

@@ -85,7 +85,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_new_weights_are_taken(backend, puts, change):
+def test_predictions_use_changed_weights(backend, puts, change):
     model = fitted(backend)
     before = model.logits(X)
     model = CHANGES[change](model)
@@ -127,7 +127,7 @@ def test_changes_to_assigned_weights_change_predictions(backend, puts):
 
 
 @pytest.mark.libraries("cupy")
-def test_another_stream_waits_for_the_copy(backend):
+def test_predictions_on_another_stream_wait_for_the_copy(backend):
     """Or it is not needed: the copy was done before the weights were used at all."""
     import cupy
 
@@ -139,7 +139,7 @@ def test_another_stream_waits_for_the_copy(backend):
     np.testing.assert_array_equal(backend.get(there), backend.get(expected))
 
 
-def test_a_pickle_has_no_copies(backend, puts):
+def test_a_pickle_contains_no_device_copies(backend, puts):
     model = fitted(backend)
     before = len(pickle.dumps(model))
     model.predict(X)
@@ -149,7 +149,7 @@ def test_a_pickle_has_no_copies(backend, puts):
     assert [uploads(puts, lambda: again.predict(X)) for _ in range(2)] == [1, 0]
 
 
-def test_one_thread_copies_for_all(backend, puts, monkeypatch):
+def test_concurrent_predictions_copy_weights_once(backend, puts, monkeypatch):
     model, start, put = fitted(backend), threading.Barrier(6), type(backend).put
     expected = model.to("numpy").predict(X)
 
@@ -192,7 +192,7 @@ def test_a_network_without_coefs_predicts_after_its_weights_are_read():
 
 
 @pytest.mark.parametrize("name", ["coefs_", "intercepts_", "norms_", "moments_"])
-def test_absent_attributes_are_absent(name):
+def test_missing_fitted_attributes_raise_attribute_error(name):
     model = small()
     with pytest.raises(AttributeError, match=f"'MLPClassifier' object has no attribute '{name}'"):
         getattr(model, name)

@@ -33,7 +33,7 @@ def both(name, targets):
 
 
 @pytest.mark.parametrize("kind", ["binary", "multiclass"])
-def test_output_and_hidden_activations_that_are_assigned_act(kind):
+def test_assigned_output_and_hidden_activations_take_effect(kind):
     their, mine = both("MLPClassifier", TARGETS[kind])
     hidden = [("activation", name) for name in ("identity", "logistic", "tanh")]
     outputs = ("identity", "tanh", "logistic", "softmax", "relu")
@@ -46,7 +46,7 @@ def test_output_and_hidden_activations_that_are_assigned_act(kind):
     np.testing.assert_array_equal(mine.set_params(activation=["tanh", silu]).logits(X), named)
 
 
-def test_a_regressors_output_activation_that_is_assigned_acts_and_is_not_trained_with():
+def test_an_assigned_regressor_output_activation_affects_only_predictions():
     their, mine = both("MLPRegressor", X[:, 0])
     their.out_activation_ = mine.out_activation_ = "logistic"
     np.testing.assert_allclose(mine.predict(X), their.predict(X), atol=1e-12)
@@ -67,7 +67,7 @@ def assigned(library, source, name="MLPRegressor"):
     return model
 
 
-def test_a_regressor_that_is_given_its_weights_predicts():
+def test_a_regressor_with_assigned_weights_predicts():
     source = theirs.MLPRegressor(**SETTINGS).fit(X, y)
     np.testing.assert_allclose(assigned(theirs, source).predict(X), source.predict(X), atol=1e-12)
     model, other = (assigned(ours, source) for _ in range(2))
@@ -80,7 +80,7 @@ def test_a_regressor_that_is_given_its_weights_predicts():
 
 
 @pytest.mark.parametrize("kind", TARGETS)
-def test_a_classifier_that_is_given_its_weights_predicts_and_continues(kind):
+def test_a_classifier_with_assigned_weights_predicts_and_trains_further(kind):
     source = theirs.MLPClassifier(**SETTINGS).fit(X, TARGETS[kind])
     binarizer = LabelBinarizer().fit(TARGETS[kind])  # Theirs predicts with it.
     for name, value in (("classes_", source.classes_), ("_label_binarizer", binarizer)):
@@ -103,7 +103,7 @@ def test_a_classifier_that_is_given_its_weights_predicts_and_continues(kind):
         ("normalization", "layer", "normalization must be None with assigned.*=None"),
     ],
 )
-def test_weights_that_do_not_fit_are_rejected(name, value, message):
+def test_assigned_weights_of_the_wrong_shape_are_rejected(name, value, message):
     model = MLPRegressor()
     model.coefs_, model.intercepts_ = [np.ones((6, 2)), np.ones((2, 1))], [np.ones(2), np.ones(1)]
     setattr(model, name, value)
@@ -111,7 +111,7 @@ def test_weights_that_do_not_fit_are_rejected(name, value, message):
         model.predict(np.ones((1, 6)))
 
 
-def test_what_was_assigned_is_saved_without_a_prediction_before(tmp_path):
+def test_assigned_weights_are_saved_even_before_any_prediction(tmp_path):
     source = theirs.MLPRegressor(**SETTINGS).fit(X, y)
     given = assigned(ours, source).set_params(hidden_layer_sizes=source.hidden_layer_sizes)
     for model in (given, MLPRegressor(**SETTINGS).fit(X, y).set_params(activation="tanh")):
@@ -136,13 +136,13 @@ def test_a_layer_without_an_array_is_rejected(name, tmp_path):
         (TypeError, "int", lambda m: m.fit(X, np.asarray([1, "a"] * 30, dtype=object))),
     ],
 )
-def test_mistakes_raise_errors_of_the_same_type(error, message, call):
+def test_mistakes_raise_the_same_error_types_as_scikit_learn(error, message, call):
     for model in both("MLPClassifier", y):
         with pytest.raises(error, match=message):
             call(model)
 
 
-def test_curves_that_are_assigned_are_continued():
+def test_assigned_score_curves_are_continued():
     model = MLPClassifier(**SETTINGS, warm_start=True).fit(X, y)
     model.validation_scores_ = []
     model.set_params(early_stopping=True).fit(X, y)
@@ -162,7 +162,7 @@ def test_curves_that_are_assigned_are_continued():
         ("_unpack", "set coefs_"),
     ],
 )
-def test_a_private_method_that_would_be_ignored_is_rejected(kind, name, instead):
+def test_overriding_an_unused_private_method_is_rejected(kind, name, instead):
     assert hasattr(getattr(theirs, kind.__name__), name)
     model = type("Mine", (kind,), {name: lambda self, *args: None})()
     classes = {"classes": [0, 1, 2]} if kind is MLPClassifier else {}
@@ -173,7 +173,7 @@ def test_a_private_method_that_would_be_ignored_is_rejected(kind, name, instead)
 
 
 @pytest.mark.parametrize("kind", [*TARGETS, "real"])
-def test_private_attributes_have_the_same_values_or_name_what_to_read(kind):
+def test_private_attributes_match_scikit_learn_or_name_a_replacement(kind):
     name = "MLPRegressor" if kind == "real" else "MLPClassifier"
     their, mine = both(name, TARGETS.get(kind, X[:, 0]))
     forward = mine._forward_pass([X, None, None, None])
@@ -198,7 +198,7 @@ def test_private_attributes_have_the_same_values_or_name_what_to_read(kind):
         mine.set_params(solver="lbfgs").partial_fit(X, X[:, 0])
 
 
-def test_a_warm_start_with_other_sizes_keeps_the_network():
+def test_a_warm_start_with_other_layer_sizes_keeps_the_network():
     pytest.importorskip("sklearn.callback", reason="scikit-learn before 1.9")
     for library in LIBRARIES:
         model = library.MLPClassifier(**SETTINGS, warm_start=True).fit(X, y)
@@ -211,7 +211,7 @@ def test_a_warm_start_with_other_sizes_keeps_the_network():
     assert told.filename == __file__
 
 
-def test_threads_warn_at_the_callers_line():
+def test_warnings_from_threads_point_to_the_callers_line():
     settings = {"n_tasks": 2, "n_workers": 2, "n_threads": 1, "backend": get_backend("numpy")}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -220,7 +220,7 @@ def test_threads_warn_at_the_callers_line():
 
 
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
-def test_each_fit_warns_at_the_callers_line_and_is_silenced_by_one_filter(solver):
+def test_each_fit_warns_at_the_callers_line_and_one_filter_silences_it(solver):
     model = MLPClassifier(**SETTINGS, solver=solver)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
@@ -237,7 +237,7 @@ def test_each_fit_warns_at_the_callers_line_and_is_silenced_by_one_filter(solver
 
 
 @pytest.mark.parametrize("kind", [sparse.csr_array, sparse.csr_matrix, sparse.csc_matrix])
-def test_sparse_labels_are_predicted_sparse(kind):
+def test_sparse_labels_give_sparse_predictions(kind):
     labels = TARGETS["multilabel"]
     their, mine = both("MLPClassifier", kind(labels))
     expected, found = their.predict(X), mine.predict(X)
@@ -253,7 +253,7 @@ ADDED |= {"input_gradient", "logits", "plot", "set_callbacks", "set_predict_prob
 ADDED |= {"set_predict_request", "summary", "validation_loss_curve_", "n_classes_", "member_std"}
 
 
-def test_only_public_names_are_listed():
+def test_dir_lists_only_public_names():
     pytest.importorskip("sklearn.callback", reason="scikit-learn before 1.9")
     assert ours.MLP is MLPClassifier
     assert set(dir(ours)) == {*ours.__all__, "__version__"}
@@ -268,7 +268,7 @@ def test_only_public_names_are_listed():
     assert not hasattr(with_norms.set_params(normalization=None).fit(X, y), "norms_")
 
 
-def test_signatures_have_types_that_are_not_strings():
+def test_type_annotations_are_not_strings():
     seen = [ours.get_backend]
     for kind in (MLPClassifier, MLPRegressor):
         methods = inspect.getmembers(kind, inspect.isroutine)
@@ -283,7 +283,7 @@ def test_signatures_have_types_that_are_not_strings():
 
 @pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
 @pytest.mark.parametrize("make", [lambda: (np.matrix(X), y), lambda: (X, np.matrix(y).T)])
-def test_a_matrix_of_numpy_is_rejected_in_the_same_words(make):
+def test_np_matrix_is_rejected_with_scikit_learns_message(make):
     errors, data = set(), make()
     for library in LIBRARIES:
         with pytest.raises(TypeError, match=r"np.matrix is not supported") as error:

@@ -30,7 +30,7 @@ def ensemble(kind=MLPClassifier, **params):
     ("kind", "method", "y"),
     [(MLPRegressor, "predict", X[:, 3]), (MLPClassifier, "predict_proba", y)],
 )
-def test_predictions_are_the_mean_of_the_networks_and_their_spread(kind, method, y):
+def test_ensemble_predictions_are_mean_and_standard_deviation(kind, method, y):
     model = ensemble(kind).fit(X, y)
     each = np.stack([getattr(member, method)(X) for member in model.estimators_])
     mean, std = getattr(model, method)(X, return_std=True)
@@ -99,7 +99,7 @@ def test_ensemble_networks_with_different_settings_match_separate_fits(
     assert len(drawn) == (4 if bootstrap else 1)
 
 
-def test_several_classes_at_once():
+def test_ensembles_support_multilabel_targets():
     X, y = make_multilabel_classification(40, 5, n_classes=3, random_state=0)
     model = ensemble().fit(X, y)
     (labels, std), mean = model.predict(X, return_std=True), model.predict_proba(X)
@@ -107,7 +107,7 @@ def test_several_classes_at_once():
     np.testing.assert_array_equal(labels, mean > 0.5)
 
 
-def test_arrays_of_other_libraries_stay_there(backend):
+def test_ensemble_predictions_stay_in_the_input_library(backend):
     single = X.astype(np.float32)
     data, expected = backend.put(single), ensemble().fit(single, y).predict_proba(single)
     model = ensemble().fit(data, y)
@@ -117,7 +117,7 @@ def test_arrays_of_other_libraries_stay_there(backend):
     np.testing.assert_allclose(to_numpy(mean), expected, atol=1e-5)
 
 
-def test_networks_that_fail_are_left_out_with_a_warning():
+def test_failed_networks_are_left_out_with_a_warning():
     settings = [{}, {"learning_rate_init": 1e300}]
     with pytest.warns(FitFailedWarning, match="1 of 3 networks failed and are left out.*smaller"):
         assert len(ensemble(settings=settings).fit(X, y).estimators_) == 2
@@ -129,7 +129,7 @@ def test_networks_that_fail_are_left_out_with_a_warning():
     assert len(model.predict(X)) == len(X)
 
 
-def test_ctrl_c_keeps_the_networks_that_are_finished():
+def test_ctrl_c_keeps_finished_networks():
     class Pressing(MLPClassifier):
         def _params(self):
             # In its fit, not where all fits are prepared.
@@ -148,7 +148,7 @@ def test_ctrl_c_keeps_the_networks_that_are_finished():
         model.set_params(settings=[{"random_state": 7}]).fit(X, y)
 
 
-def test_wrong_settings_say_what_to_give():
+def test_invalid_ensemble_settings_say_what_to_pass():
     for model, message in (
         (MLPEnsembleClassifier(MLPRegressor()), "an MLPClassifier or None, got MLPRegressor"),
         (MLPEnsembleRegressor(n_jobs=0), "`n_jobs` must not be 0: use 1"),
@@ -160,7 +160,7 @@ def test_wrong_settings_say_what_to_give():
         MLPEnsembleClassifier().fit(X * np.nan, y)
 
 
-def test_progress_and_searches_over_ensembles(capsys):
+def test_ensembles_report_progress_and_work_in_cross_validation(capsys):
     ensemble(verbose=True).fit(X, y)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("  ")[0] for line in lines] == [f"networks {i}/3" for i in (1, 2, 3)]

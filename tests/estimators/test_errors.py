@@ -103,7 +103,7 @@ def test_keras_validation_data_suggests_x_val_and_y_val():
         ("hidden_layer_sizes", (3, 0), r"sizes must be > 0, got \[3, 0\]"),
     ],
 )
-def test_objects_of_the_wrong_kind_are_rejected(name, value, message):
+def test_settings_of_the_wrong_type_are_rejected(name, value, message):
     with pytest.raises((TypeError, ValueError), match=message):
         small(MLPRegressor, **{name: value}).fit(X, y)
 
@@ -122,7 +122,7 @@ BAD = {
 }
 
 
-def test_bad_input_changes_nothing(backend):
+def test_invalid_input_leaves_the_model_unchanged(backend):
     model = small().fit(backend.put(X), y)
     before = pickle.dumps(model)
     for bad, message in BAD.values():
@@ -143,7 +143,7 @@ def test_bad_input_changes_nothing(backend):
     [(None, [0, 1, 2]), ("network.find_scaling", ["a", "b"]), ("fit.put_sample", ["a", "b"])],
     ids=["labels", "device", "data"],
 )
-def test_a_fit_that_fails_leaves_the_model_as_it_was(fails, classes, monkeypatch):
+def test_a_failed_fit_leaves_the_model_unchanged(fails, classes, monkeypatch):
     def full(*_, **__):
         raise MemoryError("the device is full")
 
@@ -161,7 +161,7 @@ def test_a_fit_that_fails_leaves_the_model_as_it_was(fails, classes, monkeypatch
 
 
 @pytest.mark.parametrize("warm_start", [False, True])
-def test_a_callback_that_fails_before_the_fit_changes_nothing(on, warm_start):
+def test_a_callback_that_fails_before_the_fit_leaves_the_model_unchanged(on, warm_start):
     """It is not ready, and has changed a setting by then."""
 
     def begin(model):
@@ -188,7 +188,7 @@ def test_a_callback_that_fails_before_the_fit_changes_nothing(on, warm_start):
     np.testing.assert_array_equal(model.predict_proba(X), twin.predict_proba(X))
 
 
-def test_integers_and_float_labels_and_weights_of_any_library(backend):
+def test_integer_inputs_float_labels_and_weights_can_be_of_any_library(backend):
     integers, here = backend.put((10 * X).astype(np.int64)), backend.put(X)
     assert str(backend.get(small().fit(integers, y).coefs_[0]).dtype) == "float64"
     weights, labels = backend.put(np.ones(len(y))), backend.put(y.astype(float))
@@ -199,7 +199,7 @@ def test_integers_and_float_labels_and_weights_of_any_library(backend):
     assert labels.dtype == strict.xp.float32
 
 
-def test_wrong_weights_and_classes():
+def test_invalid_weights_and_classes_are_rejected():
     model = small().partial_fit(X, y, classes=[0, 1, 2])
     for call, labels, given, message in (
         (small().fit, y, {"sample_weight": np.full(len(y), -1.0)}, "[Nn]egative"),
@@ -217,7 +217,7 @@ def test_wrong_weights_and_classes():
             call(X, labels, **given)
 
 
-def test_ctrl_c_keeps_the_model_so_far():
+def test_ctrl_c_keeps_the_partly_trained_model():
     def press(model, record):
         if record.epoch == 2:
             signal.raise_signal(signal.SIGINT)
@@ -229,7 +229,7 @@ def test_ctrl_c_keeps_the_model_so_far():
     assert model.predict(X).shape == y.shape
 
 
-def test_several_classes_at_once_are_0_and_1():
+def test_multilabel_targets_must_be_0_or_1():
     labels = (X[:, :3] > 0).astype(int)
     model = MLPClassifier(max_iter=2, learning_rate="cosine")
     told = r"y_val has 3 columns .*\[-1, 1\].*\(y_val == 1\)\.astype\(int\)"
@@ -299,7 +299,7 @@ def text_error(X):
     return str(caught.value)
 
 
-def test_text_in_x_is_encoded_as_the_error_says():
+def test_code_in_the_error_about_text_in_x_encodes_it():
     colors = {"size": [1, 2, 3], "color": ["red", "blue", "red"], "shape": [*"oxx"]}
     frame = pandas.DataFrame(colors)
     error = text_error(frame)
@@ -327,7 +327,7 @@ def test_text_in_x_is_encoded_as_the_error_says():
 
 
 @pytest.mark.parametrize("dtype", [str, object, "category"])
-def test_a_question_mark_among_numbers_is_made_missing(dtype):
+def test_code_in_the_error_replaces_question_marks_by_missing_values(dtype):
     strings = pandas.DataFrame({"hp": pandas.Series(["1", "2.5", "?", "4"], dtype=dtype)})
     mixed = pandas.DataFrame({"hp": pandas.Series([1, 2.5, "?", None, "4"], dtype=object)})
     for frame in (strings, mixed):
@@ -342,7 +342,7 @@ def test_a_question_mark_among_numbers_is_made_missing(dtype):
     assert "X['day']" not in error
 
 
-def test_errors_of_many_rows_and_of_many_columns():
+def test_errors_about_many_rows_or_columns_stay_short():
     late = pandas.DataFrame({"hp": [*map(str, range(1999)), "?"]}, index=np.arange(2000) / 2)
     assert "X['hp'] has text among numbers" in text_error(late)
     error = text_error(pandas.DataFrame({f"column {i}": ["a", "b"] for i in range(300)}))
@@ -352,7 +352,7 @@ def test_errors_of_many_rows_and_of_many_columns():
 
 @pytest.mark.parametrize("name", ["y", "y_val"])
 @pytest.mark.parametrize("kind", [str, object, bytes, np.dtypes.StringDType()])
-def test_text_in_the_targets_of_a_regressor(name, kind):
+def test_text_in_regression_targets_is_an_error(name, kind):
     def fit(*texts):
         targets = np.resize(np.asarray(texts, dtype=object).astype(kind), len(X))
         validation = {"X_val": X, "y_val": targets} if name == "y_val" else {}
@@ -368,7 +368,7 @@ def test_text_in_the_targets_of_a_regressor(name, kind):
             fit("1", text)
 
 
-def test_numbers_that_are_infinite_in_the_precision_of_the_network_are_an_error():
+def test_values_that_overflow_the_precision_of_the_network_are_an_error():
     model = small().fit(X.astype("float32"), y)
     for many in (np.full_like(X, -1e39), sparse.csr_array(X * 1e39)):
         with pytest.raises(ValueError, match=r"too large for dtype\('float32'\) .*='float64'"):
@@ -393,7 +393,7 @@ def test_missing_targets_error_names_the_row():
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_integers_that_float64_cannot_hold_are_named(sign):
+def test_integers_too_large_for_float64_are_named(sign):
     many = np.asarray([[1, 2], [3, sign * 10**400]] * 30, dtype=object)
     table = MLPRegressor(max_iter=2, missing_values="impute")
     size = "a 401-digit integer in row 1"
@@ -412,7 +412,7 @@ def test_integers_that_float64_cannot_hold_are_named(sign):
 
 
 @pytest.mark.parametrize("kind", [list, np.asarray, pandas.Series])
-def test_european_numbers_are_named_with_the_conversion_in_x_and_y(kind):
+def test_error_about_european_numbers_contains_the_conversion(kind):
     numbers = np.linspace(1000.5, 99999.5, len(X))
     texts = [f"{n:,.2f}".translate(str.maketrans(",.", ".,")) for n in numbers]
     with pytest.raises(ValueError, match=r"^y has '1\.000,50' among its numbers") as caught:

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.every_device
 
 
 @pytest.mark.parametrize(("n", "features"), [(5, 3), (5, 1), (1, 1)])
-def test_one_class_and_one_feature_and_one_sample(n, features):
+def test_fit_works_with_one_class_one_feature_or_one_sample(n, features):
     X = np.ones((n, features))
     model = small(batch_size="auto").fit(X, ["only"] * n)
     assert model.predict(X).tolist() == ["only"] * n
@@ -34,7 +34,7 @@ def test_one_class_and_one_feature_and_one_sample(n, features):
 @pytest.mark.parametrize(
     ("dtype", "classes"), [("float32", 3), ("float64", 2), ("float64", 3), ("uint8", 2)]
 )
-def test_computation_follows_the_data(backend, dtype, classes):
+def test_computation_runs_on_the_library_and_device_of_the_data(backend, dtype, classes):
     X, y = problem(classes=classes)
     X = (40 * X + 100).clip(0, 255).astype(dtype)
     scaled = {"input_scaling": "standardize"}
@@ -81,7 +81,7 @@ def test_a_model_fitted_on_numpy_returns_numpy_for_arrays_of_every_library(backe
 
 
 @pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
-def test_a_model_fitted_on_arrays_of_a_library_follows_the_data_until_it_is_pickled(backend, kind):
+def test_a_model_fitted_on_library_arrays_follows_its_input_until_pickled(backend, kind):
     X_here = backend.put(X)
     model = kind(max_iter=2, learning_rate="cosine").fit(X_here, y)
     pickled = pickle.loads(pickle.dumps(model))  # noqa: S301
@@ -91,7 +91,7 @@ def test_a_model_fitted_on_arrays_of_a_library_follows_the_data_until_it_is_pick
         assert {get_backend(found) for found in results(each, X)} == {get_backend("numpy")}
 
 
-def test_a_named_backend_answers_in_the_callers_library(on):
+def test_an_explicit_backend_returns_arrays_of_the_callers_library(on):
     model, reference = small(**on).fit(X, y), small().fit(X, y)
     p = model.predict_proba(X)
     assert {type(array) for array in (*model.coefs_, model.predict(X), p)} == {np.ndarray}
@@ -103,7 +103,7 @@ def test_a_named_backend_answers_in_the_callers_library(on):
     assert model.partial_fit(X, y).n_iter_ == 6
 
 
-def test_calls_of_partial_fit_match_epochs_of_fit(backend):
+def test_partial_fit_calls_match_epochs_of_fit(backend):
     """Two epochs by fit are two calls of partial_fit, pickled in between or not."""
     X_here, settings = backend.put(X), {"max_iter": 2, "learning_rate": "cosine"}
     fitted = small(**settings).fit(X, y)
@@ -117,7 +117,7 @@ def test_calls_of_partial_fit_match_epochs_of_fit(backend):
     assert not np.array_equal(backend.get(straight.coefs_[0]), first)
 
 
-def test_a_pickle_holds_host_arrays(backend):
+def test_a_pickle_contains_host_arrays(backend):
     model = small(input_scaling="standardize").fit(backend.put(X), y)
     stored = pickle.dumps(model)
     assert {type(array) for array in pickle.loads(stored).coefs_} == {np.ndarray}  # noqa: S301
@@ -144,7 +144,7 @@ for model, X, y, expected in pickle.load(open('models', 'rb')):
 
 @pytest.mark.matrix
 @pytest.mark.libraries("torch", "jax", "array_api_strict", "cupy")
-def test_a_pickle_opens_where_the_library_is_missing(backend, on, tmp_path):
+def test_a_pickle_loads_without_the_backend_installed(backend, on, tmp_path):
     models = []
     for model in (small(**on).fit(X, y), small(normalization="batch").fit(backend.put(X), y)):
         models.append((model, X, y, model.predict_proba(X)))
@@ -154,7 +154,7 @@ def test_a_pickle_opens_where_the_library_is_missing(backend, on, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-def test_precision_is_resolved_once():
+def test_precision_setting_overrides_the_dtype_of_the_data():
     single = X.astype(np.float32)
     assert small(precision="float32").fit(X, y).coefs_[0].dtype == np.float32
     assert small(precision="float64").fit(single, y).coefs_[0].dtype == np.float64
@@ -188,7 +188,7 @@ def test_subclass_can_define_its_own_constructor(base, tmp_path):
 
 
 @pytest.mark.parametrize("n", [3, 1000])
-def test_predictions_and_weights_are_the_callers_to_write_to(on, n, monkeypatch):
+def test_predictions_and_weights_are_writable(on, n, monkeypatch):
     monkeypatch.setattr("mlp_xp.training.inference.inference._BATCH", 600)
     X, y = problem(1000)
     settings = {"max_iter": 1, "learning_rate": "cosine", "batch_size": 100, **on}
@@ -210,13 +210,13 @@ def test_predictions_and_weights_are_the_callers_to_write_to(on, n, monkeypatch)
 CLASSES = [0, 1, 2]
 
 
-def test_the_order_in_memory_changes_nothing():
+def test_memory_layout_does_not_change_results():
     expected = small().fit(X, y).coefs_[0]
     for data in (pd.DataFrame(X), np.asfortranarray(X), np.ascontiguousarray(X[::-1])[::-1]):
         np.testing.assert_allclose(small().fit(data, y).coefs_[0], expected, rtol=1e-12)
 
 
-def test_a_warm_start_never_ends_worse_than_it_began():
+def test_a_warm_start_never_ends_worse_than_it_started():
     held = {"X_val": X[30:], "y_val": y[30:]}
     settings = {"learning_rate_init": 0.1, "max_iter": 40, "n_iter_no_change": 2}
     model = small(**settings, early_stopping=True, warm_start=True).fit(X[:30], y[:30], **held)
@@ -259,7 +259,7 @@ def test_schedule_advances_per_partial_fit_call_regardless_of_batch_count(learni
     np.testing.assert_allclose(rates, expected, rtol=0, atol=0.0002)
 
 
-def test_a_pickle_continues_at_the_same_rate():
+def test_an_unpickled_model_continues_with_the_same_learning_rate():
     adaptive = {"learning_rate": "adaptive", "solver": "sgd", "tol": 0.1, "n_iter_no_change": 2}
     for settings in (adaptive, {"learning_rate": "cosine", "warm_start": True}):
         model = small(**{"max_iter": 12} | settings).fit(X, y)
@@ -270,7 +270,7 @@ def test_a_pickle_continues_at_the_same_rate():
         np.testing.assert_array_equal(again.coefs_[0], model.coefs_[0])
 
 
-def test_adaptive_counts_over_calls_of_partial_fit():
+def test_adaptive_learning_rate_counts_partial_fit_calls():
     model = small(learning_rate="adaptive", solver="sgd", tol=10.0, n_iter_no_change=3)
     for _ in range(10):
         model.partial_fit(X, y, classes=CLASSES)
@@ -303,7 +303,7 @@ def test_failed_fit_does_not_advance_the_random_state():
     np.testing.assert_array_equal(*(small(random_state=s).fit(X, y).coefs_[0] for s in states))
 
 
-def test_classes_of_several_at_once_are_kept():
+def test_multilabel_class_names_are_kept():
     labels, model = np.eye(3, dtype=int)[y], small()
     for _ in range(2):
         model.partial_fit(X, labels, classes=[10, 20, 30])
@@ -312,7 +312,7 @@ def test_classes_of_several_at_once_are_kept():
         small().partial_fit(X, labels, classes=[10, 20])
 
 
-def test_one_warning_for_a_clipped_batch():
+def test_a_clipped_batch_size_warns_once():
     with pytest.warns(UserWarning, match="`batch_size` 1000 larger than the sample size 60") as w:
         small(batch_size=1000).fit(X, y)
     assert sum("larger than" in str(each.message) for each in w) == 1
@@ -322,7 +322,7 @@ def test_one_warning_for_a_clipped_batch():
 
 
 @pytest.mark.parametrize("targets", [y > 0, np.asarray(["ant", "bee", "cat"])[y], X[:, :2]])
-def test_an_estimator_of_given_weights(targets):
+def test_from_weights_builds_a_trainable_estimator(targets):
     kind = MLPRegressor if targets.dtype.kind == "f" else MLPClassifier
     model = small(kind, hidden_layer_sizes=(5, 4), activation="tanh").fit(X, targets)
     settings = {"activation": "tanh", "random_state": 3}
@@ -335,7 +335,7 @@ def test_an_estimator_of_given_weights(targets):
     assert (made.partial_fit(X, targets).coefs_[0] != before).any()
 
 
-def test_given_weights_that_do_not_fit_are_rejected():
+def test_from_weights_rejects_inconsistent_shapes():
     W, b = [np.zeros((2, 3))], [np.zeros(3)]
     for coefs, intercepts, classes, message in (
         (W, b, [0, 1, 2, 3], "must have 4 outputs for 4 classes, got 3"),

@@ -32,7 +32,7 @@ def files_of_page():
 
 
 @pytest.mark.usefixtures("machine_code")
-def test_a_default_fit_reaches_machine_code_through_the_files_of_the_page():
+def test_a_default_fit_runs_through_the_files_listed_on_the_page():
     pytest.importorskip("numba")
     X, y = make_classification(20_000, 40, random_state=0)
     network = {"hidden_layer_sizes": (256, 256), "max_iter": 10}  # Long enough for machine code.

@@ -44,7 +44,7 @@ def fitted(X=X, **settings):
         return tabular(**settings).fit(X, y)
 
 
-def test_a_csv_file_is_fitted_as_the_command_line_does(tmp_path):
+def test_a_csv_data_frame_is_treated_as_on_the_command_line(tmp_path):
     left_out = r"Left out as inputs, since their text .* hardly repeats: X\['id'\]\. Drop"
     numbers = r"X\['paid'\] has numbers stored as text, e.g. '0', and is used as numbers\. For"
     with pytest.warns(UserWarning, match=left_out), pytest.warns(UserWarning, match=numbers):
@@ -93,7 +93,7 @@ COLUMNS = {  # The columns of a file, and what the command line and a fit do wit
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_files_and_frames_have_the_same_rules(tmp_path):
+def test_files_and_data_frames_follow_the_same_rules(tmp_path):
     file = tmp_path / "a.csv"
 
     def read_file():
@@ -143,7 +143,7 @@ def test_columns_are_matched_by_name():
         model.predict(X.to_numpy())
 
 
-def test_new_text_in_a_column_of_yes_and_no_is_an_unknown_category():
+def test_new_text_in_a_yes_no_column_is_an_unknown_category():
     model = fitted()
     for name, given, expected in (
         ("smokes", ["yes", "no", "perhaps", None], [1, -1, 0, 0]),
@@ -195,7 +195,7 @@ WRITTEN = {  # Numbers as people write them, and what they are.
 }
 
 
-def test_all_numbers_with_units_and_commas_are_named_at_once_with_the_cure():
+def test_all_columns_with_units_or_commas_are_listed_with_conversions():
     frame = pandas.DataFrame(WRITTEN).assign(age=AGE, mixed=[1, "b"] * 60, ok=["a", "b"] * 60)
     with pytest.raises(ValueError, match=r"^9 columns of X cannot be used\.\n") as caught:
         tabular().fit(frame, y)
@@ -273,7 +273,7 @@ def test_polars_columns_are_converted_by_polars():
         tabular(MLPRegressor).fit(polars.DataFrame({"age": range(N)}), targets)
 
 
-def test_warnings_of_all_folds_are_the_same_so_that_they_are_printed_once():
+def test_identical_warnings_from_all_folds_are_printed_once():
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         scores = cross_val_score(tabular(), X, y, cv=3)
@@ -282,7 +282,7 @@ def test_warnings_of_all_folds_are_the_same_so_that_they_are_printed_once():
     assert len({text for text in texts if text.startswith("Left out")}) == 1
 
 
-def test_many_wrong_columns_are_all_named():
+def test_all_unusable_columns_are_named():
     frame = pandas.DataFrame({f"c{i}": WRITTEN["percent"] for i in range(60)})
     told = r"likewise X\['c5'\], .*X\['c49'\], 10 more: conv"
     with pytest.raises(ValueError, match=told) as caught:
@@ -353,7 +353,7 @@ def test_wrong_target_name_error_suggests_the_right_name():
 
 @pytest.mark.matrix
 @pytest.mark.filterwarnings("ignore:Left out as inputs", "ignore:.* has numbers stored as text")
-def test_frames_of_polars_follow_the_same_rules():
+def test_polars_frames_follow_the_same_rules():
     polars = pytest.importorskip("polars")
     text = X.assign(group=y).to_csv(index=False).encode()
     frame = polars.read_csv(text, infer_schema_length=None)

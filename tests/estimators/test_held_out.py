@@ -18,7 +18,7 @@ y, y_val = np.split(problem(200)[1], 2)
 HELD_OUT = {"X_val": X_val, "y_val": y_val}
 
 
-def test_the_users_own_validation_set_stops_the_fit_on_every_backend(backend):
+def test_a_given_validation_set_stops_the_fit_on_every_backend(backend):
     settings = SETTINGS | {"max_iter": 60, "early_stopping": True, "n_iter_no_change": 3}
     expected, model = (MLPClassifier(**settings, tol=0.0) for _ in range(2))
     expected.fit(X, y, **HELD_OUT)
@@ -29,7 +29,7 @@ def test_the_users_own_validation_set_stops_the_fit_on_every_backend(backend):
     np.testing.assert_allclose(*losses, rtol=1e-6)
 
 
-def test_the_weights_of_the_best_epoch_come_back():
+def test_early_stopping_restores_the_weights_of_the_best_epoch():
     scores = iter([0.0, 0.1, 0.9, 0.2, 0.3, 0.4])  # The first is a trial, before any epoch.
     model = small(early_stopping=True, scoring=lambda *_: next(scores)).fit(X, y, **HELD_OUT)
     two = small(max_iter=2).fit(X, y)
@@ -37,7 +37,7 @@ def test_the_weights_of_the_best_epoch_come_back():
     np.testing.assert_array_equal(model.coefs_[0], two.coefs_[0])
 
 
-def test_without_early_stopping_the_curves_are_kept_and_nothing_else_changes():
+def test_validation_data_without_early_stopping_only_record_curves():
     settings = SETTINGS | {"max_iter": 300, "learning_rate_init": 0.01}
     plain = MLPClassifier(**settings).fit(X, y)
     watched = MLPClassifier(**settings).fit(X, y, **HELD_OUT)
@@ -52,7 +52,7 @@ def test_without_early_stopping_the_curves_are_kept_and_nothing_else_changes():
     assert watched.history_[-1].validation_loss == losses[-1]
 
 
-def test_validation_weights_count_for_scorers_that_take_them():
+def test_validation_weights_are_passed_to_scorers_that_accept_them():
     weights, seen = np.where(y_val == 0, 5.0, 1.0), []
 
     def plain(model, X, y):
@@ -89,7 +89,7 @@ def test_validation_weights_count_for_scorers_that_take_them():
         *((lambda model, X, y: model.score(X, y), targets, "auto") for targets in (y, X[:, 0])),
     ],
 )
-def test_any_scorer(scoring, targets, output):
+def test_any_scikit_learn_scorer_can_be_used(scoring, targets, output):
     kind = MLPRegressor if targets.dtype.kind == "f" else MLPClassifier
     model = kind(**SETTINGS, max_iter=4, scoring=scoring, output_activation=output)
     held = {"X_val": X[60:], "y_val": targets[60:]}
@@ -101,14 +101,14 @@ def test_any_scorer(scoring, targets, output):
     assert found["it"] == pytest.approx(expected)
 
 
-def test_the_loss_is_a_scorer():
+def test_loss_can_be_used_as_a_scorer():
     model = MLPClassifier(**SETTINGS, scoring="loss", max_iter=200, early_stopping=True, tol=0.0)
     lowest = min(model.fit(X, y, **HELD_OUT).validation_loss_curve_)
     assert model.best_validation_score_ == -lowest
     assert log_loss(y_val, model.predict_proba(X_val)) == pytest.approx(lowest)
 
 
-def test_the_held_out_fraction_is_stratified_and_scikit_learns_split():
+def test_held_out_samples_are_scikit_learns_stratified_split():
     labels, seen = np.repeat([0, 1, 2], [80, 10, 10]), []
     settings = SETTINGS | {"early_stopping": True, "max_iter": 10}
 
@@ -137,7 +137,7 @@ def test_the_held_out_fraction_is_stratified_and_scikit_learns_split():
         (np.eye(3)[np.arange(50) % 3], 0.99, "the resulting train set will be", "change it"),
     ],
 )
-def test_samples_that_cannot_be_held_out_are_reported_with_a_cure(labels, fraction, message, cure):
+def test_impossible_validation_splits_are_an_error_with_a_remedy(labels, fraction, message, cure):
     told = rf"{message}.*(?<!\.)\. early_stopping=True holds out validation_fraction={fraction} of"
     with pytest.raises(ValueError, match=f"{told} 50 samples: {cure}, or pass X_val and y_val"):
         MLPClassifier(early_stopping=True, validation_fraction=fraction).fit(X[:50], labels)
@@ -154,7 +154,7 @@ def test_partial_fit_works_with_early_stopping():
     assert (len(model.validation_scores_), model.t_) == (2, 2 * 90)
 
 
-def test_lbfgs_ignores_early_stopping_and_measures_what_it_is_given():
+def test_lbfgs_ignores_early_stopping_but_scores_given_validation_data():
     settings = SETTINGS | {"hidden_layer_sizes": (30,), "solver": "lbfgs", "max_iter": 500}
     plain = MLPClassifier(**settings).fit(X, y)
     model = MLPClassifier(**settings, early_stopping=True).fit(X, y)
@@ -169,7 +169,7 @@ def test_lbfgs_ignores_early_stopping_and_measures_what_it_is_given():
 
 
 @config_context(enable_metadata_routing=True)
-def test_in_a_pipeline_the_validation_data_are_transformed():
+def test_pipelines_transform_the_validation_data():
     far, far_val = 1000 + 50 * X, 1000 + 50 * X_val
     settings = SETTINGS | {"early_stopping": True, "max_iter": 40}
     model = MLPClassifier(**settings).set_fit_request(X_val=True, y_val=True)
@@ -183,7 +183,7 @@ def test_in_a_pipeline_the_validation_data_are_transformed():
 
 
 @config_context(enable_metadata_routing=True)
-def test_in_a_grid_search():
+def test_grid_search_routes_validation_data():
     model, weights = small(early_stopping=True, max_iter=20), np.where(y == 0, 5.0, 1.0)
     model.set_fit_request(X_val=True, y_val=True, sample_weight=True)
     model.set_score_request(sample_weight=False)
@@ -216,7 +216,7 @@ NO_MEMBER = (np.arange(100) == 0).astype(float)
         ({"early_stopping": True}, {"sample_weight": NO_MEMBER}, "of the samples|non-zero"),
     ],
 )
-def test_bad_validation_data_and_scorers_change_nothing(settings, given, message):
+def test_invalid_validation_data_and_scorers_leave_the_model_unchanged(settings, given, message):
     model = MLPClassifier(**SETTINGS, max_iter=2).fit(X, y)
     before, fresh = model.coefs_[0].copy(), clone(model)
     for each in (model, fresh):

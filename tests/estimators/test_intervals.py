@@ -38,7 +38,7 @@ def noisy(n, seed=0, scale=1.0):
 
 
 @pytest.mark.parametrize("loss", [Quantile(LEVELS), "gaussian"])
-def test_nine_in_ten_targets_are_within_their_interval(loss):
+def test_nine_in_ten_targets_fall_within_their_interval(loss):
     X, y, std = noisy(4000, seed=1)
     settings = {"batch_size": 50, "max_iter": 60, "learning_rate": "cosine", "random_state": 0}
     model = MLPRegressor(loss, (40, 40), learning_rate_init=0.005, **settings)
@@ -56,7 +56,7 @@ def test_quantiles_never_cross():
 
 @pytest.mark.parametrize("scale", [1e-4, 1e4])
 @pytest.mark.parametrize("loss", [Quantile(LEVELS), "gaussian"])
-def test_a_fit_starts_from_the_unit_of_the_targets(loss, scale):
+def test_initial_interval_matches_the_scale_of_the_targets(loss, scale):
     X, y, _ = noisy(500, scale=scale)
     model = MLPRegressor(loss, (), max_iter=1, learning_rate="cosine", learning_rate_init=1e-12)
     low, high = model.fit(X, y).predict(0 * X[:1], quantiles=(0.05, 0.95))[0]
@@ -72,7 +72,7 @@ def test_a_fit_starts_from_the_unit_of_the_targets(loss, scale):
 
 @pytest.mark.parametrize("solver", ["adam", "sgd", "lbfgs"])
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-def test_targets_without_noise_leave_all_finite(solver):
+def test_noise_free_targets_give_finite_standard_deviations(solver):
     X, _, _ = noisy(200)
     settings = {"learning_rate_init": 0.01, "batch_size": 20, "random_state": 0, "max_iter": 120}
     settings |= {"max_grad_norm": 1.0} if solver == "sgd" else {}
@@ -91,7 +91,7 @@ def pinball(y, predictions, weights=None, levels=LEVELS):
 
 
 @pytest.mark.parametrize("y", [X[:, 0], X[:, :2]], ids=["one", "several"])
-def test_what_predict_returns(y):
+def test_predict_returns_median_quantiles_or_standard_deviation(y):
     weights = np.linspace(0, 2, len(X))
     model = regressor(Quantile(LEVELS)).fit(X, y, weights)
     assert model.n_outputs_ == (6 if y.ndim == 2 else 3)
@@ -125,7 +125,7 @@ def test_predict_returns_or_interpolates_the_median(levels, parts):
 
 
 @each_loss
-def test_ways_to_fit_and_to_keep(loss, levels, tmp_path):
+def test_interval_models_can_be_saved_resumed_and_continued(loss, levels, tmp_path):
     y = POSITIVE
     model = regressor(loss, early_stopping=True, validation_fraction=0.3).fit(X, y)
     expected = model.predict(X, quantiles=levels)
@@ -144,7 +144,7 @@ def test_ways_to_fit_and_to_keep(loss, levels, tmp_path):
 
 
 @each_loss
-def test_every_backend_fits_the_same(on, backend, loss, levels):
+def test_every_backend_predicts_the_same_intervals(on, backend, loss, levels):
     y, data = POSITIVE[:, 0], backend.put(X.astype("float32"))
     expected = regressor(loss).fit(X, y).predict(X, quantiles=levels)
     model = regressor(loss, precision="float32", **on).fit(data, y)
@@ -153,7 +153,7 @@ def test_every_backend_fits_the_same(on, backend, loss, levels):
     assert_close([found], [expected], rtol=1e-3, atol=1e-3)
 
 
-def test_the_spread_of_an_ensemble_is_total():
+def test_ensemble_standard_deviation_combines_noise_and_disagreement():
     y = X[:, :2]
     model = MLPEnsembleRegressor(regressor("gaussian"), 3, random_state=0).fit(X, y)
     each = [member.predict(X, return_std=True) for member in model.estimators_]
@@ -170,7 +170,7 @@ def test_the_spread_of_an_ensemble_is_total():
 
 
 @each_loss
-def test_views_are_averaged(loss, levels):
+def test_tta_averages_distributions_over_views(loss, levels):
     y, view = POSITIVE[:, 0], Flip((1, 2, 3))
     model = regressor(loss).fit(X, y)
     flipped = X.reshape(-1, 2, 3)[:, :, ::-1].reshape(-1, 6)
@@ -250,12 +250,12 @@ WRONG_QUESTIONS = [
 
 
 @pytest.mark.parametrize(("loss", "asked", "message"), WRONG_QUESTIONS)
-def test_errors_say_which_fit_is_needed(loss, asked, message):
+def test_errors_say_which_loss_intervals_need(loss, asked, message):
     with pytest.raises(ValueError, match=message):
         regressor(loss).fit(X, X[:, 0]).predict(X, **asked)
 
 
-def test_errors_of_ensembles_and_of_given_weights_say_which_loss_is_needed():
+def test_ensemble_and_from_weights_errors_say_which_loss_intervals_need():
     loss, asked, message = WRONG_QUESTIONS[-1]
     with pytest.raises(ValueError, match=message):
         MLPEnsembleRegressor(regressor(loss), 2).fit(X, X[:, 0]).predict(X, **asked)

@@ -11,7 +11,7 @@ X, y = problem()
 LONGER = {"max_iter": 60}
 
 
-def test_class_weights():
+def test_class_weights_match_sample_weights():
     rare = (X[:, 0] > 1.2).astype(int)
     balanced = np.where(rare, 30 / rare.sum(), 30 / (1 - rare).sum())
     for weight, each in (({0: 1.0, 1: 7.0}, np.where(rare, 7.0, 1.0)), ("balanced", balanced)):
@@ -67,7 +67,7 @@ def test_regression_losses_estimate_mean_or_median():
     assert np.median(y) < estimate("huber") < y.mean()
 
 
-def test_outputs_by_choice():
+def test_output_activation_can_be_chosen():
     target = 1 / (1 + np.exp(-X[:, 0]))
     model = small(MLPRegressor, max_iter=100, output_activation="logistic").fit(X, target)
     assert model.out_activation_ == "logistic"
@@ -101,7 +101,7 @@ def forgets_the_weights(outputs, targets, *, xp):
     return losses, lambda dlosses: outputs - targets
 
 
-def test_a_users_own_loss(backend):
+def test_a_custom_loss_matches_the_built_in_one(backend):
     X_here = backend.put(X)
     # JAX fills the last batch with samples of weight 0, which this loss would count.
     for n, weights in ((60, None), (60, np.linspace(0.0, 2.0, 60)), (50, None)):
@@ -140,7 +140,7 @@ SEVERAL = (X[:, :3] > 0).astype(int)
         (losses.BinaryFocal(), y, "auto", "multiclass targets: set output_activation='logistic'"),
     ],
 )
-def test_a_loss_for_other_outputs_is_rejected(loss, targets, output, cure):
+def test_a_loss_with_incompatible_outputs_is_rejected(loss, targets, output, cure):
     with pytest.raises(ValueError, match=cure):
         small(loss=loss, output_activation=output).fit(X, targets)
 
@@ -155,12 +155,12 @@ def test_a_loss_for_other_outputs_is_rejected(loss, targets, output, cure):
         (losses.BinaryCrossEntropy(), "auto", SEVERAL),
     ],
 )
-def test_losses_of_classes_learn_from_outputs_that_fit(loss, output, targets):
+def test_classification_losses_learn_with_compatible_outputs(loss, output, targets):
     model = small(**LONGER, learning_rate_init=0.01, loss=loss, output_activation=output)
     assert np.mean(model.fit(X, targets).predict(X) == targets) > 0.8
 
 
-def test_a_regressor_with_a_loss_of_classes_estimates_probabilities():
+def test_a_regressor_with_a_classification_loss_estimates_probabilities():
     columns = np.eye(3)[y]
     model = small(MLPRegressor, **LONGER, loss=losses.SoftmaxCrossEntropy()).fit(X, columns)
     assert model.out_activation_ == "softmax"
@@ -180,7 +180,7 @@ def test_a_regressor_with_a_loss_of_classes_estimates_probabilities():
 
 
 @pytest.mark.parametrize("loss", ["absolute_error", losses.Quantile(0.5)])
-def test_a_warm_start_with_another_loss_trains_by_it(loss):
+def test_a_warm_start_can_change_the_loss(loss):
     y = X[:, :3] @ np.asarray([1.0, 2.0, 3.0])
     model = MLPRegressor(hidden_layer_sizes=20, learning_rate_init=0.01, random_state=0)
     model.set_params(warm_start=True, max_iter=100, n_iter_no_change=50).fit(X, y)
@@ -210,7 +210,7 @@ def test_warm_start_rejects_settings_it_cannot_change(first, second, message):
     np.testing.assert_array_equal(model.set_params(**first).predict(X), predictions)
 
 
-def test_negative_targets_have_no_poisson_loss(backend):
+def test_poisson_loss_rejects_negative_targets(backend):
     model = small(MLPRegressor, loss="poisson")
     counts = y.astype(float)
     with pytest.raises(ValueError, match=r"y must be at least 0 for the Poisson loss, got -3"):

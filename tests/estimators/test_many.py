@@ -86,7 +86,7 @@ def test_many_tiny_models_match_separate_fits_without_machine_code():
     assert threads == {threading.main_thread()}
 
 
-def test_networks_on_ranks_are_fitted_one_after_another(monkeypatch):
+def test_distributed_networks_are_fitted_one_after_another(monkeypatch):
     workers = Mock(return_value=iter(()))
     monkeypatch.setattr(many, "work_in_threads", workers)
     models = [MLPClassifier((2000,), distributed=distributed) for distributed in ("mpi", None)]
@@ -202,7 +202,7 @@ class Halved(MLPClassifier):
 
 
 @pytest.mark.libraries("numpy", "torch")
-def test_a_subclass_with_its_own_fit_is_fitted_by_it(on):
+def test_a_subclass_that_overrides_fit_is_fitted_separately(on):
     tasks = tasks_of([small(Halved, **on) for _ in range(2)])
     list(fit_many(tasks))
     for task in tasks:
@@ -227,7 +227,7 @@ def test_failed_fit_does_not_affect_other_fits(on):
 
 
 @pytest.mark.libraries("torch")
-def test_the_log_says_why_a_fit_is_not_part_of_a_stack(backend_spec, caplog):
+def test_log_explains_why_a_fit_is_not_stacked(backend_spec, caplog):
     changes = ({}, {"callbacks": [Callback()]}, {"max_time": 60.0}, {"augmentation": [Mixup()]})
     tasks = tasks_of([small(backend="torch", **change) for change in changes])
     tasks.append(tasks[0]._replace(model=Halved(**tasks[0].model.get_params())))
@@ -242,7 +242,7 @@ def test_the_log_says_why_a_fit_is_not_part_of_a_stack(backend_spec, caplog):
 
 
 @pytest.mark.libraries("numpy", "torch")
-def test_a_generator_starts_anew_where_a_fit_that_diverges_is_repeated(on):
+def test_random_state_restarts_when_a_diverging_fit_is_repeated(on):
     settings = {"solver": "sgd", "learning_rate_init": 1e3, "max_iter": 60, **on}
     states = map(np.random.RandomState, range(3))
     tasks = tasks_of([small(random_state=state, **settings) for state in states])
@@ -252,7 +252,7 @@ def test_a_generator_starts_anew_where_a_fit_that_diverges_is_repeated(on):
     assert [found[number] for number in range(3)] == errors
 
 
-def test_numbers_of_epochs_are_small_integers_of_numpy_or_none():
+def test_max_iter_can_be_a_small_numpy_integer():
     models = [small(max_iter=np.uint8(200)), small(max_iter=np.int16(2)), small(max_iter="2")]
     found = {result.number: result.error for result in fit_many(tasks_of(models))}
     assert (found[0], found[1]) == (None, None)
@@ -260,27 +260,27 @@ def test_numbers_of_epochs_are_small_integers_of_numpy_or_none():
 
 
 @pytest.mark.libraries("torch", "array_api_strict")
-def test_a_small_memory_takes_fewer_models_at_once(on):
+def test_working_memory_limits_the_number_of_stacked_models(on):
     models = [small(max_iter=2, alpha=alpha, **on) for alpha in range(6)]
     for megabytes, n_programs in ((0.1, 2), (1024, 1)):
         with sklearn.config_context(working_memory=megabytes):
             assert check(tasks_of(models), same_bits=False, n_jobs=None) == n_programs
 
 
-def test_the_targets_of_all_models_are_looked_at_once(monkeypatch):
+def test_targets_shared_by_all_models_are_converted_once(monkeypatch):
     monkeypatch.setattr(many, "to_numpy", looked := Mock(wraps=many.to_numpy))
     tasks = tasks_of([small(max_iter=1, random_state=seed) for seed in range(6)])
     assert [result.error for result in fit_many(tasks)] == [None] * len(tasks)
     assert looked.call_count == 1
 
 
-def test_epochs_are_reported():
+def test_each_models_epochs_are_reported():
     seen, tasks = [], tasks_of([small(max_iter=3), small(max_iter=2)])
     list(fit_many(tasks, on_epoch=lambda number, record: seen.append((number, record.epoch))))
     assert sorted(seen) == [(0, 1), (0, 2), (0, 3), (1, 1), (1, 2)]
 
 
-def test_closing_ends_the_fits_that_are_left():
+def test_closing_the_iterator_ends_the_remaining_fits():
     endless = small(max_iter=10**6)
     fits = fit_many(tasks_of([small(max_iter=1), endless, endless]), n_jobs=2)
     assert next(fits).number == 0
@@ -302,7 +302,7 @@ def test_ctrl_c_also_ends_fits_with_different_compiled_steps(on):
     assert {number for number, _ in epochs} == {0}
 
 
-def test_settings_of_scikit_learn_hold_in_every_thread():
+def test_scikit_learn_config_applies_in_every_thread():
     with sklearn.config_context(skip_parameter_validation=True):
         [result] = fit_many(tasks_of([small(alpha=-1e-9)]))
     assert result.error is None

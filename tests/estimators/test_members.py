@@ -29,7 +29,7 @@ def network_of(**settings):
 
 
 @pytest.mark.parametrize("residual", [False, True])
-def test_each_member_is_a_network_with_scales_and_its_gradient_is_right(residual, backend):
+def test_member_outputs_and_gradients_match_separate_scaled_networks(residual, backend):
     network, params = network_of(residual=residual)
     xp, given = backend.xp, np.random.default_rng(0).normal(size=(80, 6))
 
@@ -73,7 +73,7 @@ def test_the_loss_is_the_mean_of_the_members_losses(loss, backend):
     np.testing.assert_allclose(spread, np.std(outputs, axis=0), atol=1e-12)
 
 
-def test_they_learn_the_same_on_every_backend_and_start_from_signs(backend):
+def test_members_train_identically_on_every_backend_from_random_signs(backend):
     start = small(**TABM | {"max_iter": 1, "learning_rate_init": 1e-9}).fit(X, y).other_weights_
     assert set(np.unique(np.round(start[0].r, 6))) == {-1.0, 1.0}
     assert all(np.allclose(array, 1.0) for array in (start[0].s, start[1].r, start[1].s))
@@ -105,7 +105,7 @@ def test_members_can_be_pickled_saved_and_trained_further(tmp_path):
 
 
 @pytest.mark.parametrize("loss", ["squared_error", "gaussian", "quantile"])
-def test_values_and_their_spread_are_in_the_unit_of_y(loss):
+def test_member_predictions_and_spread_are_in_the_unit_of_y(loss):
     settings = TABM | {"loss": loss, "max_iter": 60}
     model = small(MLPRegressor, **settings, target_scaling="standardize").fit(X, VALUES)
     assert model.score(X, VALUES) > 0.5

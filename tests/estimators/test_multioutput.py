@@ -38,7 +38,7 @@ def test_loss_is_the_sum_of_the_losses_per_target(backend, loss):
 
 
 @pytest.mark.parametrize("y", [Y, NAMED, Y.astype(str)], ids=["numbers", "mixed", "text"])
-def test_predictions_are_of_the_form_of_a_forest(backend, y):
+def test_multi_target_predictions_have_the_format_of_a_forest(backend, y):
     model = small(**LONGER).fit(backend.put(X), y)
     forest = ExtraTreesClassifier(5, random_state=0).fit(X, y if y is not NAMED else Y)
     probabilities = [to_numpy(p) for p in model.predict_proba(backend.put(X))]
@@ -69,7 +69,7 @@ def test_several_targets_can_be_pickled_and_saved(tmp_path):
 
 
 @pytest.mark.matrix
-def test_their_exports_have_outputs_of_each():
+def test_multi_target_exports_have_one_output_per_target():
     pytest.importorskip("onnx")
     torch, model = pytest.importorskip("torch"), small().fit(X, NAMED)
     expected = model.predict_proba(X)
@@ -81,7 +81,7 @@ def test_their_exports_have_outputs_of_each():
     np.testing.assert_array_equal(named["label_0"], model.predict(X)[:, 0])
 
 
-def test_many_models_with_them():
+def test_multi_target_ensembles_and_cross_validation_work():
     ensemble = MLPEnsembleClassifier(small(), n_estimators=2, random_state=0).fit(X, Y)
     each = [member.predict_proba(X)[1] for member in ensemble.estimators_]
     np.testing.assert_allclose(ensemble.predict_proba(X)[1], np.mean(each, axis=0))
@@ -94,7 +94,7 @@ def test_many_models_with_them():
     assert [of_target.shape for of_target in p] == [(120, 3), (120, 2)]
 
 
-def test_class_weights_and_partial_fit():
+def test_multi_target_class_weights_and_partial_fit():
     weights = [{0: 2.0}, "balanced"]
     by_hand = np.where(first == 0, 2.0, 1.0) * compute_sample_weight("balanced", Y[:, 1])
     model = small(class_weight=weights).fit(X, Y)

@@ -71,7 +71,7 @@ def test_fast_input_check_gives_the_same_outcome_as_the_full_check(
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "uint8"])
 @pytest.mark.parametrize("order", "CF")
-def test_plain_arrays_take_it_and_are_not_copied(model, dtype, order, monkeypatch):
+def test_plain_arrays_take_the_fast_input_check_without_a_copy(model, dtype, order, monkeypatch):
     monkeypatch.setattr(validation, "validate_data", None)
     plain = np.ones((3, 4), dtype=dtype, order=order)
     assert check_x(model, plain, reset=False) is plain
@@ -124,7 +124,7 @@ def quick(estimator=MLP, **settings):
 
 
 @pytest.mark.libraries("jax")
-def test_numbers_of_rows_share_what_is_compiled(on, compiled):
+def test_different_row_counts_share_compiled_code(on, compiled):
     model = quick(**on).fit(X, Y)
     compiled()
     for n in (7, 2, 100, 33, 101):
@@ -151,7 +151,7 @@ def test_different_validation_sizes_do_not_recompile(on, compiled):
 
 
 @pytest.mark.libraries("jax")
-def test_a_loss_of_a_library_scores_held_out_samples_there(on):
+def test_a_jax_loss_scores_held_out_samples_with_jax(on):
     import jax.numpy as jnp
 
     def squares(outputs, targets, *, xp):
@@ -168,7 +168,7 @@ def test_a_loss_of_a_library_scores_held_out_samples_there(on):
 
 @pytest.mark.libraries("jax")
 @pytest.mark.parametrize("normalization", [None, "batch", "layer"])
-def test_rows_that_fill_a_batch_change_nothing(on, backend, normalization, monkeypatch):
+def test_padding_rows_do_not_change_predictions(on, backend, normalization, monkeypatch):
     model = quick(normalization=normalization, input_scaling="standardize", **on).fit(X, Y)
     kinds = {name: X[:37].astype(name) for name in ("float64", "float32", "uint8")}
     kinds |= {"bool": X[:37] > 4, "sparse": sparse.csr_array(X[:37]), "jax": backend.put(X[:37])}
@@ -185,7 +185,7 @@ def test_rows_that_fill_a_batch_change_nothing(on, backend, normalization, monke
 
 
 @pytest.mark.parametrize("sizes", [(4, 3), (1, 100, 1), (64, 100, 10), (3072, 512, 512, 10)])
-def test_few_rows_are_added(sizes):
+def test_few_padding_rows_are_added(sizes):
     weights = sum(a * b for a, b in pairwise(sizes))
     for most, n_views in product((2048, 1000), (1, 10)):
         shapes = set()
@@ -253,12 +253,12 @@ def check_gradient(model, targets):
     ],
     ids=str,
 )
-def test_the_gradient_is_a_finite_difference(settings):
+def test_input_gradient_matches_finite_differences(settings):
     check_gradient(small(**settings), problem()[1])
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.UndefinedMetricWarning")
-def test_gradients_of_all_kinds_of_losses_and_targets():
+def test_input_gradient_supports_all_losses_and_targets():
     X, y = problem()
     for loss in ("squared_error", "absolute_error", "huber", "quantile", "gaussian"):
         for targets in (X[:, :2], X[:, 0]):
@@ -269,7 +269,7 @@ def test_gradients_of_all_kinds_of_losses_and_targets():
 
 
 @pytest.mark.every_device
-def test_every_backend_returns_the_same_gradient(backend):
+def test_every_backend_returns_the_same_input_gradient(backend):
     X, y = problem()
     model = small(normalization="batch", input_scaling="zca", precision="float32").fit(X, y)
     with backend.scope():
@@ -280,7 +280,7 @@ def test_every_backend_returns_the_same_gradient(backend):
         np.testing.assert_allclose(backend.get(found), expected, rtol=1e-3, atol=1e-6)
 
 
-def test_gradients_of_rows_in_batches_sparse_rows_and_integers(monkeypatch):
+def test_input_gradient_supports_batches_sparse_rows_and_integers(monkeypatch):
     X, y = problem()
     gradient = small().fit(X, y).input_gradient
     whole, pixels = gradient(X, y), (50 * np.abs(X)).astype(np.uint8)

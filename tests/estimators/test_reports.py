@@ -17,7 +17,7 @@ from mlp_xp.training.inference import inference
 X, y = problem()
 
 
-def test_evaluate_returns_several_metrics_of_one_prediction(monkeypatch):
+def test_evaluate_computes_several_metrics_from_one_prediction(monkeypatch):
     X, y = problem(classes=2)
     weights, model = np.linspace(0.1, 2.0, len(y)), small().fit(X, y)
     names = ["accuracy", "roc_auc", "average_precision", "neg_log_loss", "f1"]
@@ -50,7 +50,7 @@ def test_metrics_of_the_same_name_are_rejected():
     assert (found["first"], found["second"]) == (1.0, 2.0)
 
 
-def test_the_history_is_a_table():
+def test_history_converts_to_a_data_frame():
     model = small().fit(X, y, X_val=X, y_val=y)
     frame = pd.DataFrame(model.history_)
     assert frame["loss"].tolist() == model.loss_curve_
@@ -58,7 +58,7 @@ def test_the_history_is_a_table():
     assert frame["validation_score"].tolist() == model.validation_scores_
 
 
-def test_predictions_keep_to_the_working_memory(monkeypatch):
+def test_predictions_respect_the_working_memory(monkeypatch):
     model, blocks, take = small().fit(X, y), [], inference.take_rows
     whole = model.predict_proba(X)
 
@@ -95,7 +95,7 @@ def test_callbacks_are_called_and_can_stop_the_fit():
     assert (calls, model.n_iter_) == (["begin", 1, 2, "end"], 2)
 
 
-def test_callbacks_end_with_a_fit_that_fails():
+def test_callbacks_end_when_a_fit_fails():
     model = small(callbacks=[logging(calls := []), SimpleNamespace(on_epoch_end=fail)])
     with pytest.raises(RuntimeError, match="no more"):
         model.fit(X[:30], y[:30])
@@ -115,7 +115,7 @@ def callback():
     return pytest.importorskip("sklearn.callback", reason="scikit-learn before 1.9")
 
 
-def test_scikit_learns_score_monitor_and_progress_bar(callback, capsys):
+def test_scikit_learns_scoring_monitor_and_progress_bar_work(callback, capsys):
     monitor = callback.ScoringMonitor(scoring="accuracy")
     model = small().set_callbacks(monitor, callback.ProgressBar())
     model.fit(X, y, X_val=X, y_val=y)
@@ -146,7 +146,7 @@ class Own:
 
 
 @pytest.mark.usefixtures("callback")
-def test_a_callback_of_scikit_learn_stops_the_fit():
+def test_a_scikit_learn_callback_can_stop_the_fit():
     model = small().set_callbacks(stop := Own()).fit(X, y)
     assert model.n_iter_ == 2
     np.testing.assert_array_equal(stop.seen[2], model.predict_proba(X))

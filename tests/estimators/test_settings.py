@@ -23,7 +23,7 @@ from mlp_xp.optimizers.schedules import InvScaling, OneCycle
 X, y = problem()
 
 
-def test_a_users_own_activation(backend):
+def test_custom_activations_work_on_every_backend_and_are_checked(backend):
     def square(x, *, xp):
         return x * x, lambda dy: 2.0 * x * dy
 
@@ -40,7 +40,7 @@ def test_a_users_own_activation(backend):
     np.testing.assert_array_equal(own.coefs_[0], small(activation="tanh").fit(X, y).coefs_[0])
 
 
-def test_a_small_last_batch_does_not_ruin_the_running_moments():
+def test_a_small_last_batch_does_not_distort_running_statistics():
     settings = {"normalization": "batch", "max_iter": 60, "learning_rate_init": 0.01}
     whole, one_more = (
         small(**settings).fit(X[:n], y[:n]).evaluate(X[:n], y[:n])["loss"] for n in (32, 33)
@@ -49,7 +49,7 @@ def test_a_small_last_batch_does_not_ruin_the_running_moments():
 
 
 @pytest.mark.parametrize("residual", [False, True])
-def test_hidden_activations(backend, residual):
+def test_hidden_activations_returns_the_chosen_layer(backend, residual):
     model = small(hidden_layer_sizes=(5, 5), activation=["tanh", "relu"], residual=residual)
     model.fit(backend.put(X), y)
     coefs, intercepts = map(backend.get, model.coefs_), map(backend.get, model.intercepts_)
@@ -71,7 +71,7 @@ def everything(normalization="batch"):
 
 
 @pytest.mark.parametrize("normalization", ["batch", "layer"])
-def test_all_settings_at_once_give_the_same_numbers_on_every_backend(backend, normalization):
+def test_all_settings_combined_give_the_same_results_on_every_backend(backend, normalization):
     X_here = backend.put(X)
     expected = everything(normalization).fit(X, y)
     model = everything(normalization).fit(X_here, y)
@@ -88,7 +88,7 @@ def test_all_settings_at_once_give_the_same_numbers_on_every_backend(backend, no
     np.testing.assert_allclose(opened.loss_, model.loss_, rtol=1e-10)
 
 
-def test_a_copy_moves_to_another_library_and_back(backend):
+def test_a_model_moves_to_another_library_and_back(backend):
     model = everything().fit(X, y)
     there = model.to(backend.name, backend.device)
     assert all(map(backend.holds, (*there.coefs_, *(norm.scale for norm in there.norms_))))
@@ -99,7 +99,7 @@ def test_a_copy_moves_to_another_library_and_back(backend):
     np.testing.assert_array_equal(back.coefs_[0], model.coefs_[0])
 
 
-def test_summary_and_html():
+def test_summary_and_html_describe_the_network():
     model = everything().fit(X, y)
     summary, text = model.summary(), str(model.summary())
     for words in ("residual, dense", "batch normalization", "gelu", "dropout 0.2", "output: dense"):
@@ -130,7 +130,7 @@ def test_a_notebook_describes_each_parameter(kind):
 TARGETS = ClassTargets(np.arange(3), "softmax")
 
 
-def test_each_kind_of_parameter_has_its_own_rule():
+def test_each_kind_of_parameter_can_have_its_own_optimizer():
     rule = ByKind(Muon(), AdamW(), SGD(momentum=0.0), vector_rate=0.0, head_rate=5.0)
     start, model = (
         small(solver=rule, learning_rate_init=rate, max_iter=20).fit(X, y)
@@ -147,7 +147,7 @@ def rates(**settings):
     return [r.learning_rate for r in small(**settings).fit(X, y).history_]
 
 
-def test_a_schedule_counts_for_adam_too():
+def test_schedules_apply_to_adam_except_those_that_scikit_learn_limits_to_sgd():
     for schedule in ("cosine", InvScaling()):
         found = rates(learning_rate=schedule)
         assert found == sorted(found, reverse=True)
@@ -225,7 +225,7 @@ def test_numpy_scalars_in_settings_become_python_numbers(settings):
         {"max_iter": np.uint8(3), "early_stopping": np.True_, "verbose": np.int8(0)},
     ],
 )
-def test_a_fit_takes_small_integers_of_numpy(settings):
+def test_settings_can_be_small_numpy_integers(settings):
     X, y = problem(300)
     plain = {name: getattr(value, "item", lambda v=value: v)() for name, value in settings.items()}
     model, expected = small(**settings).fit(X, y), small(**plain).fit(X, y)
@@ -234,7 +234,7 @@ def test_a_fit_takes_small_integers_of_numpy(settings):
 
 
 @pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
-def test_the_signature_and_the_documentation_follow_the_table_of_parameters(kind):
+def test_signature_and_docstring_match_the_parameter_table(kind):
     signature = inspect.signature(kind).parameters
     defaults = {name: row.default for name, row in kind._parameters.items()}
     assert defaults == {name: given.default for name, given in signature.items()}

@@ -31,7 +31,7 @@ ENSEMBLES = MLPEnsembleClassifier(NETWORKS[0], 2), MLPEnsembleRegressor(NETWORKS
 if APART:
 
     @parametrize_with_checks([*NETWORKS, *ENSEMBLES])
-    def test_scikit_learns_checks(estimator, check):
+    def test_estimators_pass_scikit_learns_checks(estimator, check):
         # scikit-learn takes an installed CuPy for one that works.
         if not _has_gpu() and "cupy" in str(getattr(check, "keywords", "")):
             pytest.skip("no GPU for cupy")
@@ -40,7 +40,7 @@ if APART:
 else:
 
     @pytest.mark.matrix
-    def test_in_a_process_with_scipys_array_api():
+    def test_estimators_pass_the_checks_with_scipys_array_api_enabled():
         env = os.environ | {"SCIPY_ARRAY_API": "1", RUNS_APART: "1"}
         env.pop("PYTEST_ADDOPTS", None)
         command = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider"]
@@ -54,7 +54,7 @@ else:
 
     @pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
     @pytest.mark.filterwarnings("ignore")
-    def test_scikit_learns_checks_of_numpys_arrays(kind):
+    def test_estimators_pass_scikit_learns_checks_on_numpy_arrays(kind):
         n_checks = 0
         for each, check in estimator_checks_generator(kind(max_iter=20)):
             if "array_api" not in str(check):

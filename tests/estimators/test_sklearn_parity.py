@@ -83,7 +83,7 @@ def test_partial_fit_updates_weights_as_in_scikit_learn(kind, weights, settings,
     ],
     ids=str,
 )
-def test_a_whole_fit_is_the_same(kind, settings):
+def test_a_whole_fit_matches_scikit_learn(kind, settings):
     pair = both(kind, batch_size=10, **settings)
     mine, their = (model.fit(X, TARGETS[kind], sample_weight=WEIGHTS) for model in pair)
     for name in ("n_iter_", "t_", "out_activation_", "n_layers_", "n_outputs_", "n_features_in_"):
@@ -105,7 +105,7 @@ def test_a_whole_fit_is_the_same(kind, settings):
 
 
 @pytest.mark.parametrize("settings", [{}, {"solver": "lbfgs", "tol": 1e-6}], ids=str)
-def test_the_loss_of_several_outputs_is_reported_as_their_mean(settings):
+def test_the_loss_of_several_outputs_is_reported_as_a_mean(settings):
     """A fit, its validation and `evaluate` report alike, and `tol` is compared with the mean."""
     y = TARGETS["several"]
     mine, _ = both("several", max_iter=100, alpha=0.0, **settings)
@@ -148,7 +148,7 @@ def test_lbfgs_follows_the_same_path_as_scikit_learn(kind):
     assert_same_weights(mine, their, 1e-5)
 
 
-def test_lbfgs_of_very_many_outputs_gets_somewhere():
+def test_lbfgs_makes_progress_with_very_many_outputs():
     """Scikit-learn takes no step: its loss, a mean, falls by less than its gradient promises."""
     y = np.tanh(X @ RNG.standard_normal((6, 1500)))
     mine, their = both("several", solver="lbfgs", max_iter=20)
@@ -175,7 +175,7 @@ def test_log_loss_is_clipped_as_in_scikit_learn(kind, solver):
 
 
 @pytest.mark.parametrize("kind", ["binary", "multiclass", "multilabel", "real"])
-def test_early_stopping_is_the_same_rule(kind):
+def test_early_stopping_follows_scikit_learns_rule(kind):
     """From the same held-out samples: given to ours, found by theirs."""
     settings = {"max_iter": 300, "batch_size": 10, "tol": 0.01, "n_iter_no_change": 4}
     mine, their = both(kind, early_stopping=True, **settings)

@@ -46,7 +46,7 @@ def global_random_seed():
     return 42
 
 
-def test_what_is_left_out_is_there_and_private():
+def test_skipped_scikit_learn_tests_exist_and_read_private_attributes():
     assert set(PRIVATE) | BETTER <= set(TESTS)
     for name, attribute in PRIVATE.items():
         body = SOURCE.split(f"def {name}(")[1].split("\ndef ")[0]

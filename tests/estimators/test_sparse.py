@@ -57,7 +57,7 @@ def no_dense_rows(monkeypatch):
     ],
     ids=str,
 )
-def test_a_fit_gives_scikit_learns_numbers(settings, dtype):
+def test_sparse_fit_matches_scikit_learn(settings, dtype):
     (rows, y), weights = sparse_problem(dtype=dtype), RNG.random(150)
     # Scikit-learn minimizes in float32 what we minimize in float64.
     atol = 1e-2 if settings.get("solver") == "lbfgs" and dtype == "float32" else 1e-5
@@ -76,7 +76,7 @@ def test_a_fit_gives_scikit_learns_numbers(settings, dtype):
 
 
 @pytest.mark.usefixtures("no_dense_rows")
-def test_weights_that_fit_no_cache_give_scikit_learns_numbers():
+def test_sparse_fit_with_weights_larger_than_the_cache_matches_scikit_learn():
     X, y = sparse_problem(n=90, columns=10_000)
     pair = [lib.MLPRegressor(**SETTINGS, batch_size=40).fit(X, y) for lib in LIBRARIES]
     assert_close(*(model.coefs_ for model in pair), atol=1e-10)
@@ -93,7 +93,7 @@ def test_weights_that_fit_no_cache_give_scikit_learns_numbers():
     ],
     ids=str,
 )
-def test_what_needs_dense_rows_gives_the_same_as_before(settings):
+def test_settings_that_need_dense_rows_match_the_dense_fit(settings):
     X, y = sparse_problem()
     fits = [ours.MLP(**(SETTINGS | settings)).fit(data, y) for data in (X, X.toarray())]
     np.testing.assert_allclose(fits[0].coefs_[0], fits[1].coefs_[0], rtol=0, atol=1e-12)
@@ -107,7 +107,7 @@ def test_what_needs_dense_rows_gives_the_same_as_before(settings):
 @pytest.mark.parametrize("kind", [np.int32, np.int64])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("has_rows", [False, True])
-def test_taken_rows_multiply_like_dense_ones(backend, size, kind, dtype, has_rows):
+def test_products_of_selected_sparse_rows_match_dense_ones(backend, size, kind, dtype, has_rows):
     """Entries of a row need no order, and may repeat."""
     n, features, columns = size
     indptr = np.concatenate([[0], np.cumsum(RNG.integers(9, size=n))]).astype(kind)
@@ -131,7 +131,7 @@ def test_taken_rows_multiply_like_dense_ones(backend, size, kind, dtype, has_row
         np.testing.assert_array_equal(found, again)
 
 
-def test_weights_may_lie_column_by_column_and_positions_be_of_two_dtypes():
+def test_column_major_weights_and_both_index_dtypes_are_supported():
     X, y = sparse_problem()
     model = ours.MLPClassifier(**SETTINGS, batch_size=32).fit(X, y)
     expected = model.predict_proba(X)
@@ -143,7 +143,7 @@ def test_weights_may_lie_column_by_column_and_positions_be_of_two_dtypes():
     np.testing.assert_array_equal(model.fit(X, y).predict_proba(X), expected)
 
 
-def test_predictions_of_many_rows_do_not_depend_on_the_threads(monkeypatch):
+def test_predictions_of_many_rows_do_not_depend_on_the_number_of_threads(monkeypatch):
     X, y = sparse_problem(3000)
     model, found = ours.MLP(**SETTINGS).fit(X, y), []
     for n_threads in ("1", "3"):
@@ -168,7 +168,7 @@ def test_update_without_machine_code_matches_the_default(rule, l2, rng):
 
 @pytest.mark.parametrize("settings", [{"solver": "lbfgs"}, {"batch_size": 50}], ids=str)
 @pytest.mark.parametrize("is_sparse", [True, False])
-def test_the_backend_knows_the_work_that_no_blas_does(monkeypatch, settings, is_sparse):
+def test_sparse_work_is_estimated_apart_from_blas_work(monkeypatch, settings, is_sparse):
     (X, y), kind, seen = sparse_problem(columns=300), type(get_backend("numpy")), set()
 
     def noting(self, work, n_steps=1, sparse_work=0, largest=0, training=kind.training):
@@ -183,7 +183,7 @@ def test_the_backend_knows_the_work_that_no_blas_does(monkeypatch, settings, is_
 
 
 @pytest.mark.parametrize("settings", [{"solver": "lbfgs"}, {"batch_size": 50}, {}], ids=str)
-def test_a_fit_does_not_keep_the_rows(monkeypatch, settings):
+def test_a_fit_does_not_keep_the_sparse_rows_alive(monkeypatch, settings):
     (X, y), places = sparse_problem(3000), []
 
     def watched(*args, put=batches.put_sparse):
@@ -216,7 +216,7 @@ def made_dense(monkeypatch):
     return numbers
 
 
-def test_at_most_a_batch_of_sparse_rows_is_dense(problem, on, backend, made_dense):
+def test_at_most_one_batch_of_sparse_rows_is_made_dense(problem, on, backend, made_dense):
     X, y = problem(300)
     X = np.where(X > 0.5, X, 0.0)
     rows, dense = sparse.csr_matrix(X), small().fit(X, y)
@@ -226,7 +226,7 @@ def test_at_most_a_batch_of_sparse_rows_is_dense(problem, on, backend, made_dens
     assert isinstance(model.predict(rows), np.ndarray)
 
 
-def test_held_out_rows_stay_sparse_and_scorers_see_them_so(problem, on, backend, made_dense):
+def test_held_out_rows_stay_sparse_for_scorers(problem, on, backend, made_dense):
     (X, y), seen = problem(600), set()
     X = np.where(X > 0.5, X, 0.0)
 
@@ -258,7 +258,7 @@ DAMAGES = [
 
 @pytest.mark.parametrize("call", ["fit", "partial_fit", "predict", "score"])
 @pytest.mark.parametrize(("kind", "array", "place", "value", "message"), DAMAGES)
-def test_indices_out_of_range_are_an_error(kind, array, place, value, message, call):
+def test_sparse_indices_out_of_range_are_an_error(kind, array, place, value, message, call):
     X = sparse.random(60, 50, 0.2, kind, dtype=np.float64, random_state=0)
     y = np.arange(60) % 2
     model = small().fit(sparse.csr_array(X), y)

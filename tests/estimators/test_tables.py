@@ -78,7 +78,7 @@ def test_data_frame_works_in_fit_predict_pickle_and_save(on, tmp_path):
     assert held.validation_scores_[-1] == held.score(X[:30], y[:30])
 
 
-def test_a_fit_of_a_table_is_resumed(tmp_path):
+def test_a_fit_on_a_table_can_be_resumed(tmp_path):
     settings = {"max_iter": 6, "dropout": 0.2}
     expected = tabular(**settings).fit(X, y).predict_proba(X)
 
@@ -95,7 +95,7 @@ def test_a_fit_of_a_table_is_resumed(tmp_path):
         tabular(**settings).fit(X.replace({"city": {"Rome": "Roma"}}), y, resume=tmp_path)
 
 
-def test_each_fold_learns_its_own_columns(on, tmp_path):
+def test_each_fold_learns_its_own_column_encoding(on, tmp_path):
     """What only the last rows have is unknown to the folds without them."""
     frame = X.assign(city=["Bern", "Oslo"] * 40 + ["Rome"] * 10, member=[False] * 89 + [True])
     frame["visits"] = [np.nan] * 80 + [1.0] * 10
@@ -115,7 +115,7 @@ def test_each_fold_learns_its_own_columns(on, tmp_path):
     assert (ensemble.n_features_in_, list(ensemble.feature_names_in_)) == (6, list(X))
 
 
-def test_an_empty_column_is_ignored_and_a_fit_continues_with_its_columns(tmp_path):
+def test_an_empty_column_is_ignored_and_later_fits_keep_the_columns(tmp_path):
     frame = X.assign(age=np.nan, size=None)
     model = tabular().fit(frame, y)
     kept = tuple(name for name in NAMES if not name.startswith(("age", "size")))
@@ -131,7 +131,7 @@ def test_an_empty_column_is_ignored_and_a_fit_continues_with_its_columns(tmp_pat
                 other.set_params(warm_start=True, **changed).fit(X, y)
 
 
-def test_what_is_the_same_in_other_forms(tmp_path):
+def test_equivalent_column_types_give_the_same_predictions(tmp_path):
     model = tabular().fit(X, y)
     expected = model.predict_proba(X)
     rows = X.astype(object).where(X.notna(), None)
@@ -170,7 +170,7 @@ def test_datetime_objects_are_read_in_their_time_zone():
 
 
 @pytest.mark.matrix
-def test_frames_of_polars(tmp_path):
+def test_polars_frames_give_the_same_predictions_as_pandas(tmp_path):
     polars = pytest.importorskip("polars")
     records = X.astype(object).where(X.notna(), None).to_dict("records")
     frame = polars.from_dicts(records, infer_schema_length=None)
@@ -186,7 +186,7 @@ def test_frames_of_polars(tmp_path):
         tabular().fit(polars.LazyFrame({"a": [1, 2]}), y)
 
 
-def test_unknown_rare_and_missing_categories():
+def test_unknown_rare_and_missing_categories_have_their_own_inputs():
     city = ["Oslo"] * 50 + ["Bern"] * 48 + ["Rome"] * 2 + [None] * 400
     model = tabular(MLPRegressor).fit(pandas.DataFrame({"city": city}), np.arange(500.0))
     names = ("city is another", "city=Bern", "city=Oslo", "city is missing")
@@ -203,7 +203,7 @@ def test_unknown_rare_and_missing_categories():
     assert model.columns_.input_names == ("id is another", "id is missing")
 
 
-def test_columns_of_many_categories_are_embedded(on, tmp_path):
+def test_columns_with_many_categories_are_embedded(on, tmp_path):
     frame = X[["age"]].assign(street=[f"{i % 12}. street" for i in range(N)], city=X["city"])
     model = tabular(**on, embedding_dim=np.int64(3)).fit(frame, y)
     assert model.columns_.input_names[:2] == ("age", "age is missing")
@@ -264,7 +264,7 @@ UNLIKE = [  # And in a prediction.
 ]
 
 
-def test_wrong_columns_are_errors_that_say_what_to_type():
+def test_errors_about_unusable_columns_say_what_to_type():
     model = tabular().fit(X, y)
     before = pickle.dumps(model)
     for frame, message in UNFIT:
@@ -302,7 +302,7 @@ def test_wrong_columns_are_errors_that_say_what_to_type():
     assert filled.set_params(missing_values="impute").predict(X).shape == y.shape
 
 
-def test_the_inputs_are_those_of_scikit_learns_transformers():
+def test_encoded_inputs_match_scikit_learns_transformers():
     frame, targets = table(300, seed=1)
     frame = frame[["age", "visits", "city"]].astype({"visits": float})
     most = int(frame[["age", "visits"]].count().max())

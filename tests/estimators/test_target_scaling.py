@@ -33,7 +33,7 @@ def predictions(model, X=X):
     return np.stack(found, axis=-1)
 
 
-def test_predictions_are_clipped_to_the_targets_that_were_fitted():
+def test_predictions_are_clipped_to_the_range_of_the_training_targets():
     model, lowest = regressor(clip_predictions=True).fit(X, Y), Y.min(axis=0)
     far = model.predict(1e3 * X)
     np.testing.assert_allclose(np.clip(far, lowest, Y.max(axis=0)), far, rtol=1e-12)
@@ -47,7 +47,7 @@ def test_predictions_are_clipped_to_the_targets_that_were_fitted():
 
 
 @each_loss
-def test_a_fit_is_that_on_targets_standardized_before(loss, tmp_path):
+def test_target_scaling_matches_standardizing_the_targets_beforehand(loss, tmp_path):
     fit, held = np.arange(40), np.arange(40, 60)
     scaler = StandardScaler().fit(Y[fit], sample_weight=WEIGHTS[fit])
     plain = small(MLPRegressor, loss=loss, early_stopping=True)
@@ -71,7 +71,7 @@ def test_a_fit_is_that_on_targets_standardized_before(loss, tmp_path):
         np.testing.assert_array_equal(predictions(copy), predictions(scaled))
 
 
-def test_only_the_samples_to_fit_on_count():
+def test_target_scaling_ignores_held_out_samples():
     fit, held = train_test_split(np.arange(60), test_size=0.25, random_state=0)
     model = regressor(early_stopping=True, validation_fraction=0.25, random_state=0).fit(X, Y)
     given = regressor(early_stopping=True, random_state=0)
@@ -79,7 +79,7 @@ def test_only_the_samples_to_fit_on_count():
     np.testing.assert_allclose(model.predict(X), given.predict(X), rtol=1e-9)
 
 
-def test_a_fit_that_continues_keeps_the_first_mean_and_deviation():
+def test_continued_fits_keep_the_first_mean_and_standard_deviation():
     model = regressor().partial_fit(X, Y)
     once = model.predict(X)
     np.testing.assert_allclose(model.partial_fit(X, Y + 1e6).predict(X), once, rtol=0.5)
@@ -89,7 +89,7 @@ def test_a_fit_that_continues_keeps_the_first_mean_and_deviation():
         again.set_params(target_scaling=None).fit(X, Y)
 
 
-def test_searches_and_ensembles(on):
+def test_target_scaling_works_in_searches_and_ensembles(on):
     data, y = X.astype("float32"), Y[:, 0]
     grid = {"alpha": [0.1, 1.0], "target_scaling": ["standardize", None]}
     model = regressor(max_iter=10, precision="float32", **on)
@@ -111,7 +111,7 @@ REFUSED = [
 ]
 
 
-def test_what_cannot_be_is_an_error():
+def test_unsupported_target_scaling_is_an_error():
     for settings, message in REFUSED:
         with pytest.raises(ValueError, match=message):
             regressor(**settings).fit(X, np.abs(Y))

@@ -39,7 +39,7 @@ def test_best_temperature_is_applied_on_every_backend(backend, ema_decay):
 
 
 @pytest.mark.parametrize("targets", [y, y > 0, np.eye(3, dtype=int)[y]])
-def test_a_next_fit_has_its_own_temperature_and_weights_that_are_assigned_have_none(targets):
+def test_each_fit_has_its_own_temperature_and_assigned_weights_have_none(targets):
     model = small(**SURE, warm_start=True)
     held_out = {"X_val": X[200:], "y_val": targets[200:]}
     found = [model.fit(X[:200], targets[:200], **held_out).temperature_ for _ in range(2)]
@@ -57,7 +57,7 @@ def test_temperature_stays_near_1_for_few_correct_samples():
     assert 0.8 < found.temperature < 1.0
 
 
-def test_refinement_keeps_the_epoch_of_the_least_loss_after_the_temperature():
+def test_refinement_keeps_the_epoch_with_the_lowest_loss_after_calibration():
     scores = []
 
     def refinement(model, X, y):

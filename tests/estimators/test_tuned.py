@@ -37,7 +37,7 @@ def same(mine, theirs):
     np.testing.assert_array_equal(mine.weights_, theirs.weights_)
 
 
-def test_a_search_with_a_number_of_configurations_is_reproducible():
+def test_a_search_over_a_fixed_number_of_configurations_is_reproducible():
     first, again = (tuned(n_configurations=3, n_jobs=n).fit(X, y) for n in (1, 2))
     same(first, again)
     for name in ("loss", "params", "weight", "status"):
@@ -55,7 +55,7 @@ def test_a_search_with_a_number_of_configurations_is_reproducible():
         (MLPRegressor, "predict", X[:, 2:]),
     ],
 )
-def test_predictions_are_weighted_means_and_their_spread(kind, method, target):
+def test_tuned_predictions_are_weighted_means_and_standard_deviations(kind, method, target):
     model = tuned(kind).fit(X, target)
     assert len(np.unique(model.weights_)) > 1 or len(model.weights_) in (3, 6, 9)
     assert model.weights_.sum() == pytest.approx(1.0)
@@ -81,7 +81,7 @@ def test_the_loss_is_measured_on_out_of_fold_outputs():
     assert regressor.loss_ == pytest.approx(error / 2)  # As in scikit-learn.
 
 
-def test_losses_with_a_standard_deviation_select_mixtures():
+def test_losses_with_a_standard_deviation_select_by_mixture_likelihood():
     model = tuned(MLPRegressor, {"loss": "gaussian"}).fit(X, VALUES)
     mean, std = model.out_of_fold_.T
     density = 0.5 * ((VALUES - mean) / std) ** 2 + np.log(std * np.sqrt(2 * np.pi))
@@ -112,7 +112,7 @@ def test_configurations_for_tables_come_from_the_recipe():
     assert params == model.search_results_["params"][:5]  # However many are tried.
 
 
-def test_greedy_selection_finds_weights():
+def test_greedy_selection_finds_the_best_weights():
     truth = np.zeros((50, 1))
     rng = np.random.default_rng(0)
     noise = rng.normal(size=(50, 1))
@@ -125,7 +125,7 @@ def test_greedy_selection_finds_weights():
     assert allocate(weights, [5, 5, 5], [20, 20, 1], 10) == [0, 1, 0]
 
 
-def test_predictions_cost_at_most_what_is_asked():
+def test_max_predict_cost_limits_the_number_of_networks():
     assert len(tuned(max_predict_cost=2).fit(X, y).estimators_) == 2
     assert len(tuned(n_configurations=1).fit(X, y).estimators_) == 3
     members = {"n_members": 4}  # Each member of a TabM costs as much as a network.
@@ -143,7 +143,7 @@ def test_each_group_is_held_out_as_a_whole():
     assert np.isfinite(model.loss_)
 
 
-def test_time_is_held_out_after_what_was_learned():
+def test_time_splits_hold_out_later_rows():
     times = np.random.default_rng(0).permutation(np.arange(60) // 2)
     folds = time_folds([], times, 4).folds
     assert len(folds) == 4
@@ -161,7 +161,7 @@ def test_time_is_held_out_after_what_was_learned():
     assert len(model.estimators_) <= 2  # One network each, of the newest fold.
 
 
-def test_classes_that_appear_late_are_learned():
+def test_classes_that_appear_only_late_are_learned():
     labels = np.repeat([0, 1, 0, 2], [30, 20, 5, 5])  # In the order of time.
     folds, notes = time_folds([labels], np.arange(60), 5)
     assert notes == [
@@ -180,7 +180,7 @@ def test_classes_that_appear_late_are_learned():
     assert model.classes_.tolist() == [0, 1, 2]
 
 
-def test_a_class_with_few_rows_is_learned_in_every_fold():
+def test_a_rare_class_is_learned_in_every_fold():
     rare = y.copy()
     rare[0] = 7
     with pytest.warns(UserWarning, match="^1 rows are trained on in every fold and held out by no"):
@@ -197,7 +197,7 @@ def test_a_class_with_few_rows_is_learned_in_every_fold():
     assert all(len(network.classes_) == 3 for network in model.estimators_)
 
 
-def test_columns_of_one_value_in_a_fold_and_one_class_are_no_errors():
+def test_constant_columns_in_a_fold_and_a_single_class_are_not_errors():
     frame = pd.DataFrame(X).rename(columns=str)
     frame["flag"] = np.where(np.arange(150) == 5, "yes", "no")
     frame["seldom"] = np.where(np.arange(150) == 5, 1.0, np.nan)
@@ -222,7 +222,7 @@ def test_columns_of_one_value_in_a_fold_and_one_class_are_no_errors():
         (VALUES, 150, {"groups": np.arange(150) % 2}, "^There are 2 groups, so 2 folds are used"),
     ],
 )
-def test_data_that_allow_no_search_are_fitted_with_a_warning(target, rows, settings, message):
+def test_data_unsuitable_for_a_search_are_fitted_with_a_warning(target, rows, settings, message):
     with pytest.warns(UserWarning, match=message):
         model = tuned(MLPRegressor).fit(X[:rows], target[:rows], **settings)
     n_tried = 5 if settings else 1
@@ -230,7 +230,7 @@ def test_data_that_allow_no_search_are_fitted_with_a_warning(target, rows, setti
     assert model.predict(X).shape == (150,)
 
 
-def test_a_time_that_is_too_short_for_a_search_gives_one_network():
+def test_too_little_time_for_a_search_fits_one_network():
     slow = {"max_iter": 10_000_000}
     with pytest.warns(UserWarning, match=r"^0.5 s are too short for a search, since one fit takes"):
         model = tuned(network=slow, n_configurations=None, max_time=0.5).fit(X, y)
@@ -241,7 +241,7 @@ def test_a_time_that_is_too_short_for_a_search_gives_one_network():
 
 
 @pytest.mark.filterwarnings("ignore:0.5 s are too short")  # On a slow machine.
-def test_a_search_ends_with_its_time():
+def test_a_search_ends_at_its_time_limit():
     model = tuned(n_configurations=None, max_time=0.5).fit(X, y)
     assert len(model.search_results_["name"]) >= 1
     model = tuned(network={"callbacks": [Interrupt(after=7)]}, n_configurations=None, n_jobs=1)
@@ -268,7 +268,7 @@ class Interrupt(Callback):
             signal.raise_signal(signal.SIGINT)
 
 
-def test_ctrl_c_keeps_the_best_so_far():
+def test_ctrl_c_keeps_the_best_configurations_so_far():
     settings = {"callbacks": [Interrupt(after=3 * 3 + 4)]}
     with pytest.warns(UserWarning, match="^Training interrupted by user: 1 complete conf"):
         model = tuned(network=settings, n_jobs=1).fit(X, y)
@@ -278,7 +278,7 @@ def test_ctrl_c_keeps_the_best_so_far():
         tuned(network={"callbacks": [Interrupt(after=1)]}, n_jobs=1).fit(X, y)
 
 
-def test_wrong_settings_and_data_say_what_to_give():
+def test_invalid_search_settings_and_data_say_what_to_pass():
     for model, message in (
         (MLPTunedClassifier(MLPRegressor()), "must be an MLPClassifier or None, got MLPRegressor"),
         (MLPTunedRegressor(n_jobs=0), "`n_jobs` must not be 0: use 1"),

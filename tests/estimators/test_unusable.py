@@ -37,7 +37,7 @@ def follow(error, cure, **data):
 
 
 @pytest.mark.parametrize("kind", UNUSABLE)
-def test_an_unusable_x_is_an_error_and_its_cure_works(kind):
+def test_an_unusable_x_is_an_error_whose_suggested_fix_works(kind):
     bad, message, cure = UNUSABLE[kind]
     fitted, table = small().fit(X, y), small(missing_values="impute")
     calls = [
@@ -57,21 +57,21 @@ def test_an_unusable_x_is_an_error_and_its_cure_works(kind):
     assert table.fit(good, y).predict(good).shape == y.shape
 
 
-def test_arrays_of_libraries_are_not_images(backend):
+def test_three_dimensional_arrays_of_any_library_are_rejected(backend):
     with pytest.raises(
         ValueError, match=r"3D array instead: shape \(60, 2, 3\)\. Make each sample"
     ):
         small().fit(backend.put(X.reshape(60, 2, 3)), y)
 
 
-def test_arrays_without_a_masked_value_are_plain():
+def test_masked_arrays_without_masked_values_are_accepted():
     whole = np.ma.masked_array(X)
     expected = small(random_state=0).fit(X, y).predict(X)
     np.testing.assert_array_equal(small(random_state=0).fit(whole, y).predict(whole), expected)
 
 
 @pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
-def test_unusable_targets_and_weights_are_errors_and_their_cures_work(kind):
+def test_unusable_targets_and_weights_are_errors_whose_suggested_fixes_work(kind):
     model, masked = kind(max_iter=2, learning_rate="cosine"), np.ma.masked_array(y, y == 1)
     with pytest.raises(ValueError, match=r"^y has \d+ masked values: leave .*X.keep. and") as told:
         model.fit(X, masked)
@@ -88,7 +88,7 @@ def test_unusable_targets_and_weights_are_errors_and_their_cures_work(kind):
 
 @pytest.mark.parametrize("as_path", [str, Path])
 @pytest.mark.parametrize("suffix", ["csv", "parquet", "npy"])
-def test_the_path_of_a_file_is_an_error_and_its_cure_reads_the_file(as_path, suffix, tmp_path):
+def test_a_file_path_is_an_error_whose_suggested_fix_reads_the_file(as_path, suffix, tmp_path):
     frame, path = pandas.DataFrame(X, columns=[*"abcdef"]), tmp_path / f"new.{suffix}"
     data = X if suffix == "npy" else frame
     if suffix == "parquet":

@@ -35,7 +35,7 @@ def fit(kind, settings, X, y):
 
 
 @pytest.mark.parametrize(("kind", "settings", "X", "y", "cure"), USELESS)
-def test_the_warning_says_what_to_type(kind, settings, X, y, cure):
+def test_warning_about_a_useless_fit_says_what_to_type(kind, settings, X, y, cure):
     ((name, value),) = cure.items()
     with pytest.warns(
         RuntimeWarning, match=f"above.*constant.*likeliest cause.*type {name}={value!r}"
@@ -49,7 +49,7 @@ def test_the_warning_says_what_to_type(kind, settings, X, y, cure):
             fit(kind, settings | {"max_iter": 9, "batch_size": 5}, X, y)
 
 
-def test_candidates_of_a_search_may_be_bad():
+def test_useless_search_candidates_do_not_warn():
     model = MLPRegressor("squared_error", (5,), random_state=0, max_iter=50, batch_size=30)
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
@@ -59,7 +59,7 @@ def test_candidates_of_a_search_may_be_bad():
         model.fit(X, PRICES)
 
 
-def test_the_loss_of_a_constant_is_the_metric_of_the_mean():
+def test_constant_baseline_loss_matches_the_metric_of_the_mean():
     weights = np.linspace(0, 2, len(X))
     constant = np.broadcast_to(np.average(X, axis=0, weights=weights), X.shape)
     shares = np.tile(np.bincount(CODES, weights) / weights.sum(), (len(X), 1))

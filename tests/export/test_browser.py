@@ -23,7 +23,7 @@ def example(tmp_path, monkeypatch):
     return runpy.run_path(str(DOCS / "gallery" / "plot_digits_in_a_browser.py"))
 
 
-def test_the_page_classifies_as_predict_proba_does(example, tmp_path, chromium):
+def test_browser_page_gives_the_probabilities_of_predict_proba(example, tmp_path, chromium):
     from selenium.webdriver.common.by import By
     from selenium.webdriver.support.wait import WebDriverWait
 

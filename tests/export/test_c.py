@@ -18,7 +18,7 @@ TOLERANCES = {"float32": 2e-5, "float64": 1e-12, "int8": 0.05}
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int8"])
 @pytest.mark.parametrize("what", ["text", "value"])
-def test_a_header_predicts_like_the_estimator(what, dtype, tmp_path):
+def test_c_header_predicts_like_the_estimator(what, dtype, tmp_path):
     model, rows = fitted(what, input_scaling="standardize")
     expected = model.predict_proba(rows) if what == "text" else model.predict(rows)[:, None]
     path = tmp_path / "my-net.h"
@@ -32,7 +32,7 @@ def test_a_header_predicts_like_the_estimator(what, dtype, tmp_path):
     assert (done.returncode, done.stdout) == (0, f"my_net: {n} of {n} outputs are right.\n")
 
 
-def test_int8_has_a_quarter_of_the_bytes_and_no_float_in_inner_loops():
+def test_int8_header_is_a_quarter_as_large_without_floats_in_inner_loops():
     model = MLPClassifier((100, 100), max_iter=1, learning_rate="cosine").fit(X, TARGETS["text"])
     headers = {d: to_c(model, dtype=d, calibration_X=X) for d in ("float32", "int8")}
     sizes = {d: int(text.split(";")[1].split()[0].replace(",", "")) for d, text in headers.items()}
@@ -43,7 +43,7 @@ def test_int8_has_a_quarter_of_the_bytes_and_no_float_in_inner_loops():
     assert "const float r0" not in headers["int8"]
 
 
-def test_float_arithmetic_has_no_double_and_no_state(tmp_path):
+def test_float32_code_uses_no_double_and_no_global_state(tmp_path):
     model, rows = fitted("text", activation="gelu", input_scaling="standardize", n_members=2)
     for dtype in ("float32", "int8"):
         header = to_c(model, path := tmp_path / "net.h", dtype=dtype, calibration_X=rows)
@@ -64,7 +64,7 @@ def test_float_arithmetic_has_no_double_and_no_state(tmp_path):
 HOSTILE = ["*/ #error", "a\\", "??/", "/* x", 'q"', "'", "line\nbreak", "größe", "\u202e", "\\n%s"]
 
 
-def test_hostile_names_and_labels_cannot_break_the_c_code(tmp_path):
+def test_malicious_names_and_labels_cannot_break_the_c_code(tmp_path):
     frame = pandas.DataFrame(X[:, :10], columns=HOSTILE)
     labels = np.asarray(['"*/', "a\\\n??/", "日" * 2000])
     model = MLPClassifier((), max_iter=1, learning_rate="cosine").fit(frame, labels[Y])
@@ -80,7 +80,7 @@ def test_hostile_names_and_labels_cannot_break_the_c_code(tmp_path):
     assert [library.label(i).decode() for i in range(3)] == model.classes_.tolist()
 
 
-def test_numbers_that_overflow_give_what_the_estimator_gives(tmp_path):
+def test_overflowing_inputs_match_the_estimator(tmp_path):
     model, rows = fitted("text", "float32", activation="tanh")
     rows = rows.copy()
     rows[:4, 0] = 1e38, -1e38, 1e30, -1e25
@@ -101,7 +101,7 @@ def test_numbers_that_overflow_give_what_the_estimator_gives(tmp_path):
         ({"path": "no/net.h"}, FileNotFoundError, r"does not exist: create no first\."),
     ],
 )
-def test_bad_input_is_refused(settings, error, message):
+def test_invalid_export_settings_are_rejected(settings, error, message):
     model, _ = fitted()
     with pytest.raises(error, match=message):
         to_c(model, **settings)
@@ -117,12 +117,12 @@ def test_bad_input_is_refused(settings, error, message):
     ],
     ids=["columns", "no rows", "NaN", "one row"],
 )
-def test_wrong_calibration_rows_are_refused(rows, message):
+def test_invalid_calibration_rows_are_rejected(rows, message):
     with pytest.raises(ValueError, match=message):
         to_c(fitted()[0], dtype="int8", calibration_X=rows)
 
 
-def test_calibration_ignores_what_overflows(tmp_path):
+def test_calibration_ignores_overflowing_rows(tmp_path):
     """One row is enough, and so are rows of zeros."""
     model, rows = fitted("text", "float32", activation="relu")
     huge = np.concatenate([rows, np.full((1, 12), 3e38, np.float32)])
@@ -139,7 +139,7 @@ def branches(x, *, xp):
     return y, lambda dy: dy
 
 
-def test_no_file_is_written_for_a_model_without_c_form(tmp_path):
+def test_no_file_is_written_for_a_model_that_c_does_not_support(tmp_path):
     path = tmp_path / "net.h"
     text = np.asarray(["a\0z", "b", "c"])
     single = MLPClassifier((4,), max_iter=1, learning_rate="cosine", random_state=0)
@@ -157,7 +157,7 @@ def test_no_file_is_written_for_a_model_without_c_form(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_blocks_and_the_stack_that_a_header_needs(tmp_path):
+def test_block_layers_are_exported_and_stack_size_is_documented(tmp_path):
     """The head names the bytes of stack: the work space, and integers of networks in 8 bits."""
     layers = Blocks((3, 4), (0,), 2), Blocks((4, 2), (1,))
     model, rows = fitted("value", hidden_layer_sizes=layers)

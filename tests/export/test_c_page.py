@@ -55,13 +55,13 @@ def ran(tmp_path_factory):
     return folder, wrong
 
 
-def test_the_programs_compile_and_print_what_the_page_shows(ran):
+def test_documented_c_programs_compile_and_print_the_shown_output(ran):
     folder, wrong = ran
     assert not wrong
     assert (folder / "iris.wasm").stat().st_size < 4_000
 
 
-def test_the_browser_code_predicts_as_python_does(ran):
+def test_documented_browser_code_predicts_like_python(ran):
     if (node := shutil.which("node")) is None:
         pytest.skip("node is not installed")
     text = PAGE.read_text(encoding="utf-8")

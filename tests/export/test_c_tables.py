@@ -58,7 +58,7 @@ def run(program, text):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("scaling", ["robust", "quantile", None])
-def test_a_program_encodes_rows_like_the_estimator(scaling, dtype, tmp_path):
+def test_c_program_encodes_rows_like_the_estimator(scaling, dtype, tmp_path):
     model = fitted(scaling)
     (file := tmp_path / "net.h").write_text(header_of(model, dtype))
     for language, flags in (("c", C99), ("c++", CPP17)):
@@ -87,7 +87,7 @@ def test_a_program_encodes_rows_like_the_estimator(scaling, dtype, tmp_path):
         assert (done.returncode, done.stdout.count(b"\n")) == (1, 1)
 
 
-def test_a_network_of_another_precision_passes_its_test(tmp_path):
+def test_header_in_another_precision_passes_its_self_test(tmp_path):
     """The numbers of its test are encoded in the precision of the header."""
     model = fitted("robust").set_params(precision="float32").fit(X, np.arange(N) % 3)
     to_c(model, path := tmp_path / "net.h", dtype="float64")

@@ -172,7 +172,7 @@ def run(path):
 @pytest.mark.parametrize(
     ("kind", "dtype"), [*zip(KINDS, itertools.cycle(["float32", "float64", "int8"]), strict=False)]
 )
-def test_every_compiler_and_target_passes_the_test_inside(kind, dtype, tmp_path):
+def test_self_test_passes_with_every_compiler_and_target(kind, dtype, tmp_path):
     """Compilers are silent, and the program that compares itself with Python finds no error."""
     pytest.importorskip("ziglang")
     model, rows = fitted(kind, "float32")

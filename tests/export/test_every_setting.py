@@ -167,7 +167,7 @@ def check(export, refused, name, value):
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("name", sorted(set.union(*PARAMETERS.values())))
-def test_a_setting_is_exported_or_refused(name, export):
+def test_every_setting_is_exported_or_rejected(name, export):
     """No parameter is left out."""
     values = [(refused, value) for table, refused in TABLES for value in table.get(name, ())]
     assert values

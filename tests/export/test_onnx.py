@@ -44,7 +44,7 @@ def check(estimator, rows, tolerance=1e-5):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("what", TARGETS)
-def test_all_targets_and_ensembles_in_one_graph(what, dtype):
+def test_onnx_graphs_support_all_targets_and_ensembles(what, dtype):
     tolerance = 1e-12 if dtype == "float64" else 1e-5
     single, rows = fitted(what, dtype, input_scaling="standardize")
     check(single, rows, tolerance)
@@ -61,7 +61,7 @@ INTERVALS = [Quantile(LEVELS), Gaussian(), Through(Quantile(LEVELS), "softplus")
 @pytest.mark.parametrize("size", [1, 3])
 @pytest.mark.parametrize("what", REAL)
 @pytest.mark.parametrize("loss", INTERVALS, ids=repr)
-def test_quantiles_and_standard_deviations_are_outputs(loss, what, size):
+def test_onnx_outputs_contain_quantiles_and_standard_deviations(loss, what, size):
     model, rows = fitted(what, loss=loss, tta=Flip((1, 3, 4)))
     if size > 1:
         model = MLPEnsembleRegressor(model, size, random_state=0).fit(rows, TARGETS[what])
@@ -79,7 +79,7 @@ def test_quantiles_and_standard_deviations_are_outputs(loss, what, size):
     assert len(run_onnx(to_onnx(model), rows[:0])["prediction"]) == 0
 
 
-def test_the_graph_has_no_needless_nodes():
+def test_onnx_graph_has_no_redundant_nodes():
     plain = ["Gemm", "Relu", "Gemm", "Relu", "Gemm", "Softmax", "ArgMax", "Gather"]
     assert check(*fitted()) == plain
     scaled = check(*fitted(input_scaling="standardize", normalization="layer"))
@@ -114,7 +114,7 @@ def test_graphs_have_neither_copies_nor_unused_constants(what, normalization):
     assert len(set(contents)) == len(contents)
 
 
-def test_the_file_and_what_it_says_of_itself(tmp_path, onnx):
+def test_onnx_file_and_its_metadata_are_correct(tmp_path, onnx):
     model, rows = fitted()
     path = tmp_path / "model.onnx"
     path.write_text("old")
@@ -142,14 +142,14 @@ def test_the_file_and_what_it_says_of_itself(tmp_path, onnx):
         ("float32", "float64", "float64"),
     ],
 )
-def test_the_graph_has_the_precision_of_the_fit(dtype, trained_in, expected):
+def test_onnx_graph_has_the_precision_of_the_fit(dtype, trained_in, expected):
     rows = (20 * X).astype(dtype)
     model = MLPClassifier(4, max_iter=2, precision=trained_in, random_state=0).fit(rows, Y)
     probabilities = run_onnx(to_onnx(model), rows.astype(expected))["probabilities"]
     assert probabilities.dtype == expected
 
 
-def test_errors():
+def test_onnx_export_errors_say_what_to_do():
     with pytest.raises(NotFittedError):
         to_onnx(MLPClassifier())
     (model, rows), (broken, _), (mixed, _) = (fitted() for _ in range(3))
@@ -180,7 +180,7 @@ def skl2onnx():
 @pytest.mark.parametrize("size", [1, 2])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("what", ["three classes", "two classes", "text", "several", *REAL])
-def test_pipelines(what, dtype, size, skl2onnx):
+def test_onnx_pipelines_match_scikit_learn_pipelines(what, dtype, size, skl2onnx):
     is_real, tolerance = what in REAL, 1e-5 if dtype == "float32" else 1e-12
     losses = ["squared_error", Quantile((0.1, 0.4, 0.9)), Gaussian()] if is_real else ["log_loss"]
     for loss in losses:
@@ -201,7 +201,7 @@ def test_pipelines(what, dtype, size, skl2onnx):
             np.testing.assert_allclose(values, expected[name], atol=tolerance)
 
 
-def test_a_pipeline_passes_one_matrix_of_floats(skl2onnx):
+def test_onnx_pipelines_require_a_float_matrix(skl2onnx):
     model, rows = fitted()
     with pytest.raises(ValueError, match=r"one matrix of floats in skl2onnx: pass e\.g\. X\[:1\]"):
         skl2onnx.to_onnx(model, rows[:1].astype(np.int64))
@@ -222,7 +222,7 @@ def test_a_search_over_a_pipeline_is_traced_once(monkeypatch, skl2onnx):
 
 
 @pytest.mark.parametrize("what", ["text", "several", *REAL])
-def test_weights_of_networks_are_in_the_graph(what):
+def test_ensemble_weights_are_in_the_onnx_graph(what):
     single, rows = fitted(what)
     kind = MLPEnsembleRegressor if what in REAL else MLPEnsembleClassifier
     model = kind(single, 2, random_state=0).fit(rows, TARGETS[what])

@@ -31,7 +31,7 @@ def predictions(model, what):
 @pytest.mark.filterwarnings("ignore:lbfgs failed:sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
 @pytest.mark.parametrize("what", PREDICTIONS)
-def test_from_and_back(what, solver):
+def test_from_sklearn_and_to_sklearn_are_inverse(what, solver):
     y = np.abs(X[:, 0]) if what == "poisson" else TARGETS[what]
     settings = {"hidden_layer_sizes": (7, 5), "activation": "tanh", "random_state": 0}
     settings |= {"loss": "poisson"} if what == "poisson" else {}
@@ -60,7 +60,7 @@ def test_from_and_back(what, solver):
         assert not (third == 7.0).any()
 
 
-def test_own_parameters_of_a_subclass_are_left_out():
+def test_from_sklearn_ignores_extra_parameters_of_a_subclass():
     class Own(theirs.MLPRegressor):
         def __init__(self, extra=2):
             super().__init__(max_iter=2)
@@ -98,7 +98,7 @@ def test_unsupported_objects_are_rejected_with_advice(export):
         (exports.register_skl2onnx, "skl2onnx", "onnx"),
     ],
 )
-def test_without_a_library_the_error_says_what_to_install(call, library, extra, monkeypatch):
+def test_export_without_its_library_says_what_to_install(call, library, extra, monkeypatch):
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(ImportError, match=rf'pip install -e ".*\[{extra}\]"'):
         call()

@@ -45,7 +45,7 @@ def named(frame, dtype):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("scaling", ["robust", "standardize", "quantile", None])
-def test_a_graph_takes_the_columns_by_name(scaling, dtype):
+def test_onnx_graph_takes_columns_by_name(scaling, dtype):
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("ndonnx")
     model = clone(MODEL).set_params(input_scaling=scaling, precision=dtype).fit(X, Y)

@@ -24,7 +24,7 @@ def outputs(model, rows, **settings):
 
 
 @pytest.mark.parametrize("what", REAL)
-def test_quantiles_and_standard_deviations(what):
+def test_torch_modules_return_quantiles_and_standard_deviations(what):
     model, rows = fitted(what, loss=Quantile((0.1, 0.9)))
     found = outputs(model, rows, activate=True).reshape(len(rows), 2, -1)
     expected = model.predict(rows, quantiles=(0.1, 0.9)).reshape(len(rows), -1, 2)
@@ -40,7 +40,7 @@ def test_quantiles_and_standard_deviations(what):
 
 
 @pytest.mark.parametrize("what", ["two classes", "several", *REAL])
-def test_other_targets_there_and_back(what):
+def test_torch_round_trip_preserves_other_targets(what):
     model, rows = fitted(what)
     found = outputs(model, rows, activate=True)
     expected = model.predict(rows) if what in REAL else model.predict_proba(rows)
@@ -52,7 +52,7 @@ def test_other_targets_there_and_back(what):
         np.testing.assert_array_equal(back.predict(rows), model.predict(rows))
 
 
-def test_a_module_trains_further_and_its_dropout_is_off_at_first(torch, nn):
+def test_exported_module_can_be_trained_and_starts_in_eval_mode(torch, nn):
     model, rows = fitted(dropout=0.5)
     module = to_torch(model)
     assert not module.training
@@ -67,7 +67,7 @@ def test_a_module_trains_further_and_its_dropout_is_off_at_first(torch, nn):
 
 @pytest.mark.parametrize("normalization", [None, "layer", "batch"])
 @pytest.mark.parametrize("activation", ["relu", "gelu", "elu", "leaky_relu", ("tanh", "identity")])
-def test_there_and_back(normalization, activation):
+def test_torch_round_trip_preserves_predictions(normalization, activation):
     model, rows = fitted(normalization=normalization, activation=activation, dropout=(0.1, 0.0))
     back = from_torch(to_torch(model, activate=True), classes=[0, 1, 2])
     np.testing.assert_array_equal(back.predict_proba(rows), model.predict_proba(rows))
@@ -111,12 +111,12 @@ def test_from_torch_converts_a_foreign_module(torch, nn):
         (lambda nn, dense: [dense, nn.LayerNorm(2), dense, dense], "kind after every hidden layer"),
     ],
 )
-def test_a_module_that_is_no_estimators_network_is_an_error(nn, modules, message):
+def test_from_torch_rejects_unsupported_modules(nn, modules, message):
     with pytest.raises(ValueError, match=message):
         from_torch(nn.Sequential(*modules(nn, nn.Linear(2, 2))), classes=[0, 1])
 
 
-def test_modules_that_are_no_estimators_network(nn):
+def test_from_torch_and_to_torch_reject_inconsistent_settings(nn):
     with pytest.raises(ValueError, match=r"classes has 2 entries.* give 3 labels"):
         from_torch(nn.Linear(2, 3), classes=["a", "b"])
     assert isinstance(from_torch(nn.Linear(2, 1), classes=[0, 1]), MLPClassifier)

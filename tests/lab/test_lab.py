@@ -67,7 +67,7 @@ def step_case(name, n=7):
 
 @pytest.mark.parametrize("n", [1, 7])
 @pytest.mark.parametrize("name", STEPS)
-def test_a_step_follows_the_gradient(name, n):
+def test_lab_step_matches_finite_differences(name, n):
     weights, data, targets = step_case(name, n)
     *new, loss = STEPS[name](*weights, data, targets, 0.5)
     assert loss == pytest.approx(reported(name, weights, data, targets), rel=1e-12)
@@ -98,7 +98,7 @@ def test_no_autograd_graph_is_recorded(torch):
             assert not any(weight.requires_grad for weight in new)
 
 
-def test_weights_keep_shape_and_dtype():
+def test_lab_training_preserves_weight_shape_and_dtype():
     weights, data, labels = lab_data()
     *weights, data, targets = (a.astype("float32") for a in (*weights, data, np.eye(5)[labels]))
     # A NumPy float64 must not promote.
@@ -108,7 +108,7 @@ def test_weights_keep_shape_and_dtype():
         assert isinstance(loss, float | list)
 
 
-def test_classes_come_from_w2_and_data_and_labels_may_be_narrow():
+def test_number_of_classes_comes_from_w2_and_uint8_inputs_are_accepted():
     weights, data, labels = lab_data(d_out=300)
     labels = labels % 256
     pixels = np.abs(40 * data).astype(np.uint8)
@@ -117,14 +117,14 @@ def test_classes_come_from_w2_and_data_and_labels_may_be_narrow():
     assert_all_close(new, expected)
 
 
-def test_arguments_by_name_may_come_in_any_order():
+def test_keyword_arguments_can_be_in_any_order():
     new = lab.learn_once_cross_entropy(learning_rate=0.1, labels_train=LABELS, data=DATA, **NAMED)
     assert_all_close(new, lab.learn_once_cross_entropy(*WEIGHTS, DATA, LABELS, 0.1), 0, 0)
     with pytest.raises(TypeError, match=r"test_mlp\(\) missing 6 required .* 'w1'"):
         lab.test_mlp()
 
 
-def test_training_is_a_plain_loop_with_the_accuracy_after_each_step(monkeypatch):
+def test_train_mlp_matches_a_plain_loop_with_accuracy_after_each_step(monkeypatch):
     forward_pass = Mock(wraps=network.chain)
     monkeypatch.setattr(network, "chain", forward_pass)
     weights, data, labels = lab_data(n=40)
@@ -146,7 +146,7 @@ def test_training_is_a_plain_loop_with_the_accuracy_after_each_step(monkeypatch)
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.uint8])
-def test_result_does_not_depend_on_blocks(monkeypatch, dtype):
+def test_results_do_not_depend_on_the_block_size(monkeypatch, dtype):
     weights, data, labels = lab_data(n=11)
     data = np.abs(10 * data).astype(dtype)
     whole = lab.train_mlp(*weights, data, labels, 0.1, 3)
@@ -157,7 +157,7 @@ def test_result_does_not_depend_on_blocks(monkeypatch, dtype):
         assert lab.test_mlp(*weights, data, labels) == accuracy
 
 
-def test_run_learns_and_repeats_with_the_same_seed():
+def test_training_learns_and_is_reproducible_with_a_seed():
     generator = np.random.default_rng(0)
     labels = generator.integers(3, size=90)
     pixels = (generator.integers(60, size=(90, 6)) + 60 * labels[:, None]).astype(np.uint8)
@@ -180,13 +180,13 @@ def test_run_learns_and_repeats_with_the_same_seed():
     assert (accuracies, losses) == (first[0][:3], first[2][:3])
 
 
-def test_run_accepts_integers_and_counts_the_classes_of_both_sets():
+def test_training_accepts_integers_and_counts_classes_in_both_sets():
     data, train, test = np.arange(8, dtype=np.uint8).reshape(4, 2), [0, 1, 0, 1], [2, 2, 2, 2]
     found = lab.run_mlp_training(data, np.array(train), data, np.array(test), 3, 0.1, 2)
     assert (len(found[0]), found[1], len(found[2])) == (2, 0.0, 2)
 
 
-def test_every_backend_computes_the_same(backend):
+def test_lab_results_are_the_same_on_every_backend(backend):
     def put(array):
         return backend.put(np.array(array))
 
@@ -210,7 +210,7 @@ def test_every_backend_computes_the_same(backend):
     assert losses == pytest.approx(same, rel=1e-12)
 
 
-def test_one_hot(backend):
+def test_one_hot_encodes_labels_of_any_shape(backend):
     for labels, expected in (
         (2, [0, 0, 1]),
         ([1, 0], [[0, 1], [1, 0]]),
@@ -227,7 +227,7 @@ def test_one_hot(backend):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_step_at_extreme_logits(dtype):
+def test_lab_step_is_exact_at_extreme_logits(dtype):
     # Warnings are errors: no overflow, no logarithm of zero. Weights of zero leave the bias alone.
     w1, b1, w2 = (np.zeros(shape, dtype) for shape in ((2, 3), (1, 3), (3, 3)))
     b2 = np.array([[-1e4, 1e4, 0.0]], dtype)
@@ -284,12 +284,12 @@ RIGHT = {"data_train": DATA, "labels_train": LABELS, "learning_rate": 0.1, "num_
 
 
 @pytest.mark.parametrize(("changes", "message"), WRONG)
-def test_an_error_of_a_training_names_the_fix(changes, message):
+def test_train_mlp_errors_name_the_fix(changes, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         lab.train_mlp(**(RIGHT | changes))
 
 
-def test_an_error_names_the_fix(monkeypatch):
+def test_lab_errors_name_the_fix(monkeypatch):
     lab.train_mlp(**RIGHT)
     with pytest.raises(ValueError, match=r"`targets` must .* got \(7,\).* use one_hot\(labels\)"):
         lab.learn_once_mse(*WEIGHTS, DATA, LABELS, 0.1)

@@ -53,14 +53,14 @@ def check_search(estimator, grid, name="GridSearchCV", cv=2, **settings):
 
 
 @KINDS
-def test_grid_search(estimator, grid):
+def test_grid_search_matches_scikit_learn(estimator, grid):
     scoring = ["accuracy", "neg_log_loss"]
     settings = {"return_train_score": True, "scoring": scoring, "refit": "neg_log_loss"}
     check_search(estimator, grid, cv=3, **settings)
 
 
 @KINDS
-def test_randomized_search(estimator, grid):
+def test_randomized_search_matches_scikit_learn(estimator, grid):
     drawn = grid | {next(iter(grid)): loguniform(0.001, 0.1)}
     check_search(estimator, drawn, "RandomizedSearchCV", n_iter=4, random_state=0)
 
@@ -68,7 +68,7 @@ def test_randomized_search(estimator, grid):
 @KINDS
 @pytest.mark.parametrize("resource", ["n_samples", "max_iter"])
 @pytest.mark.parametrize("name", ["HalvingGridSearchCV", "HalvingRandomSearchCV"])
-def test_successive_halving(estimator, grid, resource, name):
+def test_successive_halving_matches_scikit_learn(estimator, grid, resource, name):
     settings = {"n_candidates": 4} if name == "HalvingRandomSearchCV" else {}
     if resource == "max_iter":
         prefix = "mlpclassifier__" if grid is PIPED_GRID else ""
@@ -77,7 +77,7 @@ def test_successive_halving(estimator, grid, resource, name):
 
 
 @KINDS
-def test_cross_validation(estimator, grid):
+def test_cross_validation_matches_scikit_learn(estimator, grid):
     settings = {"return_train_score": True, "return_estimator": True}
     found, expected = call_both("cross_validate", estimator, X, y, cv=3, **settings)
     for pair in zip(found.pop("estimator"), expected.pop("estimator"), strict=True):
@@ -91,7 +91,7 @@ def test_cross_validation(estimator, grid):
 
 
 @KINDS
-def test_curves(estimator, grid):
+def test_learning_and_validation_curves_match_scikit_learn(estimator, grid):
     name = next(iter(grid))
     for curve, settings in (
         ("learning_curve", {"train_sizes": [0.3, 1.0], "shuffle": True, "random_state": 0}),
@@ -102,7 +102,7 @@ def test_curves(estimator, grid):
             np.testing.assert_array_equal(*pair)
 
 
-def test_regression_with_early_stopping_and_seeds():
+def test_regression_search_with_early_stopping_matches_scikit_learn():
     model = MLPRegressor(hidden_layer_sizes=5, early_stopping=True, max_iter=60, batch_size=16)
     grid = {"random_state": range(2), "n_iter_no_change": [2, 4], "learning_rate_init": [0.1]}
     searches = call_both("GridSearchCV", model, grid, cv=2, refit=False)
@@ -112,14 +112,14 @@ def test_regression_with_early_stopping_and_seeds():
 @pytest.mark.parametrize(
     "data", [pd.DataFrame(X, columns=list("abcd")), X.tolist(), sparse.csr_array(X)], ids=type
 )
-def test_other_data(data):
+def test_searches_accept_other_data_types(data):
     searches = call_both("GridSearchCV", network(), GRID, cv=2, refit=False)
     labels = ["abc"[i] for i in y]
     assert_same_results(*(search.fit(data, labels).cv_results_ for search in searches))
 
 
 @pytest.mark.parametrize(("estimator", "name"), [(network(), ""), (piped(), "mlpclassifier__")])
-def test_sample_weights(estimator, name):
+def test_sample_weights_match_scikit_learn(estimator, name):
     params = {f"{name}sample_weight": WEIGHTS}
     assert_same_results(*call_both("cross_validate", estimator, X, y, cv=2, params=params))
     scoring = {"cv": 2, "scoring": "neg_log_loss"}
@@ -185,7 +185,7 @@ CANDIDATES = {
 
 
 @pytest.mark.parametrize("kind", CANDIDATES)
-def test_candidates_of_all_kinds(kind):
+def test_searches_over_all_kinds_of_candidates_match_scikit_learn(kind):
     Repeated.n_fits, (estimator, grid) = 0, CANDIDATES[kind]
     check_search(estimator, grid)
     assert Repeated.n_fits == (10 if isinstance(estimator, Repeated) else 0)
@@ -213,7 +213,7 @@ def mean_score(model, X, y):
     ids=lambda settings: next(iter(settings)),
 )
 @pytest.mark.libraries("numpy", "torch")
-def test_settings_that_are_objects_or_have_a_state(backend_spec, settings):
+def test_settings_that_are_objects_or_stateful_match_scikit_learn(backend_spec, settings):
     name, _, device = backend_spec.partition(":")
     model = network(batch_size=16, backend=name, device=device or None, **settings)
     grid = {"alpha": [0.0, 0.1], "learning_rate_init": [0.01, 0.05]}
@@ -224,7 +224,7 @@ def test_settings_that_are_objects_or_have_a_state(backend_spec, settings):
         np.testing.assert_allclose(found[scores], expected[scores], rtol=rtol)
 
 
-def test_every_backend(backend):
+def test_cross_validation_matches_scikit_learn_on_every_backend(backend):
     model = network(backend=backend.name, precision="float32")
     settings = {"cv": 3, "scoring": "neg_log_loss", "return_estimator": True}
     found, expected = call_both("cross_validate", model, X, y, **settings)
@@ -234,14 +234,14 @@ def test_every_backend(backend):
 
 
 @pytest.mark.parametrize("n_jobs", [1, 2, -1])
-def test_the_number_of_threads_changes_nothing(n_jobs):
+def test_search_results_do_not_depend_on_the_number_of_threads(n_jobs):
     found, expected = (
         ours.GridSearchCV(network(), GRID, cv=2, n_jobs=jobs).fit(X, y) for jobs in (n_jobs, None)
     )
     assert_same_search(found, expected)
 
 
-def test_numpys_seed_determines_networks_without_a_seed():
+def test_numpys_global_seed_determines_networks_without_random_state():
     model = network(random_state=None, batch_size=8).set_params(hidden_layer_sizes=100)
     settings = {"cv": 6, "scoring": "neg_log_loss", "return_estimator": True}
     wide, found = np.tile(X, 25), []  # Large enough for threads.

@@ -43,7 +43,7 @@ def test_diverging_candidate_does_not_affect_other_candidates():
         ours.GridSearchCV(network(), DIVERGING, cv=2, error_score="raise").fit(X, y)
 
 
-def test_a_candidate_that_this_machine_lacks_fails_alone():
+def test_an_unsupported_candidate_does_not_affect_the_others():
     search = ours.GridSearchCV(network(), {"precision": ["float32", "tf32"]}, cv=2, refit=False)
     message = "2 fits failed out of a total of 4"
     with pytest.warns(FitFailedWarning, match=message), pytest.warns(match="non-finite"):
@@ -57,7 +57,7 @@ def picky(X, fails):
     return X
 
 
-def test_an_error_of_another_step_fails_its_candidates_alone():
+def test_an_error_in_a_pipeline_step_fails_only_its_candidates():
     model = make_pipeline(FunctionTransformer(picky), network())
     grid = {"functiontransformer__kw_args": [{"fails": True}, {"fails": False}]}
     search = ours.GridSearchCV(model, grid, cv=2)
@@ -80,7 +80,7 @@ def pressing(n):
 
 @pytest.mark.libraries("numpy", "torch", "jax")
 @pytest.mark.parametrize("name", ["GridSearchCV", "HalvingGridSearchCV"])
-def test_ctrl_c_keeps_the_candidates_that_are_finished(on, name):
+def test_ctrl_c_keeps_finished_candidates(on, name):
     grid = {"alpha": [0.1 * i for i in range(40)]}
     # One thread, so that few models are trained when Ctrl-C is pressed.
     search = getattr(ours, name)(network(**on), grid, cv=2, n_jobs=1, scoring=pressing(9))
@@ -95,7 +95,7 @@ def test_ctrl_c_keeps_the_candidates_that_are_finished(on, name):
     assert search.best_estimator_.score(X, y) > 0
 
 
-def test_ctrl_c_before_any_candidate_is_finished():
+def test_ctrl_c_before_any_candidate_is_finished_is_raised():
     # So many folds that one thread cannot have trained them all when the first is scored.
     settings = {"cv": 40, "n_jobs": 1}
     search = ours.GridSearchCV(network(), {"alpha": [0.1]}, **settings, scoring=pressing(1))
@@ -134,7 +134,7 @@ def test_ctrl_c_in_a_nested_search_ends_the_outer_evaluation(module):
         assert model.fit(X, y).score(X, y) > 0
 
 
-def test_ctrl_c_leaves_out_the_candidate_that_is_not_finished():
+def test_ctrl_c_leaves_out_the_unfinished_candidate():
     grid = [{"max_iter": [10**6]}, {"alpha": [0.1 * i for i in range(60)]}]
     search = ours.GridSearchCV(network(), grid, cv=2, n_jobs=3, scoring=pressing(9))
     with pytest.warns(UserWarning, match="of 61 candidates that were finished"):
@@ -144,7 +144,7 @@ def test_ctrl_c_leaves_out_the_candidate_that_is_not_finished():
 
 
 @pytest.mark.usefixtures("new_objects")
-def test_models_are_freed_once_they_are_scored():
+def test_models_are_freed_after_scoring():
     alive, numbers = weakref.WeakSet(), []
 
     def score(model, X, y):
@@ -158,7 +158,7 @@ def test_models_are_freed_once_they_are_scored():
     assert max(numbers) <= 2
 
 
-def test_a_search_has_its_data_in_memory_once():
+def test_a_search_holds_its_data_in_memory_once():
     rng = np.random.default_rng(0)
     data = rng.standard_normal((20_000, 256), dtype=np.float32)
     labels = rng.integers(2, size=len(data))
@@ -176,7 +176,7 @@ class Counted(StandardScaler):
         return super().fit(X, y)
 
 
-def test_other_steps_are_fitted_once_for_each_fold_and_setting():
+def test_other_pipeline_steps_are_fitted_once_per_fold_and_setting():
     Counted.n_fits, model = 0, make_pipeline(Counted(), network())
     grid = {"counted__with_mean": [True, False], "mlpclassifier__alpha": [0.0, 0.1, 0.2]}
     ours.GridSearchCV(model, grid, cv=3, refit=False).fit(X, y)
@@ -185,7 +185,7 @@ def test_other_steps_are_fitted_once_for_each_fold_and_setting():
 
 @pytest.mark.usefixtures("new_objects")
 @pytest.mark.parametrize(("megabytes", "most"), [(0.001, 2), (1024, 4)])
-def test_the_inputs_of_pipelines_keep_to_the_working_memory(megabytes, most):
+def test_pipeline_inputs_respect_the_working_memory(megabytes, most):
     """Those of a fold take 3.5 KiB: each is computed before those of the fold before are freed."""
     outputs, numbers = weakref.WeakValueDictionary(), []
 
@@ -237,7 +237,7 @@ def test_verbose_output_matches_scikit_learn(capsys):
     assert losses[0].count("Iteration") >= 9
 
 
-def test_progress_has_models_done_best_score_and_time_left(capsys, terminal):
+def test_progress_shows_models_done_best_score_and_time_left(capsys, terminal):
     search = ours.GridSearchCV(network(), GRID, cv=2, verbose=1).fit(X, y)
     first, *lines = capsys.readouterr().out.splitlines()
     assert first == "Fitting 2 folds for each of 4 candidates, totalling 8 fits"
@@ -259,7 +259,7 @@ CURVES |= {"validation_curve": {"param_name": "alpha", "param_range": [0.1]}}
 
 
 @pytest.mark.parametrize("name", CURVES)
-def test_there_is_one_display(name, capsys):
+def test_only_one_progress_display_is_shown(name, capsys):
     for verbose in (1, 2, 51):
         getattr(ours, name)(network(), X, y, cv=2, verbose=verbose, **CURVES[name])
         out, err = capsys.readouterr()
@@ -269,7 +269,7 @@ def test_there_is_one_display(name, capsys):
         assert out.count("models") == (0 if has_lines else 2)
 
 
-def test_callbacks_watch_each_fit_as_in_scikit_learn():
+def test_callbacks_see_each_fit_as_in_scikit_learn():
     def note(what):
         return lambda model: seen.append((what, threading.current_thread()))
 
@@ -287,7 +287,7 @@ def test_nested_search_matches_scikit_learn():
     np.testing.assert_array_equal(*scores)
 
 
-def test_joblibs_settings_hold_and_lbfgs_is_fitted_where_joblib_fits_it():
+def test_joblib_settings_apply_and_lbfgs_uses_joblib():
     """Its fits are SciPy's, which hold the interpreter: two processes are nearly twice as fast."""
 
     def is_here(model, X, y):

@@ -127,7 +127,7 @@ def global_random_seed() -> int:
     return 42
 
 
-def test_there_are_many_and_those_that_are_left_out():
+def test_many_scikit_learn_tests_run_and_the_skipped_ones_exist():
     names = [name.removesuffix("_with_networks") for name in TESTS if "with_networks" in name]
     assert len(names) - len(OTHER_ESTIMATORS) > 60
     assert {f"test_{name}" for name in OTHER_ESTIMATORS} <= set(names)

@@ -31,7 +31,7 @@ def close(backend, derived, written):
 
 
 @pytest.mark.parametrize("name", {**ACTIVATIONS, **OUTPUTS})
-def test_activations_have_the_derived_gradient(backend, name, rng):
+def test_activation_gradients_match_the_derived_ones(backend, name, rng):
     activation = {**ACTIVATIONS, **OUTPUTS}[name]
     with backend.scope():
         x, dy = (backend.put(rng.standard_normal((5, 7))) for _ in range(2))
@@ -41,7 +41,7 @@ def test_activations_have_the_derived_gradient(backend, name, rng):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_losses_have_the_derived_gradient(backend, name):
+def test_loss_gradients_match_the_derived_ones(backend, name):
     loss, xp = LOSSES[name], backend.xp
     for is_hard in KINDS[name]:
         with backend.scope():
@@ -70,7 +70,7 @@ LAYERS = {
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_layers_have_the_derived_gradient(backend, name, rng):
+def test_layer_gradients_match_the_derived_ones(backend, name, rng):
     apply, xp = LAYERS[name], backend.xp
     with backend.scope():
         params = Norm(*(backend.put(rng.standard_normal(3)) for _ in range(2)))
@@ -208,7 +208,7 @@ OWN = {
 
 
 @pytest.mark.parametrize("name", OWN)
-def test_an_own_formula_needs_no_pullback(backend, name):
+def test_custom_formulas_need_no_gradient_code(backend, name):
     X, _ = problem()
     y = X[:, 0] - X[:, 1]
     parameter = name.partition(" ")[0]
@@ -317,7 +317,7 @@ class Listed(Cauchy):
 
 
 @pytest.mark.parametrize("name", ["activation", "loss"])
-def test_an_object_without_a_hash_is_an_error_that_says_what_to_type(name):
+def test_an_unhashable_object_is_an_error_that_says_what_to_type(name):
     X, _ = problem()
     model = small(MLPRegressor, **{name: {"activation": Unhashable(), "loss": Listed([1.0])}[name]})
     told = rf"^`{name}` must be hashable, got .*: make its class a frozen dataclass, @dataclass\("
@@ -418,7 +418,7 @@ def test_a_wrong_block_is_an_error_before_the_first_step(function, backend_name)
     assert not hasattr(model, "coefs_")
 
 
-def test_a_block_may_be_finite_only_for_the_data():
+def test_a_block_needs_finite_values_only_on_the_data():
     X, y = problem()
     layers = CalledLayer(lambda x, *, xp: xp.log(x)), 8
     assert np.isfinite(small(hidden_layer_sizes=layers).fit(np.abs(X) + 0.1, y).loss_)
@@ -426,7 +426,7 @@ def test_a_block_may_be_finite_only_for_the_data():
 
 @pytest.mark.parametrize("is_compiled", [False, True])
 @pytest.mark.parametrize("name", ["activation", "pullback", "loss", "loss class", "block"])
-def test_each_fit_traces_what_a_formula_reads_from_elsewhere(name, is_compiled, monkeypatch):
+def test_each_fit_rereads_variables_outside_a_formula(name, is_compiled, monkeypatch):
     if is_compiled:
         pytest.importorskip("llvmlite", reason="loops are compiled with llvmlite")
         monkeypatch.setattr("mlp_xp.backends._numpy.backend._LONG", 0)
@@ -456,7 +456,7 @@ def test_each_fit_traces_what_a_formula_reads_from_elsewhere(name, is_compiled, 
     assert curves[0] != curves[1]
 
 
-def test_a_formula_that_cannot_be_traced_may_have_a_pullback():
+def test_an_untraceable_formula_can_supply_its_gradient():
     def relu(x, *, xp):
         if float(xp.max(x)) < -1e30:
             return x, lambda dy: dy
@@ -468,7 +468,7 @@ def test_a_formula_that_cannot_be_traced_may_have_a_pullback():
     np.testing.assert_array_equal(model.loss_curve_, small(activation="relu").fit(X, y).loss_curve_)
 
 
-def test_graphs_are_forgotten_with_their_function():
+def test_graphs_are_freed_with_their_function():
     def activation(x, *, xp):
         return xp.tanh(x)
 
@@ -479,7 +479,7 @@ def test_graphs_are_forgotten_with_their_function():
     assert known() is None
 
 
-def test_a_derived_gradient_is_not_compared_with_a_difference(backend):
+def test_derived_gradients_are_not_compared_with_finite_differences(backend):
     with backend.scope():
         x = backend.put(np.asarray([[0.0, 1.0, -1.0]]))
         check_activation(lambda x, *, xp: xp.abs(x), x, xp=backend.xp)  # At its kink.
@@ -489,7 +489,7 @@ def test_a_derived_gradient_is_not_compared_with_a_difference(backend):
             derive(snake_with_pullback, x, xp=backend.xp, what="loss snake")
 
 
-def test_classes_learn_from_a_derived_loss():
+def test_classifier_learns_with_a_derived_loss_gradient():
     def focal(p, labels, *, xp):
         correct = xp.take_along_axis(p, labels[..., None], axis=-1)[..., 0]
         return -((1.0 - correct) ** 2) * xp.log(correct)

@@ -36,7 +36,7 @@ def apply_layer(name, p, x, w, xp):
 
 @differences
 @pytest.mark.parametrize("name", [*LAYERS, *cases.ARRANGEMENTS])
-def test_layer(backend, name, rng):
+def test_layer_gradients_match_finite_differences(backend, name, rng):
     how = cases.ARRANGEMENTS.get(name)
     for batch, width in [(5, int(np.prod(how.shape)))] if how else SIZES:
         make = cases.dense_params if name == "dense" else cases.norm_params
@@ -62,7 +62,7 @@ def test_layer(backend, name, rng):
 
 @differences
 @pytest.mark.parametrize("name", [*ACTIVATIONS, "exp"])
-def test_activation(backend, name, rng):
+def test_activation_gradients_match_finite_differences(backend, name, rng):
     activation = (ACTIVATIONS | {"exp": layers.exp})[name]
     x, direction = away_from_0(rng.standard_normal((5, 3))), rng.standard_normal((5, 3))
 
@@ -76,7 +76,7 @@ def test_activation(backend, name, rng):
 
 @differences
 @pytest.mark.parametrize("name", LOSSES)
-def test_loss(backend, name, rng):
+def test_loss_gradients_match_finite_differences(backend, name, rng):
     for n, outputs in SIZES:
         for is_hard in KINDS[name]:
             logits, targets, weights = case(name, n=n, outputs=outputs, is_hard=is_hard)
@@ -93,7 +93,7 @@ def test_loss(backend, name, rng):
 
 @differences
 @pytest.mark.parametrize("name", cases.NETWORKS | cases.OBJECTS)
-def test_gradients_of_networks(backend, name, rng):
+def test_network_gradients_match_finite_differences(backend, name, rng):
     network = (cases.NETWORKS | cases.OBJECTS)[name]
     params, x, labels, weights, keys = cases.network_data(network, rng)
     layer = backend.kernels.dense if name in cases.OBJECTS else layers.dense
@@ -124,7 +124,7 @@ def compare(ours, theirs, terms):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_losses_against_autograd(torch, backend, name, rng):
+def test_loss_gradients_match_torch_autograd(torch, backend, name, rng):
     import array_api_compat.torch as torch_xp
 
     loss = LOSSES[name]
@@ -183,7 +183,7 @@ def torch_logits(torch, network, arrays, x, weights, keys):
 
 
 @pytest.mark.parametrize("name", cases.NETWORKS)
-def test_networks_against_autograd(torch, backend, name, rng):
+def test_network_gradients_match_torch_autograd(torch, backend, name, rng):
     network = cases.NETWORKS[name]
     params, x, labels, weights, keys = cases.network_data(network, rng)
     weights[-3:] = 0.0  # As those of rows that fill up a batch.
@@ -208,7 +208,7 @@ def squared(outputs, targets, *, xp):
 
 @pytest.mark.libraries("numpy", "array_api_strict", "cupy")
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_correct_losses_and_activations_pass(backend, dtype):
+def test_correct_losses_and_activations_pass_the_gradient_check(backend, dtype):
     x = np.asarray([[-2.0, -0.5, 0.4], [0.7, 1.5, 3.0]], dtype=dtype)
     with backend.scope():
         for name, loss in LOSSES.items():
@@ -300,7 +300,7 @@ def test_loss_that_overwrites_its_inputs_is_detected():
         check_activation(writes_dy, np.asarray([0.5, 2.0]), xp=np_xp)
 
 
-def test_check_in_float32_finds_errors_of_ten_percent(backend):
+def test_gradient_check_in_float32_finds_errors_of_ten_percent(backend):
     with backend.scope():
         logits, targets, _ = map(backend.put, case("squared", "float32"))
         for slip in (0.9, 1.1):
@@ -330,6 +330,6 @@ def test_wrong_activation_error_says_what_to_fix(backend):
                 check_activation(activation, x, xp=backend.xp, name="square")
 
 
-def test_a_kink_is_named_as_a_possible_reason():
+def test_gradient_check_error_mentions_a_possible_kink():
     with pytest.raises(ValueError, match=r"the pullback of activation relu .*at a kink"):
         check_activation(relu, np.asarray([0.0, 2.0, -1.0]), xp=np_xp)

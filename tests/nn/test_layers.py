@@ -38,7 +38,7 @@ def plain_block_dense(W, b, x, how):
 
 @dtypes
 @pytest.mark.parametrize("name", ARRANGEMENTS)
-def test_blocks_mix_what_they_say(backend, name, dtype, rng):
+def test_block_layers_combine_the_right_axes(backend, name, dtype, rng):
     how = ARRANGEMENTS[name]
     x = rng.standard_normal((5, int(np.prod(how.shape))))
     params, x = map_leaves(lambda a: a.astype(dtype), (block_params(how, rng), x))
@@ -50,7 +50,7 @@ def test_blocks_mix_what_they_say(backend, name, dtype, rng):
 @dtypes
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("settings", [{}, {"epsilon": EPSILON}], ids=["default", "epsilon"])
-def test_norms_are_their_formulas(backend, settings, weighted, dtype, rng):
+def test_normalizations_match_their_formulas(backend, settings, weighted, dtype, rng):
     """With a mean that is not 0, and with weights, one of which is 0."""
     x = (3 + 2 * rng.standard_normal((6, 4))).astype(dtype)
     params = map_leaves(lambda a: a.astype(dtype), norm_params(rng, 4))
@@ -78,7 +78,7 @@ def test_norms_are_their_formulas(backend, settings, weighted, dtype, rng):
 
 
 @dtypes
-def test_weights_that_are_all_0_give_finite_numbers(backend, rng, dtype):
+def test_batch_norm_is_finite_if_all_sample_weights_are_zero(backend, rng, dtype):
     params, x = map_leaves(lambda a: a.astype(dtype), (norm_params(rng, 3), rng.random((4, 3))))
     with backend.scope(), np.errstate(all="raise"):
         here, there, weights = map_leaves(backend.put, (params, x, np.zeros(4, dtype)))
@@ -89,7 +89,7 @@ def test_weights_that_are_all_0_give_finite_numbers(backend, rng, dtype):
     assert not any(a.any() for a in others)
 
 
-def test_a_constant_feature_gives_finite_numbers(backend):
+def test_normalization_of_a_constant_feature_is_finite(backend):
     params, x = Norm(np.ones(3), np.full(3, 7.0)), np.full((4, 3), 5.0)
     with backend.scope():
         here, there, dy = map_leaves(backend.put, (params, x, np.ones((4, 3))))
@@ -103,7 +103,7 @@ def test_a_constant_feature_gives_finite_numbers(backend):
 
 @dtypes
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_an_activation_is_its_formula(backend, name, dtype, rng):
+def test_activations_match_their_formulas(backend, name, dtype, rng):
     x = np.concatenate([[0.0, 1e-3, -1e-3, 30.0, -30.0], 3 * rng.standard_normal(40)]).astype(dtype)
     with backend.scope():
         y, _ = FUNCTIONS[name](backend.put(x), xp=backend.xp)
@@ -117,7 +117,7 @@ def test_an_activation_is_its_formula(backend, name, dtype, rng):
 
 @dtypes
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_activations_at_extremes(backend, name, dtype):
+def test_activations_are_finite_at_extreme_inputs(backend, name, dtype):
     assert name != "exp"  # It overflows, so it is no choice for hidden layers.
     with backend.scope(), np.errstate(all="raise", under="ignore"):
         x = backend.put(np.asarray([-1e4, -100.0, 0.0, 100.0, 1e4], dtype=dtype))
@@ -164,7 +164,7 @@ def test_dropout_masks_match_the_published_hash(backend, key):
 
 
 @dtypes
-def test_dropout(backend, dtype, rng):
+def test_dropout_scales_kept_values_and_gradients(backend, dtype, rng):
     x, dy = (rng.standard_normal((2, 30, 20)) + 5).astype(dtype)
     kept = plain_mask(3, 0.2, x.shape)
     with backend.scope():
@@ -177,7 +177,7 @@ def test_dropout(backend, dtype, rng):
         np.testing.assert_array_equal(backend.get(there), dy)
 
 
-def test_the_blocks_are_as_described():
+def test_networks_are_built_from_the_described_blocks():
     network = Network((24, SQUARES, Branch((8, 12)), 3), "silu", "layer", 0.1)
     norm, down, up = blocks.LayerNorm(12), Affine(12, 8, "lecun"), Affine(8, 12, "zero")
     inner = (norm, down, Activate("silu"), blocks.Dropout(0.1, 0), up)
@@ -193,7 +193,7 @@ def test_new_branch_has_no_effect(rng):
     np.testing.assert_array_equal(network.blocks[1][0](params[1], h, blocks.Context(np_xp))[0], h)
 
 
-def test_projections_start_with_a_deviation_of_one_over_the_root_of_their_inputs():
+def test_initial_standard_deviation_is_one_over_sqrt_fan_in():
     params = init_params(Network((24, Blocks((2, 12), (1,), 500), Project(400), 2)), 0)
     for layer, fan_in in zip(params, (12, 1000), strict=False):
         assert np.std(layer.W) == pytest.approx(fan_in**-0.5, rel=0.02)
@@ -217,7 +217,7 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("make", "message"), MISTAKES)
-def test_mistakes_are_told(make, message):
+def test_invalid_layers_are_rejected(make, message):
     with pytest.raises(ValueError, match=message):
         make()
 
@@ -248,7 +248,7 @@ def test_block_network_learns_equally_on_all_backends(backend, solver):
     assert model.loss_ == pytest.approx(small(solver).fit(X, y).loss_, rel=1e-7)
 
 
-def test_a_model_is_saved_pickled_and_cloned(tmp_path):
+def test_block_network_can_be_saved_pickled_and_cloned(tmp_path):
     X, y = DIGITS, DIGIT_LABELS
     model = small(max_iter=1).fit(X, y)
     for copy in pickled_and_saved(model, tmp_path):
@@ -261,7 +261,7 @@ def test_a_model_is_saved_pickled_and_cloned(tmp_path):
     assert "residual" in text
 
 
-def test_one_object_may_stand_alone():
+def test_hidden_layer_sizes_can_be_a_single_layer_object():
     one = MLPRegressor(hidden_layer_sizes=Project(3), max_iter=1, learning_rate="cosine")
     assert [W.shape for W in one.fit(DIGITS, DIGIT_LABELS).coefs_] == [(64, 3), (3, 1)]
     with pytest.raises(ValueError, match=r"hidden_layer_sizes must be > 0, got \[0\]"):
@@ -281,7 +281,7 @@ class Gentle(Layer):
         return Residual((Affine(fan_in, self.width), *around.activate(self.width)))
 
 
-def test_a_layer_from_outside(backend):
+def test_a_user_defined_layer_trains_like_its_built_in_equivalent(backend):
     settings = {"dropout": 0.2, "max_iter": 10, "random_state": 0, "learning_rate_init": 0.02}
     settings |= {"backend": backend.name, "device": backend.device}
     model = MLPClassifier((5, Gentle(5)), **settings).fit(*problem())

@@ -21,7 +21,7 @@ SURELY_INFINITE = "absolute_exp", "custom", "custom_softmax"  # At the extremes.
 
 
 @names
-def test_a_loss_is_its_formula_and_weights_are_repetitions(backend, name):
+def test_losses_match_their_formulas_and_weights_act_as_repetitions(backend, name):
     loss = LOSSES[name]
     for is_hard in KINDS[name]:
         logits, targets, weights = case(name, is_hard=is_hard)
@@ -44,7 +44,7 @@ def test_a_loss_is_its_formula_and_weights_are_repetitions(backend, name):
 
 @dtypes
 @names
-def test_dtype_and_shape_stay_and_nothing_is_written(backend, name, dtype):
+def test_losses_preserve_dtype_and_shape_and_do_not_modify_inputs(backend, name, dtype):
     arrays = case(name, dtype)
     before = [array.copy() for array in arrays]
     for array in arrays:
@@ -59,7 +59,7 @@ def test_dtype_and_shape_stay_and_nothing_is_written(backend, name, dtype):
 
 @pytest.mark.parametrize("shared", [False, True])
 @names
-def test_a_stack_is_its_models_one_by_one(backend, name, shared):
+def test_losses_of_stacked_models_match_separate_models(backend, name, shared):
     """Each model has its own outputs; targets and weights are its own, or those of all."""
     loss, rng = LOSSES[name], np.random.default_rng(7)
     logits, targets, weights = case(name, is_hard=KINDS[name][-1])
@@ -79,7 +79,7 @@ def test_a_stack_is_its_models_one_by_one(backend, name, shared):
 
 @pytest.mark.matrix
 @names
-def test_under_jit(name):
+def test_losses_match_under_jax_jit(name):
     jax = pytest.importorskip("jax")
     backend, loss, arrays = make_backend("jax:cpu"), LOSSES[name], case(name)
 
@@ -97,7 +97,7 @@ def test_under_jit(name):
 @dtypes
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("name", ["softmax", "binary"])
-def test_probabilities_are_clipped_as_scikit_learns_in_the_value_alone(
+def test_probabilities_are_clipped_only_in_the_loss_value_as_in_scikit_learn(
     backend, name, weighted, dtype
 ):
     loss, (logits, _, weights) = LOSSES[name], case(name, dtype)
@@ -120,7 +120,7 @@ def test_probabilities_are_clipped_as_scikit_learns_in_the_value_alone(
 
 @dtypes
 @pytest.mark.parametrize("gamma", [0.0, 0.3, 2.0, 5.0])
-def test_focal_losses_of_huge_logits(backend, gamma, dtype):
+def test_focal_losses_are_correct_for_huge_logits(backend, gamma, dtype):
     logits = np.asarray([[1e4, -1e4], [-1e4, 1e4], [40.0, -40.0]], dtype=dtype)
     right, wrong = np.asarray([[1, 0], [0, 1], [1, 0]]), np.asarray([[0, 1], [1, 0], [0, 1]])
     for loss in (losses.SoftmaxFocal(gamma), losses.BinaryFocal(gamma)):
@@ -138,7 +138,7 @@ def test_focal_losses_of_huge_logits(backend, gamma, dtype):
 
 @dtypes
 @pytest.mark.parametrize("name", [name for name in LOSSES if name not in SURELY_INFINITE])
-def test_losses_at_extremes(backend, name, dtype):
+def test_losses_are_finite_at_extreme_logits(backend, name, dtype):
     loss = LOSSES[name]
     logits = np.asarray([[1e4, -1e4, 0.0], [-1e4, 1e4, 1e4], [0.0, 0.0, 0.0]], dtype=dtype)
     logits = np.tile(logits, loss.outputs_per_target)
@@ -181,7 +181,7 @@ CLASSES = {name: LOSSES[name] for name in ("softmax", "softmax_focal", "binary",
 
 
 @pytest.mark.parametrize("loss", (CLASSES | CUSTOM).values(), ids=CLASSES | CUSTOM)
-def test_correct_predictions(backend, loss):
+def test_correct_predictions_are_counted(backend, loss):
     """Of a stack of models; classes are given by labels or in columns."""
     rng = np.random.default_rng(7)
     logits, labels = rng.standard_normal((3, 9, 2)), rng.integers(0, 2, (3, 9)).astype(np.int32)
@@ -203,7 +203,7 @@ def test_correct_predictions(backend, loss):
 
 
 @pytest.mark.parametrize("targets", [np.asarray([1, 0]), np.asarray([[1.0], [0.0]])])
-def test_correct_predictions_of_one_logistic_output(targets):
+def test_correct_predictions_are_counted_for_one_logistic_output(targets):
     found = CUSTOM["logistic"].is_correct(np.asarray([[1.0], [-1.0]]), targets, xp=np_xp)
     assert found.tolist() == [1, 1]
 
@@ -221,7 +221,7 @@ def test_regression_losses_have_no_accuracy(name):
         loss.is_correct(np.zeros((2, 1)), np.zeros((2, 1)), xp=np_xp)
 
 
-def test_losses_are_values():
+def test_equal_losses_compare_and_hash_equal():
     for loss in LOSSES.values():
         again = type(loss)(*(getattr(loss, field.name) for field in fields(loss)))
         assert (again, hash(again)) == (loss, hash(loss))
@@ -246,7 +246,7 @@ WRONG_SETTINGS = [
 
 
 @pytest.mark.parametrize(("make", "message"), WRONG_SETTINGS)
-def test_wrong_settings_are_refused(make, message):
+def test_invalid_loss_settings_are_rejected(make, message):
     with pytest.raises(ValueError, match=message):
         make()
 

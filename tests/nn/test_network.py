@@ -17,7 +17,7 @@ from mlp_xp.nn.network import Network, adapt_params, forward, hidden, init_param
 from mlp_xp.training.inference.inference import predict
 
 
-def test_weights_start_as_the_activation_asks_for():
+def test_weight_initialization_follows_the_activation():
     plain, logistic = "glorot", "glorot-logistic"
     for activation, expected in (
         ("relu", [plain] * 3),
@@ -29,7 +29,7 @@ def test_weights_start_as_the_activation_asks_for():
         assert [layer[0].start for layer in network.blocks] == expected
 
 
-def test_ntk_weights_start_from_the_data(rng):
+def test_ntk_weights_are_initialized_from_the_data(rng):
     network = Network((5, 400, 3), "relu", parametrization="ntk")
     x, params = 3.0 + rng.standard_normal((100, 5)), init_params(network, 0)
     assert [round(float(np.std(layer.W)), 1) for layer in params] == [1.0, 1.0]
@@ -60,7 +60,7 @@ def test_ntk_does_not_scale_rounding_errors(value, normalization, widths):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_parameters_have_their_shapes_and_start_within_bounds(name):
+def test_initial_parameters_have_the_right_shapes_and_bounds(name):
     network = NETWORKS[name]
     params = init_params(network, 0)
     pairs = list(zip(network.widths, network.widths[1:], strict=False))
@@ -123,13 +123,13 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("settings", "message"), WRONG)
-def test_errors_say_what_to_do(settings, message):
+def test_network_errors_say_what_to_do(settings, message):
     with pytest.raises(ValueError, match=message):
         Network(**({"widths": (3, 4, 4, 2)} | settings))
 
 
 @cases.networks
-def test_rows_of_weight_0_change_nothing(backend, network, rng):
+def test_rows_with_zero_weight_change_nothing(backend, network, rng):
     params, x, labels, weights, keys = network_data(network, rng)
     results = []
     for padding in (0, 3):
@@ -176,7 +176,7 @@ def test_no_dx_is_computed_for_the_first_dense_layer(backend, network, rng):
 
 
 @cases.networks
-def test_hidden_is_what_the_next_layer_is_given(backend, network, rng):
+def test_hidden_output_is_the_input_of_the_next_layer(backend, network, rng):
     params, x, *_ = network_data(network, rng)
     batch_stats = cases.some_batch_stats(network, rng)
     with backend.scope():
@@ -207,7 +207,7 @@ def test_a_prediction_does_not_depend_on_the_other_samples(backend, network, rng
             np.testing.assert_allclose(found, whole[rows], rtol=0, atol=atol)
 
 
-def test_batch_norm_predicts_with_the_running_moments_and_measures_nothing(backend, rng):
+def test_batch_norm_uses_running_statistics_in_prediction(backend, rng):
     network = Network((5, 6, 3), "tanh", "batch", 0.5, 0.5)
     params, x, *_ = network_data(network, rng)
     (batch_stats,) = cases.some_batch_stats(network, rng)
@@ -225,7 +225,7 @@ def test_batch_norm_predicts_with_the_running_moments_and_measures_nothing(backe
     assert shapes == [param.shape for param in leaves(params)]
 
 
-def test_dropout_is_for_training_only(backend, rng):
+def test_dropout_is_only_applied_in_training(backend, rng):
     dropping = Network((5, 6, 6, 3), dropout=0.5, input_dropout=0.5)
     # A rate is for each hidden layer, or one for all.
     assert (dropping.n_keys, Network((5, 6, 6, 3), dropout=(0.0, 0.5)).n_keys) == (3, 1)

@@ -40,7 +40,7 @@ def draw(rng):
 
 
 @pytest.mark.parametrize("is_shared", [False, True], ids=["own weights", "shared weights"])
-def test_batch_norm(backend, is_shared, rng, draw):
+def test_batch_norm_of_stacked_models_matches_separate_models(backend, is_shared, rng, draw):
     """In training with weights, in prediction with running statistics, which move."""
 
     def function(params, dy, x, old, rate, weights):
@@ -55,7 +55,7 @@ def test_batch_norm(backend, is_shared, rng, draw):
     check(backend, function, *((own, (weights[0],)) if is_shared else ((*own, weights), ())))
 
 
-def test_dropout_with_one_key_for_all(backend, draw):
+def test_stacked_dropout_with_a_shared_key_matches_separate_models(backend, draw):
     def function(dy, x, key):
         y, pullback = layers.dropout(x, key, 0.4, xp=backend.xp)
         return y, pullback(dy)
@@ -82,7 +82,7 @@ NETWORKS = {name: (network_cases.NETWORKS | network_cases.OBJECTS)[name] for nam
 @pytest.mark.parametrize("kernels", ["maths", "backend's"])
 @pytest.mark.parametrize("is_shared", [False, True], ids=["own x", "shared x"])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_networks(backend, name, is_shared, kernels, rng, draw):
+def test_stacked_networks_match_separate_networks(backend, name, is_shared, kernels, rng, draw):
     """Forward, backward and the measured statistics in training; a prediction."""
     network = NETWORKS[name]
     models = [init_params(network, seed) for seed in range(N_MODELS)]
@@ -107,7 +107,7 @@ def test_networks(backend, name, is_shared, kernels, rng, draw):
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_update_rules(backend, name, rng, draw):
+def test_updates_of_stacked_models_match_separate_models(backend, name, rng, draw):
     """Three steps, clipped and with a penalty, of all kinds of parameters; and a moving average."""
     rule, xp = RULES[name], backend.xp
     shapes = (4, 6), (6,), (2, 3, 2), (4,), (4, 2), (2,)

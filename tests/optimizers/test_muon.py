@@ -32,7 +32,7 @@ def original_scale(shape):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("shape", [(48, 12), (12, 48), (16, 16), (1, 5), (5, 1)])
 @pytest.mark.parametrize("n_steps", [3, 4, 8, "jordan"])
-def test_an_update_is_near_the_orthogonal_matrix(backend, shape, n_steps, dtype, rng):
+def test_muon_update_is_nearly_orthogonal(backend, shape, n_steps, dtype, rng):
     """Small singular values are raised, of gradients of any length; none stays none."""
     rule = JORDAN if n_steps == "jordan" else Muon(scale="original", ns_steps=n_steps)
     U, _, Vt = np.linalg.svd(rng.standard_normal(shape), full_matrices=False)
@@ -55,7 +55,7 @@ def test_muon_ignores_zero_or_tiny_gradients(backend):
             assert np.abs(move(backend, PLAIN, np.full((3, 2), size, dtype))).max() < 1e-9
 
 
-def test_scales_are_those_of_the_shape(backend, rng):
+def test_muon_scale_depends_on_the_matrix_shape(backend, rng):
     """The orthogonal matrix of a transposed gradient is the transposed one."""
     dW = rng.standard_normal((8, 2))
     tall, wide = move(backend, PLAIN, dW), move(backend, PLAIN, dW.T).T
@@ -68,7 +68,7 @@ def test_scales_are_those_of_the_shape(backend, rng):
 
 @pytest.mark.parametrize("nesterov", [False, True])
 @pytest.mark.parametrize("momentum", [0.0, 0.9, None])
-def test_a_step_follows_the_momentum(backend, nesterov, momentum, rng):
+def test_muon_step_follows_the_momentum(backend, nesterov, momentum, rng):
     """By the formula; without momentum a step follows its own gradient alone."""
     settings = {} if momentum is None else {"momentum": momentum, "weight_decay": 0.3}
     momentum, decay = settings.get("momentum", 0.95), settings.get("weight_decay", 0.0)
@@ -84,7 +84,7 @@ def test_a_step_follows_the_momentum(backend, nesterov, momentum, rng):
 
 @pytest.mark.parametrize("nesterov", [False, True])
 @pytest.mark.parametrize("scale", ["original", "match_rms_adamw"])
-def test_the_same_as_torch(backend, nesterov, scale, rng, torch, monkeypatch):
+def test_muon_matches_torch(backend, nesterov, scale, rng, torch, monkeypatch):
     if not hasattr(torch.optim, "Muon"):
         pytest.skip("this torch has no Muon")
     settings = {"ns_steps": 5, "ns_polynomial": "jordan"}
@@ -106,7 +106,7 @@ def test_the_same_as_torch(backend, nesterov, scale, rng, torch, monkeypatch):
         np.testing.assert_allclose(ours, theirs.numpy().T, rtol=0, atol=1e-11)
 
 
-def test_vectors_and_the_head_follow_adamw(backend, rng):
+def test_muon_updates_vectors_and_the_head_with_adamw(backend, rng):
     params, steps = params_and_gradients(rng)
     settings = {"beta_1": 0.8, "beta_2": 0.9, "epsilon": 1e-3, "weight_decay": 0.2}
     for rule, adamw, rate in (
@@ -123,7 +123,7 @@ def test_vectors_and_the_head_follow_adamw(backend, rng):
 @pytest.mark.parametrize(
     ("n_steps", "least"), [(3, 1 / 90), (4, 1 / 380), (5, 1 / 1600), (8, 1 / 90_000)]
 )
-def test_a_wide_range_of_singular_values_comes_to_1(n_steps, least):
+def test_polynomials_map_a_wide_range_of_singular_values_near_1(n_steps, least):
     values = np.concatenate([np.geomspace(least, 0.02, 5000), np.linspace(0.02, 1.0, 5000)])
     for a, b, c in _minimax(n_steps):
         values = a * values + b * values**3 + c * values**5
@@ -131,7 +131,7 @@ def test_a_wide_range_of_singular_values_comes_to_1(n_steps, least):
 
 
 @pytest.mark.parametrize(("low", "high"), [(1e-3, 1.0), (0.1, 1.0), (0.3, 1.7)])
-def test_no_quintic_is_nearer_to_1(low, high):
+def test_quintic_polynomial_is_the_best_approximation_to_1(low, high):
     """Its error is as large at four points in turn, which only the best one's is (Chebyshev)."""
     values = _value(_best_quintic(low, high), np.linspace(low, high, 9999))
     error = np.abs(values - 1.0).max()
@@ -140,7 +140,7 @@ def test_no_quintic_is_nearer_to_1(low, high):
 
 
 @pytest.mark.parametrize("shape", [(5, 9, 4), (5, 4, 9), (5, 4, 4), (1, 6, 2)])
-def test_matrices_of_a_stack_are_updated_independently(backend, shape, rng):
+def test_stacked_matrices_are_updated_independently(backend, shape, rng):
     rule, stack = Muon(weight_decay=0.1), rng.standard_normal(shape)
     # Blocks of very different length show a norm that is taken over all of them.
     sizes = np.geomspace(1e-3, 1e3, shape[0])[:, None, None]
@@ -153,7 +153,7 @@ def test_matrices_of_a_stack_are_updated_independently(backend, shape, rng):
 
 @pytest.mark.matrix
 @pytest.mark.parametrize("shape", [(40, 6), (6, 40)])
-def test_the_gram_matrix_is_the_small_one(shape):
+def test_muon_computes_the_smaller_gram_matrix(shape):
     jax = pytest.importorskip("jax")
     import jax.numpy as jnp
 
@@ -167,7 +167,9 @@ def test_the_gram_matrix_is_the_small_one(shape):
 @pytest.mark.parametrize(
     ("shape", "n_steps"), [((48, 12), 3), ((12, 48), 4), ((16, 16), 4), ((3, 8, 32), 4)]
 )
-def test_products_have_the_gradients_dtype_and_results_the_parameters(backend, shape, n_steps, rng):
+def test_muon_multiplies_in_the_gradient_dtype_and_returns_the_parameter_dtype(
+    backend, shape, n_steps, rng
+):
     has_bfloat16 = backend.name in ("torch", "jax")
     wide, narrow = ("float32", "bfloat16") if has_bfloat16 else ("float64", "float32")
     xp, rule = backend.xp, Muon(scale="original", ns_steps=n_steps)

@@ -92,7 +92,7 @@ FORMULAS = [
 ]
 
 
-def test_a_rule_is_its_formula(backend, rng):
+def test_optimizers_match_their_formulas(backend, rng):
     params, steps = params_and_gradients(rng)
     for rule, formula in FORMULAS:
         ours, _ = run(backend, update_tree, rule, params, steps)
@@ -102,7 +102,7 @@ def test_a_rule_is_its_formula(backend, rng):
             assert 0 < np.count_nonzero(ours[0] == 0.0) < ours[0].size
 
 
-def test_each_kind_follows_its_own_rule_at_its_own_rate(backend, rng):
+def test_by_kind_updates_each_kind_with_its_own_optimizer_and_rate(backend, rng):
     (params, steps), factors = params_and_gradients(rng), (1.0, 2.0, 0.5)
     for rules in (  # With states of different lengths, with coefficients of different numbers.
         (Muon(weight_decay=0.1), SGD(momentum=0.0), Lion()),
@@ -118,7 +118,7 @@ def test_each_kind_follows_its_own_rule_at_its_own_rate(backend, rng):
         same(default[i], run(backend, update_tree, rule, params, steps)[0][i])
 
 
-def test_embeddings_scales_and_slopes_have_their_own_rates_and_rules(backend, rng):
+def test_embeddings_scales_and_slopes_can_have_their_own_optimizers_and_rates(backend, rng):
     inputs = TableInputs(2, 0, (4,), 3, PBLD(2, 3), scale=True)
     network = Network((3, 4, 2), inputs=inputs, parametric_activation=True)
     params = init_params(network, 0)
@@ -141,7 +141,7 @@ def test_embeddings_scales_and_slopes_have_their_own_rates_and_rules(backend, rn
             same(mine, expected.reshape(p.shape))
 
 
-def test_matrices_are_penalised_and_vectors_are_not(backend):
+def test_l2_penalty_applies_to_matrices_but_not_vectors(backend):
     params = (np.full((1, 1), 2.0), np.full(1, 2.0))
     zero = tuple(np.zeros_like(leaf) for leaf in params)
     (W, b), penalties = run(backend, update_tree, SGD(momentum=0.0), params, [zero], l2=0.5)
@@ -154,7 +154,7 @@ def test_matrices_are_penalised_and_vectors_are_not(backend):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("l2", [None, 0.1])
 @pytest.mark.parametrize("tree", ["flat", "nested", "not contiguous"])
-def test_the_backends_kernel_does_what_the_default_does(backend, tree, l2, dtype, rng):
+def test_backend_update_kernels_match_the_default(backend, tree, l2, dtype, rng):
     params, steps = params_and_gradients(rng, dtype)
     if tree == "nested":
         params, steps = nested(rng, dtype), [nested(rng, dtype) for _ in range(3)]
@@ -171,7 +171,7 @@ def test_the_backends_kernel_does_what_the_default_does(backend, tree, l2, dtype
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_float32_stays_float32(backend, name, rng):
+def test_updates_keep_float32_parameters_and_state(backend, name, rng):
     """The state too; the parameters are looked at above."""
     params, (grads, *_) = params_and_gradients(rng, "float32")
     rule = RULES[name]
@@ -187,7 +187,7 @@ def test_float32_stays_float32(backend, name, rng):
             assert new.device == old.device
 
 
-def test_a_gradient_that_is_not_a_number_is_seen(backend, rng):
+def test_nan_gradients_propagate_to_the_parameters(backend, rng):
     params, (grads, *_) = params_and_gradients(rng)
     for grad in grads:
         grad.reshape(-1)[0] = np.nan
@@ -224,7 +224,7 @@ WRONG_SETTINGS = [
 
 
 @pytest.mark.parametrize(("kind", "settings", "message"), WRONG_SETTINGS)
-def test_bad_settings_say_what_is_wrong(kind, settings, message):
+def test_invalid_optimizer_settings_say_what_is_wrong(kind, settings, message):
     for name, value in settings.items():
         said = re.escape(f"`{name}` must be {message}, got {value!r}.")
         with pytest.raises(ValueError, match=said):
@@ -232,12 +232,12 @@ def test_bad_settings_say_what_is_wrong(kind, settings, message):
 
 
 @pytest.mark.parametrize("given", [AdamW, "adamw", None])
-def test_a_rule_by_kind_must_be_a_rule(given):
+def test_by_kind_entries_must_be_optimizers(given):
     with pytest.raises(TypeError, match=r"`vector` must be a rule .* e.g. AdamW\(\), got"):
         ByKind(vector=given)
 
 
-def test_rules_are_values_and_all_of_them_are_tested():
+def test_equal_optimizers_compare_equal_and_all_are_tested():
     for kind in (*optimizers.OPTIMIZERS.values(), *rates.SCHEDULES.values()):
         assert (kind(), hash(kind())) == (kind(), hash(kind()))  # They are static for a compiler.
     assert (*optimizers.OPTIMIZERS.values(), ByKind) == optimizers.RULES
@@ -263,7 +263,7 @@ OF_TORCH = [
 
 
 @pytest.mark.parametrize(("ours", "name", "settings"), OF_TORCH)
-def test_schedules_are_torchs(ours, name, settings, torch):
+def test_schedules_match_torch(ours, name, settings, torch):
     optimizer, factors = torch.optim.SGD([torch.zeros(1)], lr=1.0), []
     peer = getattr(torch.optim.lr_scheduler, name)(optimizer, **settings)
     for step in range(20):
@@ -282,7 +282,7 @@ def test_power_t_applies_to_every_schedule():
     assert rules.dropout_schedule == rules.weight_decay_schedule == rates.InvScaling(0.1)
 
 
-def test_invscaling_is_scikit_learns():
+def test_invscaling_matches_scikit_learn():
     peer = SGDOptimizer([np.zeros(1)], 0.1, lr_schedule="invscaling", power_t=0.4)
     for seen in (100, 200):
         peer.iteration_ends(seen)

@@ -13,7 +13,7 @@ def put(backend, tree):
     return map_leaves(lambda leaf: backend.put(leaf.copy()), tree)
 
 
-def test_the_head_is_the_last_matrix_of_the_tree(rng):
+def test_the_last_matrix_of_the_tree_is_the_head(rng):
     matrix, vector = "matrix", "vector"
     block = [matrix, vector]
     assert kinds(nested(rng)) == [*block, vector, *block, *block, "head", vector]
@@ -45,7 +45,7 @@ def test_an_update_compiles_once(name, rng):
 
 
 @pytest.mark.parametrize("l2", [None, 0.1])
-def test_gradients_of_low_precision_are_brought_to_the_parameters(backend, l2, rng):
+def test_low_precision_gradients_are_converted_to_the_parameter_dtype(backend, l2, rng):
     """As if they had come so; Muon's products are in the lower precision."""
     params, steps = params_and_gradients(rng)
     rounded = [map_leaves(lambda leaf: leaf.astype("float32"), grads) for grads in steps[:3]]
@@ -109,7 +109,7 @@ def test_clip_keeps_non_finite_gradients_visible(backend, value):
 
 
 @pytest.mark.parametrize("max_norm", [0.0, -1.0, np.inf, np.nan])
-def test_clip_refuses_norms_that_mean_nothing(max_norm):
+def test_clip_rejects_invalid_norms(max_norm):
     said = f"`max_norm` must be above 0 and finite, got {max_norm!r}"
     with pytest.raises(ValueError, match=said):
         clip((np.ones(2),), max_norm, xp=np)
@@ -117,7 +117,7 @@ def test_clip_refuses_norms_that_mean_nothing(max_norm):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("as_array", [False, True])
-def test_an_average_moves_towards_the_parameters(backend, as_array, dtype, rng):
+def test_the_average_moves_toward_the_parameters(backend, as_array, dtype, rng):
     old, new = nested(rng, dtype), nested(rng, dtype)
     for rate in (0.0, 0.25, 1.0):
         with backend.scope():

@@ -36,7 +36,7 @@ def by_label(axes, read):
     return {line.get_label(): read(line) for line in axes.lines if len(line.get_ydata()) > 1}
 
 
-def test_curves_of_an_estimator(model):
+def test_plot_shows_the_training_curves_of_an_estimator(model):
     display = model.plot(X, Y)
     loss, accuracy, rate = display.axes_
     drawn = by_label(loss, lambda line: line.get_ydata())
@@ -116,7 +116,7 @@ def test_plot_panels_match_the_fit_settings():
     assert list(model.plot().panels) == ["loss"]
 
 
-def test_rows_of_the_confusion_matrix_are_percent_of_the_true_class(model):
+def test_confusion_matrix_rows_are_percentages_of_the_true_class(model):
     display = model.plot.confusion(X, Y)
     counts = confusion_matrix(Y, model.predict(X))
     expected = 100 * counts / counts.sum(axis=1, keepdims=True)
@@ -130,7 +130,7 @@ def test_rows_of_the_confusion_matrix_are_percent_of_the_true_class(model):
     assert [label.get_text() for label in few.ax_.get_yticklabels()] == ["cat", "ant"]
 
 
-def test_the_scale_ends_at_the_largest_mistake():
+def test_confusion_color_scale_ends_at_the_largest_mistake():
     pytest.importorskip("sklearn.callback", reason="scikit-learn before 1.9")
     from_predictions = plotting.ConfusionMatrixDisplay.from_predictions
     truth, predicted = [0] * 95 + [1] * 5 + [1] * 100, [0] * 100 + [1] * 100
@@ -163,7 +163,7 @@ def test_plot_shows_the_neurons_with_the_largest_weights(model):
     assert max(image.max() - 127, 128 - image.min()) in (127, 128)  # The largest weight.
 
 
-def test_the_surest_mistakes(model):
+def test_plot_shows_the_most_confident_mistakes(model):
     display = model.plot.mistakes(X, Y, image_shape=(4, 4), n_images=5)
     p, predicted = model.predict_proba(X).max(axis=1), model.predict(X)
     wrong = np.flatnonzero(predicted != Y)
@@ -195,7 +195,7 @@ def test_invalid_plots_are_an_error(model):
         model.plot.mistakes(X, model.predict(X), image_shape=(4, 4))
 
 
-def test_displays_draw_into_the_axes_they_are_given(model):
+def test_displays_draw_into_the_given_axes(model):
     figure, (left, right) = pyplot.subplots(1, 2)
     display = model.plot(ax=left)
     assert display.figure_ is figure
@@ -213,7 +213,7 @@ def test_a_missing_matplotlib_is_an_error_that_says_what_to_install(monkeypatch)
         plotting.new_figure(3, 3)
 
 
-def test_inline_figures_have_the_colors_of_the_page(model):
+def test_inline_figures_use_the_colors_of_the_page(model):
     given = lambda figure: model.plot(ax=figure.subplots()), 9, 3, 'curves of "a" & <b>'
     svg = plotting.inline_svg(*given)
     assert svg.startswith("<svg")
@@ -242,7 +242,7 @@ def test_multiclass_calibration_error_matches_its_definition(model):
     assert display.ax_.get_xlabel() == "probability of the positive class of True"
 
 
-def test_short_methods_draw_the_displays(model):
+def test_plot_methods_create_the_displays(model):
     assert list(model.plot(X, Y).test) == ["loss", "accuracy [%]"]
     assert len(model.plot.weights(image_shape=(4, 4)).axes_) == 8
     real = MLPRegressor(**SHORT).fit(X, X[:, 0])
@@ -253,7 +253,7 @@ def test_short_methods_draw_the_displays(model):
         MLPClassifier().plot()
 
 
-def test_what_a_search_has_tried():
+def test_search_display_shows_all_configurations_tried():
     results = {
         "name": ["base", "wide", "random MLP", "random TabM"],
         "loss": [0.5, 0.4, 0.7, np.nan],

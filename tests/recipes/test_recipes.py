@@ -41,7 +41,7 @@ def write(tmp_path):
     return write
 
 
-def test_each_promised_recipe_is_whole():
+def test_every_documented_recipe_is_complete():
     promised = {"one-minute", "five-minutes", "ten-minutes", "hour", "record", "fashion-mnist"}
     assert set(names()) == promised | {"default"} | TABLES
     assert {file.suffix for file in FOLDER.iterdir() if file.is_file()} == {".py", ".toml"}
@@ -57,7 +57,7 @@ def test_each_promised_recipe_is_whole():
             assert model.max_iter == 100_000, name
 
 
-def test_a_file_sets_every_parameter_by_its_name(write):
+def test_a_recipe_file_sets_parameters_by_name(write):
     model = MLP.from_recipe(write())
     expected = MLP(
         (8, 4),
@@ -161,7 +161,7 @@ NESTED = {
 
 
 @pytest.mark.parametrize("name", NESTED)
-def test_a_file_made_to_exhaust_what_reads_it(name, write):
+def test_recipe_files_designed_to_exhaust_memory_are_rejected(name, write):
     said = "nested too deeply|valid TOML|the type of|has no 'class'|'alpha' par|more than the 8192"
     path = write(NESTED[name])
     with bounded(), pytest.raises((ValueError, OSError), match=said) as caught:
@@ -170,7 +170,7 @@ def test_a_file_made_to_exhaust_what_reads_it(name, write):
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(s, marks=pytest.mark.matrix) for s in (1, 2))])
-def test_a_file_with_changes_drawn_at_random(seed, write):
+def test_randomly_modified_recipe_files_load_or_raise_a_clear_error(seed, write):
     rng, said = np.random.default_rng(seed), []
     wholes = [(FOLDER / f"{name}.toml").read_bytes() for name in names()]
     path = write()

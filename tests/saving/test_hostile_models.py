@@ -149,7 +149,7 @@ def test_a_spec_without_a_key_is_rejected(key, saved):
     rejects(key, load_model, saved)
 
 
-def test_specs_load_before_they_are_tampered_with(saved):
+def test_untampered_specs_load(saved):
     spec, folder = spec_of(saved), saved / "regressor"
     sign(saved, spec | {"training": TRAINING | {"history": [RECORD]}})
     assert load_model(saved).history_[0].n_samples == 60
@@ -163,7 +163,7 @@ def test_specs_load_before_they_are_tampered_with(saved):
         rejects(message, load_model, folder)
 
 
-def test_files_that_are_missing_or_no_json_object_are_named(saved):
+def test_missing_or_invalid_json_files_are_named(saved):
     path, spec = saved / "model.json", spec_of(saved)
     path.write_text(json.dumps({key: value for key, value in spec.items() if key != "sha256"}))
     rejects("sha256", load_model, saved)
@@ -208,7 +208,7 @@ def test_damaged_weights_are_rejected(saved, monkeypatch):
 
 
 @pytest.mark.parametrize("n", [10, *matrix(200)])
-def test_no_bit_of_a_model_can_flip_unseen(n, saved, rng):
+def test_flipped_bits_in_a_saved_model_are_detected(n, saved, rng):
     """Each bit of some bytes of both files: rejected, or without a change of content (1e5, 1E5)."""
     for path in (saved / "model.json", saved / "model.safetensors"):
         whole = path.read_bytes()
@@ -224,7 +224,7 @@ def test_no_bit_of_a_model_can_flip_unseen(n, saved, rng):
     load_model(saved)
 
 
-def test_a_spec_laid_out_anew_loads_but_no_edit_and_no_other_weights(model, saved):
+def test_reformatted_specs_load_but_edited_ones_and_other_weights_do_not(model, saved):
     """As version control does with line ends, and editors with indents."""
     path, spec = saved / "model.json", spec_of(saved)
     for content in (path.read_bytes().replace(b"\n", b"\r\n"), json.dumps(spec).encode()):
@@ -302,7 +302,7 @@ def test_more_than_a_million_values_are_rejected(saved):
 
 @pytest.mark.parametrize("name", matrix(*MANY_VALUES))
 @pytest.mark.parametrize("place", ["widths", "params", "feature_names", "unknown"])
-def test_a_million_values_take_little_memory_and_time(name, place, saved):
+def test_loading_a_million_values_takes_little_memory_and_time(name, place, saved):
     sign(saved, spec_of(saved) | {place: MANY_VALUES[name](990_000)})
     with bounded(), contextlib.suppress(SavingError):
         load_model(saved)
@@ -336,7 +336,7 @@ def change(form, rng):
 
 
 @pytest.mark.matrix
-def test_values_are_changed_and_the_digest_with_them(tmp_path, rng):
+def test_changed_values_with_a_matching_digest_load_or_raise_a_clear_error(tmp_path, rng):
     settings = SETTINGS | {"normalization": "batch", "class_weight": {0: 1.0, 1: 2.0}}
     model = MLPClassifier((5, Branch((8, 5))), solver=Muon(), **settings).fit(X, CODES % 2)
     save_model(model.set_params(learning_rate="cosine"), tmp_path)

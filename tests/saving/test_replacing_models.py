@@ -32,7 +32,7 @@ def same(model, other) -> bool:
     return model.predict_proba(X).tobytes() == other.predict_proba(X).tobytes()
 
 
-def test_the_weights_of_a_replaced_model_are_named_by_their_content(tmp_path):
+def test_weights_files_of_replaced_models_are_named_by_content(tmp_path):
     first, second = fitted(), fitted(random_state=1)
     save_model(first, tmp_path)
     assert names(tmp_path) == ["model.json", "model.safetensors"]
@@ -49,7 +49,7 @@ def test_the_weights_of_a_replaced_model_are_named_by_their_content(tmp_path):
     assert seen[0] == seen[3] != seen[1]
 
 
-def test_a_model_that_is_replaced_while_it_is_read_is_read_again(tmp_path, monkeypatch):
+def test_a_model_replaced_during_loading_is_read_again(tmp_path, monkeypatch):
     old, new, read, paths = fitted(), fitted(random_state=1), saving.read_header, []
     save_model(old, tmp_path)
 
@@ -100,7 +100,7 @@ for number in range(1, 100):
 @pytest.mark.matrix
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("has_old", [True, False])
-def test_a_kill_before_any_access_to_a_file_leaves_a_whole_model(has_old, tmp_path):
+def test_a_kill_before_any_file_access_leaves_a_complete_model(has_old, tmp_path):
     folder = tmp_path / "model"
     old, new = fitted(), fitted(random_state=1)
     outcomes = []
@@ -138,7 +138,7 @@ def test_a_second_writer_is_an_error_that_says_what_to_do(tmp_path):
     save_model(second, tmp_path)
 
 
-def test_on_windows_the_lock_lies_beside_the_folder_which_can_be_renamed(tmp_path, monkeypatch):
+def test_on_windows_the_lock_file_is_beside_the_folder_so_it_can_be_renamed(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.platform", "win32")
     theirs = runpy.run_path(durable.__file__)
     folder = tmp_path / "run"
@@ -150,7 +150,7 @@ def test_on_windows_the_lock_lies_beside_the_folder_which_can_be_renamed(tmp_pat
     assert names(tmp_path) == ["new"]
 
 
-def test_every_file_is_on_the_disk_before_the_rename_that_commits_it(tmp_path, monkeypatch):
+def test_every_file_is_flushed_to_disk_before_the_rename(tmp_path, monkeypatch):
     events, paths = [], {}
 
     def opened(path, *args, real=os.open, **kwargs):
@@ -178,7 +178,7 @@ def my_function(*_, **__):
     """Stand for an activation, a loss or a scorer of the user's own."""
 
 
-def test_settings_without_a_json_form_cannot_be_saved(tmp_path):
+def test_settings_that_json_cannot_represent_cannot_be_saved(tmp_path):
     mine, custom = type("Mine", (SGD,), {})(), Custom(my_function, "exp")
     check_can_save(fitted())
     for params, message in (
@@ -201,7 +201,7 @@ def test_settings_without_a_json_form_cannot_be_saved(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_parameters_that_no_longer_fit_are_rejected(tmp_path):
+def test_saving_rejects_parameters_changed_since_the_fit(tmp_path):
     model = regressor()
     before = model.get_params()
     for changed, message in (
@@ -237,7 +237,7 @@ def test_a_diverged_model_is_never_saved(tmp_path):
     same_bits(load_model(tmp_path).coefs_, good.coefs_, "the model that was there")
 
 
-def test_what_is_no_fitted_estimator_of_this_library_is_rejected_with_the_cure(tmp_path):
+def test_objects_that_cannot_be_saved_are_rejected_with_an_alternative(tmp_path):
     theirs = SklearnClassifier(2, max_iter=400, tol=1).fit(X, CODES)
     other = type("MLPClassifier", (), {"__module__": "elsewhere"})()
     for model, message in (
@@ -252,7 +252,7 @@ def test_what_is_no_fitted_estimator_of_this_library_is_rejected_with_the_cure(t
     save_model(from_sklearn(theirs), tmp_path)
 
 
-def test_the_folder_of_a_model_is_found_near_what_was_named(tmp_path):
+def test_loading_error_suggests_a_nearby_model_folder(tmp_path):
     save_model(fitted(), tmp_path / ".good.0123abcd.partial")  # Of a save that was killed.
     for folder in (tmp_path, tmp_path / "nowhere", tmp_path / ("long" * 100)):
         rejects(r"a folder that mlp_xp.saving.save_model wrote$", load_model, folder)
@@ -263,7 +263,7 @@ def test_the_folder_of_a_model_is_found_near_what_was_named(tmp_path):
 
 
 @pytest.mark.parametrize("number", [1, 2])
-def test_a_save_that_fails_leaves_the_old_model(number, tmp_path, monkeypatch):
+def test_a_failed_save_keeps_the_old_model(number, tmp_path, monkeypatch):
     old, new = fitted(), fitted(random_state=1, alpha=0.5)
     save_model(old, tmp_path)
     write, written = Path.write_bytes, []

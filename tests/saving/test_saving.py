@@ -84,7 +84,7 @@ TEXT_WEIGHTS = {"nan": 1.5, "x": 2, "inf": 0.5}
 )
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.filterwarnings("ignore:lbfgs failed to converge")
-def test_everything_learned_and_set_comes_back(y, params, dtype, tmp_path):
+def test_loading_restores_settings_and_everything_learned(y, params, dtype, tmp_path):
     data = X.astype(dtype)
     model = (regressor if y.dtype.kind == "f" else fitted)(y, data, **params)
     loaded = check(model, tmp_path / "new" / "folder")
@@ -94,7 +94,7 @@ def test_everything_learned_and_set_comes_back(y, params, dtype, tmp_path):
     same_bits(loaded.evaluate(data, y), model.evaluate(data, y), "evaluate")
 
 
-def test_what_is_rarely_learned_comes_back(tmp_path):
+def test_loading_restores_rarely_used_attributes(tmp_path):
     model = regressor(X_val=X, y_val=VALUES)
     assert len(model.validation_loss_curve_) == 3
     model.feature_names_in_ = np.asarray(list("abcde"), dtype=object)
@@ -133,7 +133,7 @@ RULES = {
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_parameters_come_back(name, tmp_path):
+def test_loading_restores_all_kinds_of_parameters(name, tmp_path):
     for value in RULES[name]:
         is_class = name != "loss" or type(value).__name__.startswith("Softmax")
         make, y = (fitted, CODES) if is_class else (regressor, np.abs(VALUES))
@@ -141,7 +141,7 @@ def test_parameters_come_back(name, tmp_path):
             check(make(y, **{"max_iter": 1, name: value}), tmp_path)
 
 
-def test_numbers_of_numpy_become_plain_ones_and_a_generator_its_seed(tmp_path):
+def test_numpy_numbers_load_as_python_numbers_and_generators_as_seeds(tmp_path):
     weights = {np.int64(0): np.float32(0.5), np.int64(1): 1.0, np.int64(2): 1.0}
     model = fitted(batch_size=np.int64(20), class_weight=weights, random_state=np.int64(3))
     loaded = reload(model, tmp_path)
@@ -152,7 +152,7 @@ def test_numbers_of_numpy_become_plain_ones_and_a_generator_its_seed(tmp_path):
     assert loaded.random_state == fitted_state(loaded).seed == fitted_state(model).seed
 
 
-def test_a_model_is_saved_at_any_moment_and_callbacks_are_left_out(tmp_path):
+def test_a_model_can_be_saved_at_any_time_without_its_callbacks(tmp_path):
     def save(model, record):
         save_model(model, tmp_path / str(record.epoch))
 
@@ -204,7 +204,7 @@ def ensemble() -> MLPEnsembleClassifier:
     return MLPEnsembleClassifier(network, 3, settings=settings, random_state=0)
 
 
-def test_an_ensemble_comes_back(tmp_path):
+def test_an_ensemble_can_be_saved_and_loaded(tmp_path):
     frame = pd.DataFrame(X, columns=list("abcde"))
     model = ensemble().fit(frame, LABELS)
     loaded = reload(model, tmp_path)
@@ -220,7 +220,7 @@ def test_an_ensemble_comes_back(tmp_path):
         same_bits(found, expected, method)
 
 
-def test_a_tuned_ensemble_comes_back(tmp_path):
+def test_a_tuned_ensemble_can_be_saved_and_loaded(tmp_path):
     network = MLPClassifier(4, max_iter=2, learning_rate="cosine", input_scaling="standardize")
     model = MLPTunedClassifier(network, n_configurations=2, n_folds=2, random_state=0)
     loaded = reload(model.fit(X, LABELS), tmp_path)
@@ -242,14 +242,14 @@ def test_a_tuned_ensemble_comes_back(tmp_path):
         rejects(message, load_model, tmp_path)
 
 
-def test_an_ensemble_and_a_later_model_replace_each_other(tmp_path):
+def test_ensembles_and_single_models_can_replace_each_other(tmp_path):
     first, second = (MLPEnsembleRegressor(regressor(alpha=a), 2, random_state=0) for a in (1, 2))
     for model in (first.fit(X, VALUES), second.fit(X, VALUES), regressor()):
         same_bits(reload(model, tmp_path).predict(X), model.predict(X), "predict")
         assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_ensembles_that_cannot_be_saved(tmp_path):
+def test_unsupported_ensembles_are_rejected_when_saving(tmp_path):
     with pytest.raises(NotFittedError):
         save_model(ensemble(), tmp_path)
     model = ensemble().fit(X, CODES)
@@ -260,7 +260,7 @@ def test_ensembles_that_cannot_be_saved(tmp_path):
     rejects(r"tensor '1.layers.0.W' has NaN or infinity", save_model, model, tmp_path)
 
 
-def test_changed_files_of_an_ensemble_are_errors(tmp_path):
+def test_tampered_ensemble_files_are_rejected(tmp_path):
     save_model(ensemble().fit(X, LABELS), tmp_path)
     whole = (tmp_path / SPEC).read_text()
     labels = {"values": ["x", "y", "z"]}
@@ -282,7 +282,7 @@ def test_changed_files_of_an_ensemble_are_errors(tmp_path):
 
 
 @pytest.mark.matrix
-def test_a_pipeline_is_saved_whole_and_nothing_untrusted_is_loaded(rng, tmp_path):
+def test_whole_pipelines_are_saved_and_untrusted_types_are_not_loaded(rng, tmp_path):
     io = pytest.importorskip("skops.io")
     n = 60
     table = pd.DataFrame({"sex": rng.choice(["male", "female"], n), "age": rng.uniform(1, 80, n)})
@@ -312,7 +312,7 @@ def test_a_pipeline_is_saved_whole_and_nothing_untrusted_is_loaded(rng, tmp_path
 
 @pytest.mark.matrix
 @pytest.mark.filterwarnings("ignore:lbfgs failed to converge")
-def test_skops_needs_no_types_beyond_the_list():
+def test_skops_needs_only_the_documented_trusted_types():
     io = pytest.importorskip("skops.io")
     age = np.where(CODES > 1, np.nan, X[:, 0])
     born = pd.to_datetime(CODES, unit="D")
@@ -350,7 +350,7 @@ def test_skops_needs_no_types_beyond_the_list():
 
 @pytest.mark.matrix
 @pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
-def test_a_file_of_skops_is_small_and_opens_as_the_same_model(kind, rng):
+def test_skops_files_are_small_and_load_the_same_model(kind, rng):
     io = pytest.importorskip("skops.io")
     X, y = rng.normal(size=(60, 64)).astype("float32"), rng.integers(0, 3, 60)
     settings = {"hidden_layer_sizes": (256, 256), "learning_rate": "cosine", "random_state": 0}

@@ -30,12 +30,12 @@ def x():
         lambda x: x - [1.0],
     ],
 )
-def test_arrays_of_the_host_are_refused(x, convert):
+def test_cupy_rejects_host_arrays(x, convert):
     with pytest.raises(TypeError):
         convert(x)
 
 
-def test_an_array_of_the_host_is_not_assigned_and_an_object_not_taken(x):
+def test_assigning_host_arrays_and_object_dtypes_is_rejected(x):
     with pytest.raises(ValueError, match="non-scalar"):
         x[0] = np.ones(3)
     for values in (np.array(["a"]), np.array([object()])):
@@ -43,7 +43,7 @@ def test_an_array_of_the_host_is_not_assigned_and_an_object_not_taken(x):
             cupy.asarray(values)
 
 
-def test_scalars_of_numpy_decide_dtypes_and_pythons_do_not():
+def test_numpy_scalars_affect_dtypes_but_python_scalars_do_not():
     x = cupy.ones(2, dtype=cupy.float32)
     assert (x * 2.0).dtype == (2.0 * x).dtype == (x * np.float32(2)).dtype == np.float32
     assert (x * np.float64(2)).dtype == (np.float64(2) * x).dtype == np.float64
@@ -67,7 +67,7 @@ def test_scalars_of_numpy_decide_dtypes_and_pythons_do_not():
         cupy.ElementwiseKernel("T x", "T y", "y = x", "same"),
     ],
 )
-def test_work_on_another_device_is_refused(x, use):
+def test_operations_on_another_device_are_rejected(x, use):
     with (
         cupy.cuda.Device(1),
         pytest.raises(ValueError, match=r"resides \(0\) is different from the current device \(1"),
@@ -75,7 +75,7 @@ def test_work_on_another_device_is_refused(x, use):
         use(x)
 
 
-def test_what_may_be_done_from_another_device(x):
+def test_copies_and_views_work_from_another_device(x):
     with cupy.cuda.Device(1):
         moved = cupy.asarray(x)
         assert moved.device.id == 1
@@ -84,7 +84,7 @@ def test_what_may_be_done_from_another_device(x):
         assert copy.deepcopy(x).device.id == 0
 
 
-def test_indices_out_of_range_wrap(x):
+def test_out_of_range_array_indices_wrap_around(x):
     rows = cupy.asarray([0, 3, -1])
     expected = x.get()[[0, 1, 1]]
     for taken in (x[rows], cupy.take(x, rows, axis=0), x.take(rows, axis=0)):
@@ -95,7 +95,7 @@ def test_indices_out_of_range_wrap(x):
         x[2]
 
 
-def test_layouts_are_kept_or_made_c(x):
+def test_memory_layouts_are_preserved_or_made_c_contiguous(x):
     columns = cupy.asarray(np.asfortranarray(x.get()))
     assert columns.flags.f_contiguous
     assert columns.flags.fnc
@@ -142,7 +142,7 @@ COSTS = {
 
 
 @pytest.mark.parametrize("name", COSTS)
-def test_launches_and_waits_are_counted(x, name):
+def test_kernel_launches_and_synchronizations_are_counted(x, name):
     function, *expected = COSTS[name]
     counters = _launch.launches, _launch.waits
     for counter in counters:
@@ -151,7 +151,7 @@ def test_launches_and_waits_are_counted(x, name):
     assert [sum(counter.values()) for counter in counters] == expected
 
 
-def test_dlpack_shares_memory_of_the_device_and_copies_to_the_host(x):
+def test_dlpack_shares_device_memory_and_rejects_host_access(x):
     assert cupy.from_dlpack(x).data.ptr == x.data.ptr
     assert x.__dlpack_device__() == (2, 0)
     with pytest.raises(TypeError, match="CPU arrays cannot"):

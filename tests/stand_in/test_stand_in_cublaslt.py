@@ -98,7 +98,7 @@ def test_fast_compute_types_round_to_nearest_even_and_half_precision_overflows(c
     assert half.result().tolist() == [[np.inf]]
 
 
-def test_the_sums_of_a_product_are_late_as_it_is(factors):
+def test_epilogue_sums_are_asynchronous_like_their_product(factors):
     a, b = factors
     sums, stream = cuda.alloc(20), cuda.Stream(non_blocking=True)
     product = Product(a, b.T, EPILOGUE=lt.Epilogue.BGRADA, BIAS_POINTER=int(sums), TRANSB=1)
@@ -125,12 +125,12 @@ def refused(call):
         ({"TRANSA": 1}, INVALID_VALUE),
     ],
 )
-def test_the_search_and_the_product_refuse(product, attributes, status):
+def test_invalid_attributes_are_rejected_by_search_and_product(product, attributes, status):
     product.set(**attributes)
     assert refused(product.search) == refused(product.run) == status
 
 
-def test_a_bias_needs_a_pointer_and_its_gradient_the_matrix_as_it_is(factors, product):
+def test_bias_needs_a_pointer_and_bias_gradient_an_untransposed_matrix(factors, product):
     a, b = factors
     sums = cuda.alloc(20)
     turned = Product(a.T, b, EPILOGUE=lt.Epilogue.BGRADA, BIAS_POINTER=int(sums), TRANSA=1)
@@ -161,7 +161,7 @@ def test_an_algorithm_needs_its_workspace_alignment_and_problem(product):
     assert refused(product.run) == NOT_SUPPORTED
 
 
-def test_a_product_is_counted_captured_and_raced(product):
+def test_products_are_counted_captured_and_checked_for_races(product):
     _launch.launches.clear()
     expected = product.result()
     assert _launch.launches["cublasLt DEFAULT"] == 1
@@ -177,7 +177,7 @@ def test_a_product_is_counted_captured_and_raced(product):
     np.testing.assert_allclose(download(product.d, (5, 3)), 3 * expected, 1e-6)
 
 
-def test_memory_that_is_too_short_is_an_error(product):
+def test_too_small_a_buffer_is_an_error(product):
     product.search()
     pool = cuda.MemoryPool()  # An empty one: it has no longer memory.
     product.d = pool.malloc(512) + 500

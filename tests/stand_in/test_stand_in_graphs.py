@@ -42,7 +42,7 @@ def square():
     return x
 
 
-def test_replays_obey_the_rules_of_streams(copying):
+def test_graph_replays_follow_stream_ordering(copying):
     x = ones()
     graph = captured(copying, lambda: cp.add(x, 1, out=x))
     graph.launch(copying)
@@ -66,7 +66,7 @@ def test_replays_obey_the_rules_of_streams(copying):
         lambda x, stream: cuda.runtime.deviceSynchronize(),
     ],
 )
-def test_waiting_for_the_device_ends_a_capture(wait):
+def test_synchronizing_invalidates_a_capture(wait):
     x, stream = ones(), cuda.Stream(non_blocking=True)
     with stream:
         stream.begin_capture()
@@ -97,12 +97,12 @@ def test_waiting_for_the_device_ends_a_capture(wait):
         lambda x: x[0].set(cupyx.empty_pinned(3, np.float32)),
     ],
 )
-def test_nothing_that_waits_or_copies_from_the_host_is_captured(square, capturing, forbidden):
+def test_synchronization_and_host_copies_cannot_be_captured(square, capturing, forbidden):
     with pytest.raises(RuntimeError, match=r"disallowed|not permitted"):
         forbidden(square)
 
 
-def test_cublas_is_refused_in_a_capture_before_the_driver_sees_anything(square, copying):
+def test_cublas_is_rejected_in_a_capture_without_invalidating_it(square, copying):
     with copying:
         copying.begin_capture()
         with pytest.raises(NotImplementedError, match="cuBLAS API during stream capture"):
@@ -110,7 +110,7 @@ def test_cublas_is_refused_in_a_capture_before_the_driver_sees_anything(square, 
         copying.end_capture()
 
 
-def test_the_legacy_default_stream_ends_the_capture_of_a_blocking_stream():
+def test_using_the_legacy_default_stream_invalidates_a_capture():
     x, stream = ones(), cuda.Stream()
     with stream:
         stream.begin_capture()
@@ -122,7 +122,7 @@ def test_the_legacy_default_stream_ends_the_capture_of_a_blocking_stream():
         cuda.Stream.null.begin_capture()
 
 
-def test_reading_what_is_captured_but_has_not_run_is_an_error(copying):
+def test_reading_a_captured_result_before_the_graph_runs_is_an_error(copying):
     x = ones()
 
     def grow():
@@ -134,7 +134,7 @@ def test_reading_what_is_captured_but_has_not_run_is_an_error(copying):
     x + 1
 
 
-def test_a_graph_whose_memory_was_given_to_someone_else_is_an_error(copying):
+def test_launching_a_graph_whose_memory_was_reallocated_is_an_error(copying):
     x, results = ones(400), []
     graph = captured(copying, lambda: results.append(x + 1))
     with copying:
@@ -151,7 +151,7 @@ def test_a_graph_whose_memory_was_given_to_someone_else_is_an_error(copying):
             graph.launch()
 
 
-def test_a_graph_whose_inputs_were_freed_computes_garbage(copying):
+def test_a_graph_with_freed_inputs_computes_garbage(copying):
     xs, y = [ones()], cp.zeros(4, dtype=np.float32)
     graph = captured(copying, lambda: cp.add(xs[0], xs.pop(), out=y))
     with copying:
@@ -173,7 +173,7 @@ def test_separate_memory_pool_protects_arrays_of_a_graph(copying):
             graph.launch()
 
 
-def test_a_capture_may_fork_and_must_join(copying):
+def test_a_capture_can_fork_but_must_join(copying):
     x, other = ones(), cuda.Stream(non_blocking=True)
     y = cp.zeros(4, dtype=np.float32)
     cuda.Device(0).synchronize()
@@ -212,7 +212,7 @@ def test_capture_rejects_dependencies_on_uncaptured_work(copying):
         copying.end_capture()
 
 
-def test_memory_from_the_system_needs_the_relaxed_mode():
+def test_allocating_memory_during_capture_needs_relaxed_mode():
     stream, pool = cuda.Stream(non_blocking=True), cuda.MemoryPool()
     with stream, cuda.using_allocator(pool.malloc):
         stream.begin_capture(cuda.runtime.streamCaptureModeGlobal)
@@ -225,7 +225,7 @@ def test_memory_from_the_system_needs_the_relaxed_mode():
         stream.end_capture()
 
 
-def test_an_operation_closes_over_views_and_not_over_arrays(capturing):
+def test_operations_must_not_close_over_arrays(capturing):
     x = cp.empty(4, dtype=np.float32)
     with pytest.raises(AssertionError, match="closes over an array"):
         _launch.launch("test", lambda: x, writes=[x._memory])

@@ -21,7 +21,7 @@ extern "C" __global__ void block_sums(const float* x, float* sums, long long n) 
 """
 
 
-def test_an_index_outside_of_an_array_is_an_error() -> None:
+def test_an_out_of_bounds_index_is_an_error() -> None:
     kernel = cupy.ElementwiseKernel(
         "raw T x, int64 shift", "raw T y", "y[i] = x[i + shift]", "moved"
     )
@@ -30,7 +30,7 @@ def test_an_index_outside_of_an_array_is_an_error() -> None:
         kernel(x, 1, cupy.empty(4, np.float32), size=4)
 
 
-def test_a_barrier_that_some_threads_never_reach_is_an_error() -> None:
+def test_a_barrier_not_reached_by_all_threads_is_an_error() -> None:
     code = SUM.replace("__syncthreads();", "if (threadIdx.x) __syncthreads();", 1)
     sums = cupy.empty(1, np.float32)
     with pytest.raises(RuntimeError, match="wait for each other at different places"):
@@ -38,7 +38,7 @@ def test_a_barrier_that_some_threads_never_reach_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("missing", [None, *range(3)])
-def test_each_missing_barrier_of_the_sums_and_maxima_shows(rng, missing) -> None:
+def test_removing_any_barrier_from_reductions_is_detected(rng, missing) -> None:
     code = (
         functions(["max", "sum"])
         + """
@@ -63,7 +63,7 @@ extern "C" __global__ void sums(const double* x, double* out) {
     assert all(is_right) is (missing is None)
 
 
-def test_floats_are_computed_as_cuda_computes_them() -> None:
+def test_floating_point_arithmetic_matches_cuda() -> None:
     """A product in a sum is not rounded, and subnormal floats are 0, but not doubles."""
     multiply_add = cupy.ElementwiseKernel(
         "T x, T y, T z", "T out", "out = x * y + z", "add_product"
@@ -83,13 +83,13 @@ def test_invalid_raw_kernel_arguments_are_an_error(n, message) -> None:
         cupy.RawKernel(SUM, "block_sums")((1,), (256,), (sums, sums, *map(np.int32, n)))
 
 
-def test_a_source_that_does_not_compile_is_an_error_that_quotes_it() -> None:
+def test_compile_errors_quote_the_source() -> None:
     with pytest.raises(Exception, match="slope") as caught:
         cupy.ElementwiseKernel("T x", "T y", "y = slope * x", "line")(cupy.zeros(3))
     assert type(caught.value).__name__ == "CompileException"
 
 
-def test_what_a_table_of_addresses_points_to_is_checked_for_races() -> None:
+def test_arrays_reached_through_pointer_tables_are_checked_for_races() -> None:
     code = r"""
     extern "C" __global__ void fill(const unsigned long long* table, float value) {
       ((float*)table[blockIdx.x])[threadIdx.x] = value;
@@ -108,7 +108,7 @@ def test_what_a_table_of_addresses_points_to_is_checked_for_races() -> None:
     assert (arrays[0] == 5).all()
 
 
-def test_half_numbers_round_as_numpy_rounds_them(rng) -> None:
+def test_float16_rounds_like_numpy(rng) -> None:
     widen = cupy.ElementwiseKernel("float16 x", "float32 y", "y = x", "widen")
     narrow = cupy.ElementwiseKernel("float32 x", "float16 y", "y = x", "narrow")
     every = np.arange(1 << 16, dtype=np.uint16).view(np.float16)

@@ -50,7 +50,7 @@ def test_stand_in_names_and_parameters_match_the_real_packages(printed):
     assert not different
 
 
-def test_kernels_take_and_refuse_the_same(printed):
+def test_kernels_accept_and_reject_the_same_arguments_as_cupy(printed):
     ours, real = printed[1]
     for name, outcome in ours.items():
         if "__init__() " in outcome:  # Cython words this otherwise.

@@ -26,13 +26,13 @@ def sanitized(*command: str) -> subprocess.CompletedProcess:
 @pytest.mark.parametrize(
     ("n", "message"), [(7, ""), (8, "use-after-poison"), (3_000_000, "signed integer overflow")]
 )
-def test_an_access_behind_an_array_and_an_overflow_end_the_process(n, message) -> None:
+def test_sanitizers_detect_out_of_bounds_access_and_overflow(n, message) -> None:
     done = sanitized("-c", RUN, str(n))
     assert (done.returncode == 0) == (not message), done.stderr
     assert message in done.stderr
 
 
-def test_the_kernels_run_without_a_complaint(backend_spec) -> None:
+def test_kernels_pass_the_sanitizers(backend_spec) -> None:
     which = "float32" if backend_spec.endswith("0") else "not float32"
     options = ("-q", "-n", "0", "-m", "", "--grid=values", "--only-backends")
     where = (f"--backends={backend_spec}", "-p", "no:cacheprovider", "-k", which)

@@ -21,12 +21,12 @@ def copied(pinned, copying):
     return x
 
 
-def test_a_kernel_that_does_not_wait_for_a_copy_is_an_error(copied):
+def test_a_kernel_that_does_not_wait_for_a_copy_is_a_race_error(copied):
     with pytest.raises(RaceError, match="no wait between"):
         copied + 1
 
 
-def test_an_event_that_was_recorded_too_early_does_not_help(pinned, copying):
+def test_an_event_recorded_too_early_does_not_prevent_a_race(pinned, copying):
     x = cp.empty(4, dtype=np.float32)
     event = copying.record()
     x.set(pinned, stream=copying)
@@ -35,14 +35,14 @@ def test_an_event_that_was_recorded_too_early_does_not_help(pinned, copying):
         x + 1
 
 
-def test_filling_pinned_memory_before_its_copy_is_done_is_an_error(copied, pinned, copying):
+def test_overwriting_pinned_memory_during_a_copy_is_an_error(copied, pinned, copying):
     cuda.get_current_stream().wait_event(copying.record())  # Orders streams, not the host.
     pinned[:] = 0
     with pytest.raises(RaceError, match="pinned memory was changed"):
         copying.synchronize()
 
 
-def test_pinned_memory_that_is_freed_before_its_copy_is_done_is_an_error(pinned, copying):
+def test_freeing_pinned_memory_during_a_copy_is_an_error(pinned, copying):
     x = cp.empty(4, dtype=np.float32)
     buffer = cupyx.empty_pinned(4, np.float32)
     buffer[:] = 1
@@ -53,7 +53,7 @@ def test_pinned_memory_that_is_freed_before_its_copy_is_done_is_an_error(pinned,
         copying.synchronize()
 
 
-def test_pageable_memory_is_read_and_written_at_once(copying):
+def test_pageable_memory_is_copied_synchronously(copying):
     x, host = cp.empty(4, dtype=np.float32), np.ones(4, np.float32)
     x.set(host, stream=copying)
     host[:] = 0
@@ -61,7 +61,7 @@ def test_pageable_memory_is_read_and_written_at_once(copying):
     assert host.tolist() == [1, 1, 1, 1]
 
 
-def test_results_in_pinned_memory_are_garbage_until_the_host_waits(pinned, copying):
+def test_results_in_pinned_memory_are_garbage_until_synchronized(pinned, copying):
     x = ones()
     copying.wait_event(cuda.get_current_stream().record())
     x.get(stream=copying, out=pinned, blocking=False)
@@ -72,7 +72,7 @@ def test_results_in_pinned_memory_are_garbage_until_the_host_waits(pinned, copyi
     assert pinned.tolist() == [1, 1, 1, 1]
 
 
-def test_two_streams_need_an_event_between_kernels():
+def test_kernels_on_two_streams_need_an_event_between_them():
     first, second = cuda.Stream(non_blocking=True), cuda.Stream(non_blocking=True)
     with first:
         x = ones()
@@ -83,7 +83,7 @@ def test_two_streams_need_an_event_between_kernels():
         x + 1
 
 
-def test_a_query_is_not_a_wait_while_work_is_queued(copied, copying):
+def test_querying_a_stream_does_not_synchronize(copied, copying):
     event = copying.record()
     assert not event.done
     assert event.done
@@ -107,7 +107,7 @@ def test_new_memory_is_garbage():
     assert cp.empty(4, dtype=np.int32).get().tolist() == [-1] * 4
 
 
-def test_the_pool_reuses_memory_that_another_stream_still_reads(pinned, copying):
+def test_pool_can_reuse_memory_still_read_by_another_stream(pinned, copying):
     def read_elsewhere():
         x = ones()
         copying.wait_event(cuda.get_current_stream().record())
@@ -149,7 +149,7 @@ def test_pools_count_and_release_their_memory():
             cp.empty(1 << 30, np.uint8)
 
 
-def test_a_pool_splits_what_is_too_large_and_merges_the_pieces():
+def test_a_pool_splits_oversized_blocks_and_merges_the_pieces():
     pool = cuda.MemoryPool()
     with cuda.using_allocator(pool.malloc):
         address = cp.empty(4096, np.uint8).data.ptr
@@ -169,7 +169,7 @@ def test_a_pool_splits_what_is_too_large_and_merges_the_pieces():
         assert pool.total_bytes() == 0
 
 
-def test_devices_keep_their_arrays_apart_and_there_is_no_third():
+def test_arrays_belong_to_one_of_two_devices():
     with cuda.Device(1) as device:
         x = ones()
         assert x.device == device == cuda.Device(1)

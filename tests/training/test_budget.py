@@ -90,7 +90,7 @@ def timed(seconds, **settings):
         pytest.param(10.0, {"prepare": 4.0}, 6, 0, 10.0, id="what comes before the first step"),
     ],
 )
-def test_a_fit_does_the_steps_and_validations_that_fit(
+def test_a_fit_does_as_many_steps_and_validations_as_time_allows(
     problem, takes, clock, seconds, costs, n_steps, n_validations, used
 ):
     X, y = problem()  # Four steps an epoch.
@@ -120,7 +120,9 @@ def test_a_fit_does_the_steps_and_validations_that_fit(
         pytest.param(1000.0, {}, {"max_iter": 2}, [1 - 3 / 7, 0.0], id="fewer epochs"),
     ],
 )
-def test_the_schedule_follows_the_time(problem, takes, seconds, costs, settings, rates):
+def test_learning_rate_schedule_follows_elapsed_time(
+    problem, takes, seconds, costs, settings, rates
+):
     X, y = problem()
     takes(**costs)
     held = {"X_val": X, "y_val": y} if costs else {}
@@ -128,7 +130,7 @@ def test_the_schedule_follows_the_time(problem, takes, seconds, costs, settings,
     assert [r.learning_rate for r in model.history_] == pytest.approx(rates, abs=1e-5)
 
 
-def test_a_callback_sets_the_length_before_the_first_step_and_ends_it_after_any(problem, takes):
+def test_callbacks_can_set_the_length_and_stop_after_any_step(problem, takes):
     takes()
     for max_time, settings, stop, n_samples in (
         (1000.0, {"max_time": 10.0}, None, 2 * 60 + 32),
@@ -141,7 +143,7 @@ def test_a_callback_sets_the_length_before_the_first_step_and_ends_it_after_any(
         assert timed(max_time, callbacks=[own]).fit(*problem()).t_ == n_samples, (settings, stop)
 
 
-def test_quick_steps_are_done_in_groups_that_shrink_towards_the_end(clock):
+def test_fast_steps_run_in_groups_that_shrink_toward_the_end(clock):
     ours, groups = Budget(1.0), []
     while few := ours.next_steps(MANY):
         groups.append(few)
@@ -152,7 +154,7 @@ def test_quick_steps_are_done_in_groups_that_shrink_towards_the_end(clock):
     assert groups[-9:] == [16, 8, 8, 4, 4, 2, 2, 1, 1]
 
 
-def test_a_disturbed_step_is_forgotten(clock):
+def test_a_slow_outlier_step_is_ignored(clock):
     ours = Budget(100.0)
     for seconds in (1.0, 1.0, 1.0, 1.0, 30.0):
         clock.now += seconds
@@ -161,7 +163,7 @@ def test_a_disturbed_step_is_forgotten(clock):
     assert ours.fraction(ahead=10) == pytest.approx(0.44)
 
 
-def test_lbfgs_ends_behind_an_iteration(problem, takes, clock):
+def test_lbfgs_stops_between_iterations_when_time_is_up(problem, takes, clock):
     def second(model, record):
         clock.now += 1.0
 
@@ -187,7 +189,7 @@ def test_warm_start_gets_the_full_time_budget_and_partial_fit_has_none(problem, 
 
 @pytest.mark.matrix
 @pytest.mark.parametrize("placement", ["resident", "streamed"])
-def test_a_real_fit_ends_in_its_time_on_every_backend(problem, on, placement, clock):
+def test_a_fit_ends_within_max_time_on_every_backend(problem, on, placement, clock):
     # The clock of this process, which stands still while others are at work on the machine.
     clock.perf_counter = time.process_time
     X, y = problem()
@@ -222,7 +224,7 @@ def test_time_estimate_ignores_compilation_and_forgets_slow_steps(clock):
     assert pace.seconds_left() == pytest.approx(51.0)
 
 
-def test_ctrl_c_is_a_flag_and_the_second_one_an_exception():
+def test_first_ctrl_c_sets_a_flag_and_the_second_raises():
     with interrupts() as pressed:
         assert not pressed()
         signal.raise_signal(signal.SIGINT)
@@ -232,14 +234,14 @@ def test_ctrl_c_is_a_flag_and_the_second_one_an_exception():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_an_error_before_the_first_step_ends_the_fit_while_it_is_handled(monkeypatch):
+def test_an_error_before_the_first_step_restores_the_signal_handler(monkeypatch):
     monkeypatch.setattr("mlp_xp.training.loop.multi_epoch.MultiEpoch", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError) as _error:  # Its traceback keeps what is not closed.
         MLPRegressor().fit([[0.0], [1.0]], [0, 1])
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_ctrl_c_raises_at_once_in_a_wait_of_the_main_thread_only():
+def test_ctrl_c_interrupts_only_waits_of_the_main_thread():
     started, over = threading.Event(), threading.Event()
 
     def wait():
@@ -259,7 +261,7 @@ def test_ctrl_c_raises_at_once_in_a_wait_of_the_main_thread_only():
         signal.raise_signal(signal.SIGINT)
 
 
-def test_other_threads_and_handlers_are_left_alone():
+def test_signal_handlers_of_other_threads_and_users_are_left_alone():
     def work():
         with interrupts() as pressed:
             return signal.getsignal(signal.SIGINT), pressed()

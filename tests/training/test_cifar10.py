@@ -40,7 +40,7 @@ def needs_cifar10():
         pytest.skip(f"cifar10 is not in {cache_dir()}; run `mlp-xp data --fetch cifar10` first")
 
 
-def test_the_default_training_keeps_its_accuracy_and_memory_with_work_for_two_threads(tmp_path):
+def test_default_cifar10_training_reaches_its_accuracy_and_memory_limit(tmp_path):
     """Its speed is a floor of the benchmark."""
     threads = dict.fromkeys(THREADS_VARIABLES, "2")  # More would spin where all cores are busy.
     given = {"cwd": tmp_path, "env": os.environ | threads}

@@ -35,7 +35,7 @@ def single(n=64, targets=int):
 
 
 @pytest.mark.parametrize("n", [3, 20_000])
-def test_short_and_long_arrays_are_finite_if_all_their_numbers_are(backend, n):
+def test_arrays_are_finite_only_if_all_elements_are(backend, n):
     for values, expected in (
         ([1.0, -1.0], True),
         ([np.finfo("float32").max, 1e30], True),  # Neither their sum nor their squares are.
@@ -58,7 +58,7 @@ def test_short_and_long_arrays_are_finite_if_all_their_numbers_are(backend, n):
         ("target", MLPRegressor, {"solver": "lbfgs"}, (1, 1e25, 1), "iteration 1: loss"),
     ],
 )
-def test_the_error_names_step_layer_and_cause_and_the_model_stays_finite(
+def test_divergence_error_names_step_layer_and_cause_and_keeps_a_finite_model(
     on, cause, estimator, settings, sizes, message
 ):
     X, y = single(targets=float)
@@ -85,7 +85,7 @@ def test_error_names_the_first_non_finite_step_and_keeps_the_weights_before_it(o
     assert_close(model.coefs_, before.coefs_, rtol=1e-5)
 
 
-def test_steps_of_earlier_epochs_are_repeated(monkeypatch):
+def test_divergence_in_an_earlier_epoch_is_located_by_repeating_steps(monkeypatch):
     random = {"dropout": 0.1, "augmentation": [Mixup(0.2)], "learning_rate": "cosine"}
     settings = SETTINGS | random | {"activation": "identity", "max_iter": 500}
     seen, each = [], Callback()
@@ -100,7 +100,7 @@ def test_steps_of_earlier_epochs_are_repeated(monkeypatch):
         assert [coef.tolist() for coef in model.coefs_] == seen[4 + 3 - 1]
 
 
-def test_a_long_epoch_is_looked_at_meanwhile(monkeypatch):
+def test_long_epochs_are_checked_for_divergence_before_they_end(monkeypatch):
     monkeypatch.setattr(mlp_xp.training.divergence.guard, "_LOOK_SECONDS", 0.0)
     steps, each = [], Callback()
     each.on_step_end = lambda model, done, n_steps: steps.append(done)
@@ -110,7 +110,7 @@ def test_a_long_epoch_is_looked_at_meanwhile(monkeypatch):
     assert len(steps) <= caught.value.step + 1 < 10
 
 
-def test_weights_that_are_replaced_in_an_epoch_are_where_an_error_returns_to(backend):
+def test_divergence_restores_weights_replaced_during_the_epoch(backend):
     x, y = byte_data()
     trainer = make_trainer(backend)
     other = map_leaves(lambda leaf: np.full(leaf.shape, 0.5), trainer.state.params)
@@ -144,7 +144,7 @@ def test_partial_fit_that_diverges_raises_and_keeps_finite_weights(on):
     assert np.isfinite(model.loss_)
 
 
-def test_an_infinite_state_of_the_optimizer_is_an_error_as_weights_would_stop_for_good():
+def test_non_finite_optimizer_state_is_an_error():
     X, y = single()
     model = MLPClassifier((8,), random_state=0).partial_fit(X, y, classes=np.unique(y))
     huge = np.array(X)
@@ -154,7 +154,7 @@ def test_an_infinite_state_of_the_optimizer_is_an_error_as_weights_would_stop_fo
     assert caught.value.cause == "input"
 
 
-def test_early_stopping_ends_with_the_best_weights_and_a_warning(on):
+def test_divergence_with_early_stopping_keeps_the_best_weights_and_warns(on):
     class ExplodeAfterThreeEpochs(Constant):
         def __call__(self, step, n_steps, n_samples):
             return 1e30 if n_samples >= 3 * 180 else 1.0
@@ -170,7 +170,7 @@ def test_early_stopping_ends_with_the_best_weights_and_a_warning(on):
     assert type(model.loss_) is np.float64
 
 
-def test_an_epoch_whose_last_update_is_not_finite_is_recorded_once():
+def test_an_epoch_with_a_non_finite_last_update_is_recorded_once():
     X, y = single(200)
     settings = {"early_stopping": True, "warm_start": True, "max_iter": 1, "batch_size": 180}
     model = MLP(**SETTINGS | settings).fit(X, y)

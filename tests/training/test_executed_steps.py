@@ -114,7 +114,7 @@ def test_failed_epoch_releases_its_data_feed(where, backend):
 
 
 @pytest.mark.libraries("jax")
-def test_jax_gets_what_numpy_has(backend):
+def test_large_arrays_reach_jax_unchanged(backend):
     """Large arrays go to it by a way of their own, unless they begin at a cache line."""
     numbers = np.arange((1 << 22) + 128, dtype=np.uint8)
     for offset in range(2):
@@ -124,7 +124,7 @@ def test_jax_gets_what_numpy_has(backend):
             np.testing.assert_array_equal(np.asarray(backend.put(array)), array)
 
 
-def test_an_equal_fit_compiles_nothing_new(backend):
+def test_identical_fits_share_a_compiled_step(backend):
     def compiled(**settings):
         step = make_trainer(backend, **settings)._step
         # A plan belongs to a trainer, with its memory; what is planned is the same function.
@@ -134,7 +134,7 @@ def test_an_equal_fit_compiles_nothing_new(backend):
     assert compiled(optimizer=SGD()) is not compiled()
 
 
-def test_a_trainer_at_rest_leaves_its_small_plan_to_the_next():
+def test_an_idle_trainer_passes_its_small_plan_to_the_next():
     backend = get_backend("numpy")
     data = place_bytes(backend)
     results = []
@@ -161,7 +161,7 @@ def test_a_trainer_at_rest_leaves_its_small_plan_to_the_next():
 
 
 @pytest.mark.libraries("torch")
-def test_torch_builds_no_graph(backend):
+def test_training_builds_no_torch_autograd_graph(backend):
     import torch
 
     saved = []
@@ -174,7 +174,7 @@ def test_torch_builds_no_graph(backend):
     assert all(leaf.grad_fn is None for leaf in leaves(trainer.state))
 
 
-def test_the_loss_is_read_once_an_epoch(backend, monkeypatch):
+def test_the_loss_is_read_once_per_epoch(backend, monkeypatch):
     trainer, data = make_trainer(backend, with_accuracy=True), place_bytes(backend)
     monkeypatch.setattr(mlp_xp.training.divergence.guard, "_COPY_SHARE", 1e-9)
     monkeypatch.setattr(mlp_xp.training.divergence.guard, "_LOOK_SECONDS", np.inf)
@@ -248,7 +248,7 @@ CODE = {
 
 
 @pytest.mark.parametrize("name", [*CASES, *CODE])
-def test_epochs_at_once_are_those_one_by_one(name, lengths, monkeypatch):
+def test_several_epochs_in_one_call_match_single_epochs(name, lengths, monkeypatch):
     prepare, prepared = CompiledLoop._prepare, []
 
     def noting(*args):
@@ -276,7 +276,7 @@ def test_epochs_at_once_are_those_one_by_one(name, lengths, monkeypatch):
 
 
 @pytest.mark.parametrize("more", [{}, {"early_stopping": True}, {"batch_size": 40}])
-def test_what_diverges_among_epochs_at_once_ends_as_one_by_one(more):
+def test_divergence_within_several_epochs_matches_single_epochs(more):
     # Each step makes the weights some millions of times as large.
     settings = BY_SGD | {"learning_rate_init": 30.0, "random_state": 0, "alpha": 1e8}
     settings |= {"n_iter_no_change": 50, **more}
@@ -295,7 +295,7 @@ def test_what_diverges_among_epochs_at_once_ends_as_one_by_one(more):
 
 @pytest.mark.parametrize("batch_size", [len(X), 20])
 @pytest.mark.parametrize("what", ["activation", "loss"])
-def test_a_function_of_the_user_may_change_between_fits(what, batch_size):
+def test_a_custom_function_can_change_between_fits(what, batch_size):
     scale = 1.0
 
     def activation(x, *, xp):

@@ -31,7 +31,7 @@ SIZES += [("float32", 1e3, 1.0), ("float32", -1.7e9, 1700.0), ("float64", 100.0,
 
 
 @pytest.mark.parametrize(("dtype", "offset", "spread"), SIZES)
-def test_standardization_loses_no_digits(backend, dtype, offset, spread, rng):
+def test_standardization_is_accurate_to_rounding(backend, dtype, offset, spread, rng):
     x = (offset + spread * rng.standard_normal((1300, 4))).astype(dtype)
     x[:, 1] = offset  # A constant one stays one.
     shift, scale = map(backend.get, standardization(backend, x, dtype))
@@ -47,7 +47,7 @@ def test_standardization_loses_no_digits(backend, dtype, offset, spread, rng):
     ("dtype", "size"),
     [("float32", 1e-44), ("float64", 1e160), ("float64", 1e-170), ("float64", 1e-320)],
 )
-def test_a_variance_that_is_not_finite_is_an_error(backend, rng, dtype, size):
+def test_non_finite_variance_is_an_error(backend, rng, dtype, size):
     if backend.name == "jax" and size < np.finfo(dtype).tiny:
         pytest.skip("XLA may flush subnormal numbers to zero, and such a feature is then constant")
     x = rng.uniform(-1.0, 1.0, (50, 3)) * np.asarray([1.0, size, 1.0])
@@ -102,7 +102,7 @@ def test_constant_features_are_whitened_to_0(backend, kind, n_varying, x):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_the_signs_of_directions_do_not_depend_on_rounding_errors(backend, seed):
+def test_signs_of_whitening_directions_do_not_depend_on_rounding(backend, seed):
     """Both entries of each direction of two features have the same magnitude."""
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((1000, 2)) @ rng.standard_normal((2, 2))
@@ -113,7 +113,7 @@ def test_the_signs_of_directions_do_not_depend_on_rounding_errors(backend, seed)
 
 
 @pytest.mark.parametrize("setting", ["zca", "pca", Whiten("pca", 20), Whiten(epsilon=0.1)])
-def test_a_fit_is_that_on_inputs_whitened_before(on, digits, setting):
+def test_whitening_in_fit_matches_whitening_the_inputs_beforehand(on, digits, setting):
     X, y = digits[0].astype(np.float64), digits[1]
     common = SHORT | {"batch_size": 100, "learning_rate_init": 0.01}
     model = MLPClassifier(**common, **on, input_scaling=setting).fit(X, y)
@@ -125,7 +125,7 @@ def test_a_fit_is_that_on_inputs_whitened_before(on, digits, setting):
     assert_close([model.predict_proba(X)], [reference.predict_proba(before)], atol=1e-5)
 
 
-def test_pictures_are_augmented_before_they_are_whitened(digits):
+def test_images_are_augmented_before_whitening(digits):
     X, y = digits
     pictures = {"augmentation": [Flip((1, 8, 8)), Mixup(0.2)], "tta": Flip((1, 8, 8))}
     settings = SHORT | {"hidden_layer_sizes": (Project(12),), "input_scaling": "pca"} | pictures
@@ -135,7 +135,7 @@ def test_pictures_are_augmented_before_they_are_whitened(digits):
     np.testing.assert_allclose(model.predict_proba(X), model.predict_proba(mirrored), atol=atol)
 
 
-def test_mistakes_are_told():
+def test_invalid_whitening_settings_are_rejected():
     for given, message in (
         ({"kind": "zcA"}, "`kind` must be 'zca' or 'pca', got 'zcA'"),
         ({"n_components": 3}, "`n_components` must .* requires kind='pca', got 3"),
@@ -149,7 +149,7 @@ def test_mistakes_are_told():
 
 
 @pytest.mark.parametrize("kind", ["pca", "zca", "standardize"])
-def test_pieces_of_embeddings_are_not_between_values_that_differ_by_rounding(backend, kind):
+def test_embedding_bins_do_not_separate_values_that_differ_by_rounding(backend, kind):
     """Integers, one the sum of two others: whitening makes equal values differ, and noise of 0."""
     rng = np.random.default_rng(0)
     x = rng.integers(0, 4, (120, 3)).astype(np.float64)
@@ -166,7 +166,7 @@ def test_pieces_of_embeddings_are_not_between_values_that_differ_by_rounding(bac
     assert np.max(pieces.per_unit) < 1e4
 
 
-def test_no_sample_is_on_an_edge_of_an_embedding():
+def test_no_sample_lies_on_an_embedding_bin_edge():
     x = np.r_[np.zeros(50), np.ones(30), np.arange(2.0, 22.0)][:, None]
     params = PLE(8, 2).init(1, np.random.RandomState(0).uniform, constant)
     start, per_unit, *_ = PLE(8, 2).adapt(params, x, xp=get_backend("numpy").xp)

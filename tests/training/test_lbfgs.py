@@ -149,7 +149,7 @@ def test_lbfgs_stops_when_a_callback_asks(backend):
 
 
 @pytest.mark.parametrize("settings", [{"max_iter": 3}, {"max_fun": 3}])
-def test_it_warns_where_it_was_too_short(backend, settings):
+def test_lbfgs_warns_if_it_did_not_converge(backend, settings):
     x, y = real_values()
     with pytest.warns(ConvergenceWarning, match="lbfgs failed to converge after"):
         n_iter, _ = solve(trainer_for(backend, DEEP), x, y, **settings)
@@ -157,7 +157,7 @@ def test_it_warns_where_it_was_too_short(backend, settings):
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-def test_epochs_are_counted_on_from_solver_to_solver():
+def test_epoch_numbers_continue_when_the_solver_changes():
     """Two epochs of one number would be in one order, and in one checkpoint."""
     x, y = real_values()
     settings = {"warm_start": True, "learning_rate": "cosine", "random_state": 0}
@@ -176,7 +176,7 @@ def test_equal_objectives_share_memory_only_within_a_thread():
     assert here is not there
 
 
-def test_an_evaluation_on_numpy_copies_no_weights_and_uses_its_memory_again():
+def test_lbfgs_evaluation_copies_no_weights_and_reuses_memory():
     backend = get_backend("numpy")
     x, y = real_values(4000)
     function, point = objective(backend, x, y, network=DEEP)

@@ -54,7 +54,7 @@ def scale_of(trainer):
     return [float(number) for number in host(trainer.backend, trainer.state.loss_scale)]
 
 
-def test_a_step_that_overflows_changes_nothing_and_halves_the_factor(scaling):
+def test_an_overflowing_step_changes_nothing_and_halves_the_loss_scale(scaling):
     """Parameters, optimizer state, batch statistics and the average of the weights."""
     # In float32 only large errors overflow too.
     size, power = (2.0**50, 100) if scaling.name == "numpy" else (1.0, 40)
@@ -85,7 +85,7 @@ def test_loss_scale_recovers_and_only_float16_is_scaled(problem, scaling):
         model.fit(*problem())
 
 
-def test_many_good_steps_double_the_factor_and_change_no_gradient_that_fits(scaling):
+def test_many_good_steps_double_the_loss_scale_without_changing_gradients(scaling):
     """Powers of 2 round nothing, as long as no number is too small or too large."""
     trainers = [scaling_trainer(scaling) for _ in range(2)]
     assert scale_of(trainers[0]) == [2.0**16, 0.0]
@@ -109,7 +109,7 @@ def saved(model):
     return [to_numpy(array).tobytes() for array in (*weights, *scale)]
 
 
-def test_a_pickle_and_a_checkpoint_have_the_factor(problem, scaling, monkeypatch, tmp_path):
+def test_pickles_and_checkpoints_preserve_the_loss_scale(problem, scaling, monkeypatch, tmp_path):
     def stop(model, done, n_steps):
         if (len(model.history_), done) == (1, 3):
             raise ZeroDivisionError

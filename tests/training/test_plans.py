@@ -23,7 +23,7 @@ RATES = [[0.1, 0.08, 0.06], [0.04, 0.02, 0.0]]
 
 
 @pytest.mark.parametrize("pad", [False, True])
-def test_a_plan_has_every_sample_once(pad):
+def test_an_epoch_plan_contains_every_sample_once(pad):
     for n, batch_size in product([1, 2, 9, 10, 11, 57], [1, 3, 10, 100]):
         weights = np.random.default_rng(0).random(n)
         plan = plan_epoch(n, batch_size, seed=1, weights=weights, pad=pad)
@@ -38,7 +38,7 @@ def test_a_plan_has_every_sample_once(pad):
             assert len(plan.rows) == (len(plan.counts) * plan.batch_size if pad else n), case
 
 
-def test_the_order_depends_on_seed_and_epoch_alone():
+def test_sample_order_depends_only_on_seed_and_epoch():
     def rows(seed, epoch):
         return plan_epoch(50, 7, seed=seed, epoch=epoch).rows.tolist()
 
@@ -80,7 +80,7 @@ def steps_of(plan):
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 8, N])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("is_sharded", [False, True])
-def test_all_ranks_together_have_each_row_once(size, batch_size, weighted, is_sharded):
+def test_each_row_is_on_exactly_one_rank(size, batch_size, weighted, is_sharded):
     whole = whole_plan(batch_size, weighted=weighted)
     owner = np.random.default_rng(0).integers(0, size, N)
     plans = []
@@ -116,7 +116,7 @@ def test_all_ranks_together_have_each_row_once(size, batch_size, weighted, is_sh
     assert sum(plan.batch_size for plan in plans) >= batch_size
 
 
-def test_parts_are_contiguous_and_as_even_as_can_be():
+def test_rank_batches_are_contiguous_and_as_even_as_possible():
     plans = [rank_plan(plan_epoch(20, 8), rank, 3) for rank in range(3)]
     assert [plan.batch_size for plan in plans] == [3, 3, 2]
     assert [plan.rows[plan.weights > 0].tolist() for plan in plans] == [
@@ -176,7 +176,7 @@ def test_samples_on_several_ranks_are_not_mixed():
         rank_plan(whole, 0, 2, owned=np.arange(N), augmentation=augmentation)
 
 
-def test_the_first_steps_can_be_left_out():
+def test_the_first_steps_of_a_plan_can_be_skipped():
     plan = rank_plan(whole_plan(8, weighted=True), 0, 2, with_positions=True)
     parts, positions, width = plan.parts.copy(), plan.positions.copy(), plan.batch_size
     left = without_first(plan, 1)
@@ -201,7 +201,7 @@ def tables_of(optimizer, plans, n_steps=0, rule_start=0, dropout=0.0, **settings
 @pytest.mark.parametrize("ema_decay", [None, 0.9])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("optimizer", [SGD(), AdamW(), Adam(), ByKind()])
-def test_a_row_has_the_numbers_of_its_step(optimizer, weighted, ema_decay):
+def test_coefficient_table_rows_match_their_step(optimizer, weighted, ema_decay):
     weights = np.asarray([1.0, 2.0, 0.5, 3.0, 1.0]) if weighted else None
     plans = [plan_epoch(5, 2, seed=0, epoch=i, weights=weights) for i in range(2)]
     settings = {"alpha": 0.5, "ema_decay": ema_decay, "schedule": Linear()}
@@ -227,7 +227,7 @@ def test_dropout_and_weight_decay_follow_their_schedules():
         np.testing.assert_allclose(table.coefs[:, 5], 1.0 - 0.1 * 0.5 * decays, atol=1e-12)
 
 
-def test_a_batch_without_any_weight_has_no_penalty():
+def test_a_batch_with_zero_weights_has_no_penalty():
     plan = plan_epoch(4, 2, weights=np.asarray([0.0, 0.0, 1.0, 1.0]))
     [table] = tables_of(Adam(), [plan], alpha=0.5)
     np.testing.assert_array_equal(table.coefs[:, 1], [0.0, 0.25])

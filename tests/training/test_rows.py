@@ -34,7 +34,7 @@ def numbers(dtype="float32"):
     ],
     ids=title,
 )
-def test_early_stopping_is_the_same_with_positions_and_with_copies(
+def test_early_stopping_gives_the_same_result_with_row_indices_and_copies(
     backend, on, settings, monkeypatch
 ):
     x, y = numbers()
@@ -50,13 +50,13 @@ def test_early_stopping_is_the_same_with_positions_and_with_copies(
         assert_close(model.coefs_, models[0].coefs_, rtol=1e-4, atol=1e-6)
 
 
-def test_columns_are_learned_from_the_rows_at_positions():
+def test_input_scaling_uses_only_the_selected_rows():
     (x, y), rows = numbers(), np.arange(0, 60, 2)
     both = mlp_xp.training.data.rows.Rows(x, rows), x[rows]
     assert_close(*(small(input_scaling="robust").fit(X, y[rows]).coefs_ for X in both))
 
 
-def test_placement_follows_the_free_memory(monkeypatch):
+def test_placement_depends_on_free_memory(monkeypatch):
     x, y = byte_data("uint8")
     backend = get_backend("array_api_strict", "device1")
     for free, kind in ((None, Resident), (10 * x.nbytes, Resident), (x.nbytes, Streamed)):
@@ -69,7 +69,7 @@ def test_placement_follows_the_free_memory(monkeypatch):
         put_data(backend, x, y, "float32", "gpu")
 
 
-def test_prediction_in_batches(backend, rng, monkeypatch):
+def test_prediction_in_batches_matches_a_single_batch(backend, rng, monkeypatch):
     x, network = rng.standard_normal((20, 3)), Network((3, 5, 4))
     settings = backend, network, SoftmaxCrossEntropy(), init_params(network, 0)
     whole = backend.get(inference.predict(*settings, x, dtype="float64"))
@@ -83,7 +83,7 @@ DTYPES = ["int8", "uint16", "float16", "bool", ">f4", ">f8", ">i2", "int64", "ui
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_file_of_any_dtype_gives_what_its_copy_in_memory_gives(on, dtype, tmp_path):
+def test_memory_mapped_files_give_the_same_results_as_arrays(on, dtype, tmp_path):
     x, y = numbers(dtype)
     np.save(tmp_path / "x.npy", x)
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
@@ -107,7 +107,7 @@ def test_a_file_of_any_dtype_gives_what_its_copy_in_memory_gives(on, dtype, tmp_
 
 @pytest.mark.libraries("torch", "jax")
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_half_precision_of_another_library_is_computed_in_single(backend, dtype):
+def test_half_precision_arrays_are_computed_in_float32(backend, dtype):
     x, y = numbers()
     model = small().fit(backend.xp.astype(backend.put(x), getattr(backend.xp, dtype)), y)
     assert str(model.coefs_[0].dtype).endswith("float32")
@@ -116,7 +116,7 @@ def test_half_precision_of_another_library_is_computed_in_single(backend, dtype)
 @pytest.mark.parametrize("early_stopping", [False, True])
 @pytest.mark.parametrize("dtype", ["int8", ">f4", "float32"])
 @pytest.mark.parametrize("layout", ["rows", "columns", "every second row"])
-def test_a_fit_copies_no_file(tmp_path, layout, dtype, early_stopping):
+def test_a_fit_does_not_copy_a_memory_mapped_file(tmp_path, layout, dtype, early_stopping):
     """It is converted a batch at a time."""
     step = 2 if layout == "every second row" else 1
     n = step * 12 * MB // 256 // np.dtype(dtype).itemsize  # Zeros take no room on the disk.
@@ -132,7 +132,7 @@ def test_a_fit_copies_no_file(tmp_path, layout, dtype, early_stopping):
     np.testing.assert_allclose(model.coefs_[0], copied.coefs_[0], rtol=1e-5, atol=1e-7)
 
 
-def test_a_fit_holds_little_beside_data_in_memory():
+def test_a_fit_needs_little_memory_besides_the_data():
     x = np.random.default_rng(0).integers(0, 256, (8_000, 1_024), dtype=np.uint8)
     model = small(hidden_layer_sizes=(64, 64), max_iter=1, batch_size=200)
     most = peak(lambda: model.fit(x, np.arange(len(x)) % 10).predict(x))
@@ -141,7 +141,7 @@ def test_a_fit_holds_little_beside_data_in_memory():
     assert most - 2 * 3 * 4 * n_params < 3 * MB
 
 
-def test_fits_have_the_very_same_array(backend):
+def test_fits_share_one_copy_of_the_data(backend):
     shared = SharedData(np.ones((4, 2)))
     one, two = (
         shared.put(backend, np.asarray([1, 2]), "float64", np.asarray(rows, dtype=np.int32))

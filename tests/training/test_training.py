@@ -57,7 +57,7 @@ TRAININGS |= {
 @pytest.mark.parametrize("kind", ["float64", "uint8"])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("name", TRAININGS)
-def test_the_same_numbers_on_every_backend(backend, name, weighted, kind):
+def test_training_is_the_same_on_every_backend(backend, name, weighted, kind):
     x, y = byte_data(kind)
     weights = np.random.default_rng(1).random(N) if weighted else None
     # The plain kernels on NumPy are what everything is compared with.
@@ -76,7 +76,7 @@ def test_the_same_numbers_on_every_backend(backend, name, weighted, kind):
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_padding_changes_nothing(backend, name):
+def test_padding_batches_does_not_change_training(backend, name):
     results = []
     for pad in (False, True):
         trainer = make_trainer(backend, **KINDS[name])
@@ -89,7 +89,7 @@ def test_padding_changes_nothing(backend, name):
 
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("kind", ["float32", "float64", "uint8"])
-def test_resident_and_streamed_are_identical(backend, kind, name):
+def test_resident_and_streamed_data_train_identically(backend, kind, name):
     x, _ = byte_data(kind)
     weights = np.random.default_rng(1).random(N) if name == "full" else None
     results = []
@@ -125,7 +125,7 @@ def test_training_does_not_modify_its_inputs(backend, network, kind):
 
 
 @pytest.mark.parametrize("placement", ["resident", "streamed"])
-def test_it_stops_after_the_step_that_says_so(backend, placement):
+def test_training_stops_after_the_step_whose_callback_asks(backend, placement):
     trainer, whole = (make_trainer(backend, schedule=Constant(), alpha=0.0) for _ in range(2))
     data = place_bytes(backend, placement=placement)
     plan = plan_epoch(N, BATCH, pad=backend.fixed_shapes)
@@ -138,7 +138,7 @@ def test_it_stops_after_the_step_that_says_so(backend, placement):
     assert record.loss == pytest.approx(expected.loss, rel=1e-12)
 
 
-def test_dropout_follows_seed_and_epoch(backend):
+def test_dropout_depends_on_seed_and_epoch(backend):
     def losses(*rates, seed=0, share=None):
         network = Network((FEATURES, 9, CLASSES), "relu", None, *rates)
         schedule = {} if share is None else {"dropout_schedule": lambda *place: share}
@@ -172,7 +172,7 @@ def test_keys_are_drawn_for_each_dropout_of_each_step(backend):
     assert drawn[0].tolist() == [-806439198, 874717467, 581718748]
 
 
-def test_running_moments_follow_the_batch_moments(backend, rng):
+def test_running_statistics_follow_the_batch_statistics(backend, rng):
     """A batch counts by its share of the heaviest one, so one without any weight not at all."""
     x, _ = byte_data()
     network = replace(SMALL, normalization="batch")
@@ -198,7 +198,7 @@ def test_running_moments_follow_the_batch_moments(backend, rng):
     np.testing.assert_allclose(backend.get(found.variance), variance, rtol=0, atol=4 * atol)
 
 
-def test_clipping_bounds_a_step(backend):
+def test_gradient_clipping_bounds_the_step(backend):
     """With plain SGD the change of all weights together is the rate times the norm, at most."""
     changes = []
     for bound in (None, 1e-3, 1e3):
@@ -315,7 +315,7 @@ SEEDS = [*range(25), 46, 99, 198, 597, 607, 651, 936]
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_random_trainings_follow_the_reference_as_far_as_rounding_allows(dtype):
+def test_random_training_runs_match_the_reference_up_to_rounding(dtype):
     backend, eps = get_backend("numpy"), np.finfo(dtype).eps
     for x, y, network, rate, alpha, batch_size in (linear(), *map(draw, SEEDS)):
         rules = {"optimizer": SGD(momentum=0.0), "schedule": Constant(), "learning_rate": rate}

@@ -68,11 +68,11 @@ CLASSIFIERS = {
 
 @pytest.mark.parametrize("placement", ["resident", "streamed"])
 @pytest.mark.parametrize("settings", CLASSIFIERS.values(), ids=CLASSIFIERS)
-def test_an_epoch_waits_once(check, settings, placement):
+def test_an_epoch_synchronizes_once(check, settings, placement):
     check(MLPClassifier, X, LABELS, placement=placement, **settings)
 
 
-def test_of_other_data_too(check, backend):
+def test_an_epoch_on_other_data_synchronizes_once(check, backend):
     for loss in REGRESSION_LOSSES:
         for y in (X[:, :2] ** 2, X[:, 0] ** 2):
             check(MLPRegressor, X, y, loss=loss)
