@@ -27,7 +27,6 @@ from bench.studies.real_tables import (
 )
 from bench.studies.tables.models import TUNED
 from bench.studies.tables.sets import ASIDE, NEW
-from bench.suite.records import newest
 from bench.suite.tables import Table, print_tables
 
 PART = "tuned-tables"
@@ -72,10 +71,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--splits", type=int, default=3)
     parser.add_argument("--rows", type=int, default=5_000, help="the most of a set")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--into", type=Path, help="a file; default: the newest record's")
+    parser.add_argument("--into", type=Path, required=True, help="a file, new or to continue")
     args = parser.parse_args(argv)
     own = {"rows": args.rows, "threads": args.threads, "budget": args.budget}
-    record = run(args.into or newest(PART)[0], PART, args, own)
+    record = run(args.into, PART, args, own)
     names, every = measured(record[PART]["results"])
     if every:
         print_tables([], tables(names, every))

@@ -125,3 +125,9 @@ def test_a_run_keeps_its_budget_and_says_where_others_win(
     words[words.index("20")] = "30"
     with pytest.raises(SystemExit, match=r"has budget 20.0, not 30.0: "):
         study.main(words)
+
+
+def test_a_run_says_where_to_write(study, capsys):
+    with pytest.raises(SystemExit):
+        study.main(["--budget", "20"])
+    assert "the following arguments are required: --into" in capsys.readouterr().err
