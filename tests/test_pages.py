@@ -55,6 +55,7 @@ JOBS = {
     "several machines": ("machines", "mpiexec"),
     "tune hyper-parameters": ("tune", "optuna"),
     "tables": ("tables", "categorical_features"),
+    "monotone predictions": ("monotone", "monotonic_cst"),
     "arrays that are on a GPU": ("gpu-arrays", "cupy"),
     "custom loss, activation and callback": ("custom", "on_epoch_end"),
     "the code of an own loss": ("inspect", "explain"),

@@ -51,7 +51,7 @@ from mlp_xp.training.step.step_settings import own_parts
 # The attributes that the check of X sets, and the settings that the check depends on.
 _NAMES = ("feature_names_in_", "columns_", "n_features_in_")
 _TABLE_SETTINGS = ["categorical_features", "missing_values", "input_scaling", "precision"]
-_TABLE_SETTINGS += ["max_one_hot"]
+_TABLE_SETTINGS += ["max_one_hot", "monotonic_cst"]
 # Parameters that a stack supports only if they are None.
 _UNSTACKED = ("max_time", "augmentation", "distributed")
 # The maximum number of models in a stack.

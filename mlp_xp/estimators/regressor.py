@@ -115,6 +115,7 @@ class MLPRegressor(ValuesMixin, BaseMLP):
         missing_values: str = "error",
         max_one_hot: float = 8,
         embedding_dim: int = 8,
+        monotonic_cst: Any = None,
     ) -> None:
         self._store(locals())
 

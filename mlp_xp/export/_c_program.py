@@ -48,7 +48,7 @@ def program_text(
         argument, labels = "x", ""
     used = columns.columns if columns is not None else ()
     has_dates = any(isinstance(column, DateColumn) for column in used)
-    declared += ["double parts[4];"] if has_dates else []
+    declared += ["double parts[5];"] if has_dates else []
     values = {
         **names.placeholders,
         "n_fields": n_fields,
@@ -81,8 +81,10 @@ def _fill_struct(names: Names, columns: TableColumns, kind: int) -> list[str]:
                 pass
             case DateColumn():
                 lines.append(f"{names.name}_date({place}, {kind}, parts);")
+                first = 4 if column.direction else 0  # A constrained date is a single number.
                 lines += [
-                    f"{target} = ({names.type})parts[{j}];" for j, target in enumerate(targets)
+                    f"{target} = ({names.type})parts[{j}];"
+                    for j, target in enumerate(targets, first)
                 ]
             case CategoryColumn(is_text=True):
                 lines.append(f"{targets[0]} = *fields[{i}] ? fields[{i}] : NULL;")

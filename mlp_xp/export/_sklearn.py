@@ -20,7 +20,9 @@ from mlp_xp.nn.network import Network
 # Attributes with the same name in scikit-learn, except for the weights.
 _HISTORY = ["best_loss_", "best_validation_score_", "loss_", "loss_curve_", "n_iter_", "t_"]
 _HISTORY += ["validation_scores_"]
-_TABLE = "categorical_features, missing_values, input_scaling, max_one_hot, embedding_dim"
+_TABLE = (
+    "categorical_features, missing_values, input_scaling, max_one_hot, embedding_dim, monotonic_cst"
+)
 _NAMES = ("feature_names_in_", "n_features_in_")
 _CHOICES = {
     "solver": ("sgd", "adam", "lbfgs"),

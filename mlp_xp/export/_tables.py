@@ -85,7 +85,7 @@ def _numbers(columns: TableColumns, inputs: dict[str, Any], dtype: Any) -> list[
         x = (x - put(shift) - put(scaling.shift - shift)) * put(scaling.scale)
         if scaling.is_clipped:
             # Limit numbers whose squares overflow; the result is the bound to the last bit.
-            x = ndonnx.clip(x, -1e15, 1e15)
+            x = ndonnx.clip(x, -Affine.largest, Affine.largest)
             x = x / ndonnx.sqrt(1.0 + (x / Affine.bound) ** 2)
     elif scaling is not None:
         quantiles = round_jumps(scaling.quantiles, dtype.unwrap_numpy())

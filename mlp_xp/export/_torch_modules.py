@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
 from mlp_xp._utils.tree import leaves, map_leaves, rebuild
 from mlp_xp.backends import get_backend
@@ -23,6 +24,7 @@ from mlp_xp.nn.blocks import (
     Dropout,
     LayerNorm,
     Residual,
+    Signed,
 )
 from mlp_xp.nn.layers import Activation, Arrangement, BatchStats, Dense, Norm
 from mlp_xp.nn.losses import OUTPUTS, EachTarget, Loss
@@ -84,6 +86,13 @@ class BlockLinear(nn.Module):  # type: ignore[misc]
         arrangement, xp = self.arrangement, get_backend("torch").xp
         parts = arrangement.split(x, xp=xp) @ self.weight
         return arrangement.join(parts, xp=xp) + self.bias
+
+
+class SignedWeight(_Buffers):
+    """The weights of a monotone layer; see `mlp_xp.nn.layers.signed`."""
+
+    def forward(self, weight: Any) -> Any:
+        return weight * torch.where(weight >= 0.0, self.free + self.sign, self.free - self.sign)
 
 
 class Applied(nn.Module):  # type: ignore[misc]
@@ -199,6 +208,8 @@ def _module(block: Block, params: Any, batch_stats: list[BatchStats]) -> nn.Modu
             statistics = {"running_mean": mean, "running_var": variance}
             norm = nn.BatchNorm1d(block.width)
             return _filled(norm, weight=params.scale, bias=params.shift, **statistics)
+        case Signed():
+            return _signed(block, _module(block.block, params, batch_stats), params)
         case Activate(function):
             return _ACTIVATIONS[function]() if isinstance(function, str) else Applied(function)
         case Dropout():
@@ -208,6 +219,17 @@ def _module(block: Block, params: Any, batch_stats: list[BatchStats]) -> nn.Modu
     if not block.has_params:
         raise ValueError(f"PyTorch has no module for {block!r}: export with to_onnx.")
     return OwnBlock(block, params)
+
+
+def _signed(block: Signed, module: nn.Module, params: Any) -> nn.Module:
+    """Return a module whose weights keep their signs in further training, too."""
+    if isinstance(module, OwnBlock):
+        return OwnBlock(block, params)
+    given: Any = (np.asarray(d, params[0].dtype) for d in (block.inputs, block.outputs))
+    signs = block.block.signs(*given)[0]
+    assert signs is not None
+    weight = SignedWeight(free=signs.free.T, sign=signs.sign.T)
+    return parametrize.register_parametrization(module, "weight", weight)
 
 
 def _filled(module: nn.Module, **arrays: Any) -> nn.Module:

@@ -20,13 +20,16 @@ from mlp_xp.nn.blocks import (
     MemberHeads,
     Residual,
     SharedAffine,
+    Signed,
     TableInputs,
     adapt,
     chain,
     check_members,
+    check_monotone,
+    hidden_directions,
 )
 from mlp_xp.nn.hidden import Layer, LayerContext, Normalization, Parametrization
-from mlp_xp.nn.layers import ACTIVATIONS, Activation, BatchStats, LayerPullback
+from mlp_xp.nn.layers import ACTIVATIONS, Activation, BatchStats, Directions, LayerPullback
 
 Params = Tree
 
@@ -82,6 +85,8 @@ class Network:
         self._one_for_each_layer("activation")
         self._one_for_each_layer("dropout")
         check_members(self.n_members, self.widths, self.normalization, self.parametrization)
+        if self.is_monotone:
+            check_monotone(self)
         self.sizes  # noqa: B018 - each layer checks its number of inputs.
 
     def __getstate__(self) -> dict[str, Any]:
@@ -120,6 +125,22 @@ class Network:
             return self.inputs.fan_out
         return sizes[-1]
 
+    @property
+    def is_monotone(self) -> bool:
+        """Whether the outputs are monotone in some of the inputs."""
+        return self.inputs is not None and any(self.inputs.directions)
+
+    @cached_property
+    def directions(self) -> tuple[Directions, ...]:
+        """The directions of each layer's inputs, and of the outputs, in a monotone network.
+
+        See `mlp_xp.nn.blocks.Signed`.
+        """
+        assert self.inputs is not None
+        inputs = self.inputs.output_directions
+        hidden = (hidden_directions(width, inputs) for width in self.sizes[1:-1])
+        return inputs, *hidden, (1,) * self.sizes[-1]
+
     @cached_property
     def blocks(self) -> tuple[tuple[Block, ...], ...]:
         """The blocks of each layer; the output layer is last."""
@@ -130,8 +151,7 @@ class Network:
         context = LayerContext("", 0.0, None, *common)
         for i, fan_out in enumerate(self.sizes[1:]):
             fan_in = self._fan_in(self.sizes[: i + 1])
-            is_table = i == 0 and self.inputs is not None
-            input_blocks: tuple[Any, ...] = (self.inputs,) if is_table else ()
+            input_blocks: tuple[Any, ...] = self._table if i == 0 else ()
             if i == 0 and self.input_dropout:
                 input_blocks += (Dropout(self.input_dropout, next(keys)),)
             if i < len(activations):
@@ -140,11 +160,31 @@ class Network:
             elif isinstance(self.widths[i], Layer):
                 layer = self.widths[i].build_output(fan_in, fan_out, context)
             elif self.n_members > 1:
-                layer = (MemberHeads(self.n_members, fan_in, fan_out, context.start),)
+                heads = MemberHeads(self.n_members, fan_in, fan_out, context.start)
+                layer = self._signed((heads,), i)
             else:
-                layer = (Affine(fan_in, fan_out, context.start),)
+                layer = self._signed((Affine(fan_in, fan_out, context.start),), i)
             built.append((*input_blocks, *layer))
         return tuple(built)
+
+    @property
+    def _table(self) -> tuple[Block, ...]:
+        """The block before the first layer, if it changes the inputs."""
+        inputs = self.inputs
+        if inputs is None or not inputs.has_params:
+            return ()
+        if not self.is_monotone:
+            return (inputs,)
+        return (Signed(inputs, inputs.input_directions, inputs.output_directions),)
+
+    def _signed(self, blocks: tuple[Block, ...], i: int) -> tuple[Block, ...]:
+        """Return the blocks of layer i with the signs that make the network monotone, if it is."""
+        if not self.is_monotone:
+            return blocks
+        first, *others = blocks
+        inputs, outputs = self.directions[i : i + 2]
+        normal = (Signed(b, outputs, outputs) if b.has_params else b for b in others)
+        return Signed(first, inputs, outputs), *normal
 
     def _hidden(self, i: int, fan_in: int, context: LayerContext) -> tuple[Block, ...]:
         layer: int | Layer = self.widths[i + 1]
@@ -154,8 +194,12 @@ class Network:
         if self.n_members > 1:
             affine = SharedAffine(self.n_members, i == 0, fan_in, layer, context.start)
         blocks = (affine, *context.normalize(layer), *context.activate(layer))
+        blocks = self._signed(blocks, i)
         is_first = i == 0 and self.n_members > 1  # In the first layer, members share the input.
-        return (Residual(blocks),) if self.residual and fan_in == layer and not is_first else blocks
+        has_sum = self.residual and fan_in == layer and not is_first
+        if self.is_monotone:
+            has_sum &= self.directions[i] == self.directions[i + 1]
+        return (Residual(blocks),) if has_sum else blocks
 
     @cached_property
     def _all_blocks(self) -> tuple[Block, ...]:

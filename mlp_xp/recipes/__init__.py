@@ -261,6 +261,10 @@ def _decode(value: Any, key: str) -> Any:
     if not isinstance(value, dict):
         return value
     if "class" not in value:
+        from mlp_xp.recipes.parameters import CLASSIFIER
+
+        if key in CLASSIFIER and dict in CLASSIFIER[key].values:
+            return value
         raise ValueError(f"{key} is the table {value!r}, which has no 'class'")
     from mlp_xp.recipes.objects import make
 

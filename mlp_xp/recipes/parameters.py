@@ -15,6 +15,7 @@ from mlp_xp.nn.layers import ACTIVATIONS
 from mlp_xp.nn.losses import CLASSIFICATION_LOSSES, OUTPUTS, REGRESSION_LOSSES
 from mlp_xp.optimizers import OPTIMIZERS, Optimizer
 from mlp_xp.optimizers.schedules import SCHEDULES
+from mlp_xp.recipes.directions import parse_directions
 
 # The input scalings that tables support. Each scales every numeric column separately, on the host.
 TABLE_SCALINGS = "standardize", "robust", "quantile"
@@ -299,6 +300,15 @@ _SHARED = {
         the network learns an embedding of each category."""),
     "embedding_dim": Parameter(8, [Number(int, at_least=1)], DATA, text="""
         Size of each category's embedding."""),
+    "monotonic_cst": Parameter(
+        None, ["array-like", dict, None], DATA, "dict, array-like or None",
+        option=Option("NAME=1,...", type=parse_directions), text="""
+        Columns in which predictions are monotone: 1 if they never decrease as the column grows, -1
+        if they never increase, 0 for no constraint. A dict has entries for some columns of a data
+        frame, e.g. ``{"income": 1, "debt": -1}``; an array has one entry per column. For a
+        classifier of two classes, it constrains the probability of the second class. The signs of
+        the weights guarantee it, so it also holds far from the training data. Only for numbers and
+        dates; a constrained date is one number, without season and weekday."""),
     "input_scaling": Parameter(
         None, [(*TABLE_SCALINGS, "zca", "pca"), "mlp_xp.training.data.input_scaling:Whiten", None],
         DATA, "{}, Whiten, or None", text="""

@@ -41,7 +41,7 @@ _FORMAT, _VERSION = "mlp_xp", 7  # Version 7 added `columns`, for tables.
 # In version 4, the weights are in `WEIGHTS`; since version 5, the spec names their file.
 _DEFAULT_WEIGHTS, _NAMED_WEIGHTS = 4, 5
 _STEPS = 6  # Version 6 added the steps of a Pipeline.
-_OF_COLUMNS = ("categorical_features", "max_one_hot")
+_OF_COLUMNS = ("categorical_features", "max_one_hot", "monotonic_cst")
 _MAX_VIEWS = 1000
 _NAME_LENGTH = 16  # The number of hexadecimal digits in the name of a weights file.
 
@@ -238,8 +238,10 @@ def rebuild(
     targets = _targets(spec, kind, widths[-1] // settings["n_members"], settings)
     inputs = decode(spec.get("inputs"), "inputs")
     if columns is not None:
-        codes, found = columns.categories, () if inputs is None else inputs.categories
+        block, found = columns.block, () if inputs is None else inputs.categories
+        codes, signs = block.categories, () if inputs is None else inputs.directions
         expect(codes == found, f"inputs has categories {found}, but columns has {codes}")
+        expect(block.directions == signs, f"inputs has directions {signs}, but columns have others")
     config = resolve_config(settings, n_features, targets, widths[1:-1], inputs)
     network, output = config.rules.network, spec["out_activation"]
     said = f"out_activation is {output!r}, but params imply {config.output!r}"

@@ -422,3 +422,30 @@ def test_targets_are_standardized_if_the_loss_allows_it(mlp_xp, homes, undrawn):
         config = json.loads(Path(f"run{number}", "config.json").read_text())
         assert config["settings"]["params"]["target_scaling"] == scaling, loss
         assert load_model(f"run{number}").target_scaling == scaling
+
+
+def test_a_table_is_learned_with_constraints_by_name(mlp_xp, fails, undrawn):
+    rng = np.random.default_rng(0)
+    dates = np.datetime64("2020-01-01") + np.arange(300)
+    towns, incomes = ["Bern", "Oslo"] * 150, rng.normal(size=300)
+    lines = [
+        f"{income:.3f},{day},{town},{income + 0.3 * rng.normal():.3f}\n"
+        for income, day, town in zip(incomes, dates, towns, strict=True)
+    ]
+    Path("paid.csv").write_text("income,since,town,paid\n" + "".join(lines))
+    train = ["train", "--data", "paid.csv", "--epochs", 3, "--out", "run"]
+    assert mlp_xp(*train, "--monotonic-cst", "income=1,since=-1").status == 0
+    model = load_model("run")
+    assert list(model.monotonic_cst) == [1, -1, 0]
+    assert "since: days since 1970" in model.columns_.input_names
+    rows = pd.read_csv("paid.csv", parse_dates=["since"]).drop(columns="paid")
+    later = rows.assign(income=rows["income"] - 1, since=rows["since"] + pd.Timedelta(days=9))
+    assert np.all(model.predict(later) <= model.predict(rows))
+    assert mlp_xp("predict", "run", "paid.csv").status == 0
+    for typed, said in (
+        ("incme=1", "X has no column 'incme', which `monotonic_cst` constrains: did you mean 'inc"),
+        ("town=1", "column 'town' has categories, which have no order, so `monotonic_cst` cannot"),
+        ("income=2", "argument --monotonic-cst: has 'income=2': type names with 1 (never decreas"),
+        ("income=1,income=-1", "argument --monotonic-cst: constrains 'income' twice: type it once"),
+    ):
+        assert said in fails(*train[:-1], "new", "--monotonic-cst", typed), typed

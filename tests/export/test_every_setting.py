@@ -29,6 +29,7 @@ FOLDED = [{"normalization": "batch", "input_scaling": name} for name in ("standa
 SCHEDULES = "constant", "invscaling", "adaptive", "warmup", "cosine", "onecycle", "coslog4"
 OTHERS = "gelu", "silu", "leaky_relu", "elu", "selu", "mish", "softplus"
 TABM = {"n_members": 3, "embedding_dim": 2, "learn_input_scale": True}
+CST = [1, -1, 0] * 4
 IMAGES, LEVELS = Flip((1, 3, 4)), Quantile((0.1, 0.5, 0.9))
 
 
@@ -84,6 +85,10 @@ NOT_BY_SKLEARN = {
     "input_scaling": ["robust", "quantile"],
     "max_one_hot": [{"max_one_hot": 99, "categorical_features": [1]}],
     "missing_values": ["impute", {"missing_values": "impute", "numeric_embedding": "ple"} | TABM],
+    "monotonic_cst": [
+        *(CST, {"monotonic_cst": CST, "normalization": "batch"}),
+        {"monotonic_cst": CST, "numeric_embedding": "ple"} | TABM,
+    ],
     "clip_predictions": [True, {"clip_predictions": True, "target_scaling": "standardize"}],
     "residual": [True, {"residual": True, "normalization": "layer"}],
     "output_activation": ["logistic", "tanh", "softplus", "exp", "relu"],
@@ -96,7 +101,7 @@ ALONE = {"focal": KINDS[:1], "softmax": KINDS[:1], "logistic": KINDS}
 
 def kinds_of(name, value):
     """Return the kinds of estimators that take a value of a parameter."""
-    if name in ("loss", "output_activation"):
+    if name in ("loss", "output_activation", "monotonic_cst"):
         return ALONE.get(str(value), KINDS[1:])
     return [kind for kind in KINDS if name in PARAMETERS[kind]]
 

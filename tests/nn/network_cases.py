@@ -68,6 +68,7 @@ BLOCKS = (
     Branch((Blocks((2, 3, 2), (0, 1)),)),
     Branch((Blocks((2, 6), (1,), 8), Blocks((2, 8), (1,), 6))),
 )
+MONOTONE = TableInputs(3, 0, (4,), 2, PLE(4, 3), True, (1, -1, 0))
 OBJECTS = {
     "bottlenecks": Network((24, Project(5), Branch((7, 5)), Branch((7, 5)), 3), "tanh", "layer"),
     "no normalization": Network((24, Project(5), Branch((7, 5)), 3), "tanh"),
@@ -80,6 +81,7 @@ OBJECTS = {
     ),
     "codes": Network((5, 6, 3), "tanh", inputs=TableInputs(2, 1, (3, 4), 3, PBLD(3, 4, 0.3), True)),
     "pieces": Network((4, 6, 3), "tanh", inputs=TableInputs(3, 0, (4,), 2, PLE(4, 3))),
+    "monotone": Network((4, 6, 6, 3), "tanh", "batch", residual=True, inputs=MONOTONE),
 }
 
 

@@ -74,6 +74,7 @@ CHOSEN = (
     "blocks",
     "codes",
     "pieces",
+    "monotone",
     "parametric",
 )
 NETWORKS = {name: (network_cases.NETWORKS | network_cases.OBJECTS)[name] for name in CHOSEN} | FIRST

@@ -80,6 +80,11 @@ def test_a_recipe_can_be_based_on_another(write):
     assert mine.scoring == "loss"  # From the section [regression] of the recipe.
 
 
+def test_a_recipe_can_have_a_table_of_constraints(write):
+    path = write("[monotonic_cst]\nincome = 1\ndebt = -1\n")
+    assert MLP.from_recipe(path).monotonic_cst == {"income": 1, "debt": -1}
+
+
 def test_keyword_arguments_override_recipe_settings(write):
     model = MLP.from_recipe(str(write()), max_time=None, random_state=3)
     assert (model.max_time, model.random_state, model.label_smoothing) == (None, 3, 0.1)

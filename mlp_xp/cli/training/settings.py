@@ -25,6 +25,7 @@ from mlp_xp.datasets import LOADERS, Dataset
 from mlp_xp.datasets._own_data.columns import decode_columns
 from mlp_xp.datasets._own_data.tables import holds_images
 from mlp_xp.estimators import MLPClassifier, MLPRegressor
+from mlp_xp.estimators.tables.monotone import column_directions, refuse_constraint
 from mlp_xp.estimators.targets import RealTargets
 from mlp_xp.optimizers import OPTIMIZERS, Optimizer
 from mlp_xp.recipes import ENSEMBLES, FILES, read_recipe, recipe_parameters, replacements
@@ -208,7 +209,20 @@ def adapt_to_data(settings: Settings, data: Dataset) -> Settings:
         params["batch_size"] = batch_size = settings.params.get("batch_size", smaller)
         n_steps = math.ceil(n_samples / batch_size)
         params["max_iter"] = max(model.max_iter, math.ceil(_MIN_STEPS / n_steps))
-    return replace(settings, params=params | settings.params)
+    params |= settings.params
+    if isinstance(model.monotonic_cst, dict):  # A fit receives arrays, without column names.
+        params["monotonic_cst"] = _directions(model.monotonic_cst, data)
+    return replace(settings, params=params)
+
+
+def _directions(given: dict[str, int], data: Dataset) -> list[int]:
+    names = data.feature_names
+    directions = column_directions(given, names, has_names=bool(names))
+    used = data.columns.used if data.columns else ()
+    for column, direction in zip(used, directions, strict=False):  # Arrays have no columns.
+        if direction and column.kind == "text":
+            refuse_constraint(f"column {column.name!r}")
+    return directions
 
 
 def create_estimator(settings: Settings) -> MLPClassifier | MLPRegressor:

@@ -143,6 +143,7 @@ def asks_for_table(estimator: Any) -> bool:
         getattr(estimator, "categorical_features", None) is not None
         or getattr(estimator, "missing_values", "error") != "error"
         or getattr(estimator, "input_scaling", None) in ("robust", "quantile")
+        or getattr(estimator, "monotonic_cst", None) is not None
     )
 
 

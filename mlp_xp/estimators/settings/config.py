@@ -13,6 +13,7 @@ import numpy as np
 from mlp_xp._utils.dataclass import dataclass
 from mlp_xp.augmentation import Augmentation, check
 from mlp_xp.backends import LOW_PRECISIONS, Backend, get_backend, namespace_backend
+from mlp_xp.estimators.settings.monotone import check_monotone_predictions
 from mlp_xp.estimators.targets import Targets
 from mlp_xp.nn.blocks import NUMERIC_EMBEDDINGS, TableInputs
 from mlp_xp.nn.hidden import Layer
@@ -100,6 +101,8 @@ def resolve_config(
         params["parametrization"],
         n_members,
     )
+    if network.is_monotone:
+        check_monotone_predictions(params, targets, loss)
     dropout = _named_schedule(params["dropout_schedule"], params)
     rules = Rules(
         network,
@@ -131,7 +134,7 @@ def _resolve_inputs(
     if isinstance(numeric, str):
         numeric = NUMERIC_EMBEDDINGS[numeric]()
     given = TableInputs(n_inputs) if inputs is None else inputs
-    if numeric is None and not scale and not given.categories:
+    if numeric is None and not scale and not given.categories and not given.directions:
         return None
     if given.categories:
         for name in ("augmentation", "tta"):

@@ -103,7 +103,9 @@ class TableColumns:
         """The first block of the network, which receives the encoded matrix."""
         n_numbers = len(self.medians)
         n_others = len(self.input_names) - n_numbers - len(self._embedded)
-        return TableInputs(n_numbers, n_others, self.categories)
+        directions = tuple(c.direction for c in self.columns for _ in c.number_names)
+        constraints = directions if any(directions) else ()
+        return TableInputs(n_numbers, n_others, self.categories, directions=constraints)
 
     @cached_property
     def _gaps(self) -> list[int]:
@@ -274,6 +276,7 @@ def _column(entry: Any) -> Column:
     column = kind(**fields)
     flags = [value for name, value in fields.items() if name.startswith(("has_", "is_"))]
     is_right = isinstance(column.name, str) and all(type(flag) is bool for flag in flags)
+    is_right &= type(column.direction) is int and column.direction in (-1, 0, 1)
     if isinstance(column, CategoryColumn):
         types = {type(value) for value in column.values}
         is_right &= types in (set(), {str}, {float}) and len({*column.values}) == len(column.values)

@@ -24,6 +24,7 @@ from mlp_xp.estimators.tables.kinds import (
     learn_column,
     numbers_of,
 )
+from mlp_xp.estimators.tables.monotone import column_directions
 from mlp_xp.estimators.tables.reading import read_table
 from mlp_xp.estimators.tables.scaling import learn_scaling
 from mlp_xp.estimators.tables.text import parse_text, warn_of_values
@@ -43,12 +44,15 @@ def learn_columns(estimator: Any, raws: Sequence[RawColumn]) -> TableColumns:
     left_out: list[str] = []
     problems = Problems()
     are_named = _named(estimator.categorical_features, len(raws), names)
-    for raw, name, is_named in zip(raws, names, are_named, strict=True):
+    given, has_own_names = estimator.monotonic_cst, hasattr(estimator, "feature_names_in_")
+    directions = column_directions(given, names, has_names=has_own_names)
+    for raw, name, is_named, direction in zip(raws, names, are_named, directions, strict=True):
         with problems.collect():
             raw.raise_error()
             is_text = raw.kind == "text" and not raw.is_declared and not is_named
             parsed = parse_text(raw) if is_text else raw
-            column = learn_column(estimator, name, parsed, is_named=is_named)
+            chosen: Any = {"is_named": is_named, "direction": direction}
+            column = learn_column(estimator, name, parsed, **chosen)
             if isinstance(column, CategoryColumn):
                 is_useless, _ = judge_categories(parsed.counts, len(raw.values))
                 is_useless &= is_text or not (column.values or column.has_missing)
@@ -73,6 +77,7 @@ def learn_columns(estimator: Any, raws: Sequence[RawColumn]) -> TableColumns:
     settings = {
         "categorical_features": np.asarray(categorical).tolist(),
         "max_one_hot": max_one_hot,
+        "monotonic_cst": np.asarray(given).tolist(),
     }
     return TableColumns(
         columns,

@@ -16,6 +16,7 @@ from mlp_xp._utils.columns.texts import changed, drop_gaps, parse_as, text_and_n
 from mlp_xp._utils.dataclass import dataclass
 from mlp_xp._utils.signals.forks import cached_property
 from mlp_xp.estimators.checks.text_advice import IMPUTE
+from mlp_xp.estimators.tables.monotone import refuse_constraint
 
 _SHOWN = 40
 _NO_INFINITY = "replace it, e.g. by NaN with missing_values='impute'"
@@ -24,10 +25,14 @@ _DAY, _SECOND = np.timedelta64(1, "D"), np.timedelta64(1, "s")
 
 @dataclass(frozen=True)
 class Column:
-    """A column learned from training data; ``has_missing`` is true if values were missing there."""
+    """A column learned from training data; ``has_missing`` is true if values were missing there.
+
+    ``direction`` is the constraint of `monotonic_cst`: 1, -1 or 0.
+    """
 
     name: str
     has_missing: bool
+    direction: int = 0
 
     kind: ClassVar[str]  # The name in saved models.
     reads: ClassVar[str]  # The kind of the values that it encodes.
@@ -77,9 +82,9 @@ class NumberColumn(Column):
     kind = reads = "number"
 
     @classmethod
-    def learn(cls, name: str, raw: RawColumn) -> Self:
+    def learn(cls, name: str, raw: RawColumn, direction: int) -> Self:
         """Create the column from the training data."""
-        return cls(name, bool(np.any(np.isnan(_as_numbers(raw)))))
+        return cls(name, bool(np.any(np.isnan(_as_numbers(raw)))), direction)
 
     def read(self, raw: RawColumn) -> RawColumn:
         """Return the column; text must be numbers."""
@@ -99,18 +104,22 @@ class NumberColumn(Column):
 
 @dataclass(frozen=True)
 class DateColumn(Column):
-    """A column of dates, as year, day of year, weekday and, if ``has_time``, second of day."""
+    """A column of dates, as year, day of year, weekday and, if ``has_time``, second of day.
+
+    With a constraint, a date is a single number, the days since 1970: the parts of a later date may
+    be smaller.
+    """
 
     has_time: bool = False
 
     kind = reads = "date"
 
     @classmethod
-    def learn(cls, name: str, raw: RawColumn) -> Self:
+    def learn(cls, name: str, raw: RawColumn, direction: int) -> Self:
         """Create the column from the training data."""
         there = raw.values[~np.isnat(raw.values)]
         has_time = bool(np.any(there != there.astype("datetime64[D]")))
-        return cls(name, len(there) < len(raw.values), has_time)
+        return cls(name, len(there) < len(raw.values), direction, has_time)
 
     def read(self, raw: RawColumn) -> RawColumn:
         """Return the column; text must be ISO 8601 dates."""
@@ -121,6 +130,8 @@ class DateColumn(Column):
     def number_names(self) -> tuple[str, ...]:
         """The names of the parts of a date."""
         parts = ["year", "day of year", "weekday", *(["second of day"] if self.has_time else [])]
+        if self.direction:
+            parts = ["days since 1970"]
         return tuple(f"{self.name}: {part}" for part in parts)
 
     def numbers(self, raw: RawColumn) -> list[np.ndarray]:
@@ -129,10 +140,12 @@ class DateColumn(Column):
             return [np.full(len(raw.values), np.nan)] * len(self.number_names)
         days, years = (raw.values.astype(f"datetime64[{unit}]") for unit in "DY")
         year, day = years.astype(np.float64) + 1970.0, (days - years.astype("datetime64[D]")) / _DAY
-        number = days.astype(np.float64)
+        number, second = days.astype(np.float64), (raw.values - days) / _SECOND
         parts = [year, day, (number + 3.0) % 7.0]  # January 1, 1970, was a Thursday.
         if self.has_time:
-            parts.append((raw.values - days) / _SECOND)
+            parts.append(second)
+        if self.direction:
+            parts = [number + second / 86400.0]
         is_gap = np.isnat(raw.values)
         return [np.where(is_gap, np.nan, part) for part in parts]
 
@@ -166,7 +179,7 @@ class CategoryColumn(Column):
         is_common = counts >= least_rows(len(codes))
         kept = tuple(sorted(found[i] for i in np.flatnonzero(is_common).tolist()))
         has_missing, has_rare = len(known) < len(codes), len(kept) < len(found)
-        return cls(name, has_missing, kept, has_rare, len(kept) > max_one_hot)
+        return cls(name, has_missing, 0, kept, has_rare, len(kept) > max_one_hot)
 
     def read(self, raw: RawColumn) -> RawColumn:
         """Return the column; dates must not appear, nor numbers if the categories were text.
@@ -237,7 +250,9 @@ class CategoryColumn(Column):
         return np.asarray([*numbers, len(self.values) + 1])[codes]
 
 
-def learn_column(estimator: Any, name: str, raw: RawColumn, *, is_named: bool) -> Column:
+def learn_column(
+    estimator: Any, name: str, raw: RawColumn, *, is_named: bool, direction: int
+) -> Column:
     """Return a column of the training data; raise ColumnError if it cannot be an input."""
     if raw.is_empty:  # Accept empty columns, since cross-validation folds may have them.
         if raw.kind == "number" and estimator.missing_values == "error":
@@ -248,14 +263,16 @@ def learn_column(estimator: Any, name: str, raw: RawColumn, *, is_named: bool) -
             parts = "since dates become year, day of year and weekday"
             cure = f"leave it out of categorical_features, {parts}"
             raise ColumnError(raw.label, "has dates", cure)
-        return DateColumn.learn(name, raw)
+        return DateColumn.learn(name, raw, direction)
     is_automatic = isinstance(estimator.categorical_features, str)
-    if is_named or (is_automatic and raw.kind in ("text", "flag")):
+    if direction and (is_named or raw.kind == "text"):
+        refuse_constraint(raw.label)
+    if is_named or (is_automatic and raw.kind in ("text", "flag") and not direction):
         return CategoryColumn.learn(name, raw, estimator.max_one_hot)
     if raw.kind == "text":
         cure = "set categorical_features='from_dtype', or name the columns in categorical_features"
         raise ColumnError(raw.label, "has categories", cure)
-    return NumberColumn.learn(name, raw)
+    return NumberColumn.learn(name, raw, direction)
 
 
 def numbers_of(pairs: Iterable[tuple[Column, RawColumn]]) -> tuple[list[str], list[np.ndarray]]:

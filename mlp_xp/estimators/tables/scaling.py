@@ -26,12 +26,15 @@ class Affine:
     scale: np.ndarray
     is_clipped: bool = False
     bound: ClassVar[float] = 3.0  # Clipped numbers are below this bound in magnitude.
+    largest: ClassVar[float] = 1e15  # Numbers that are larger become the bound.
 
     def apply(self, x: np.ndarray) -> np.ndarray:
         """Scale float64 numbers ``(rows, numbers)`` in place, and return them."""
         x -= self.shift
         x *= self.scale
         if self.is_clipped:
+            # Limit numbers whose squares overflow; the result is the bound to the last bit.
+            np.clip(x, -self.largest, self.largest, out=x)
             x /= np.sqrt(1.0 + np.square(x / self.bound))
         return x
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.base import is_regressor
 
-from mlp_xp.nn.blocks import PBLD, PLE
+from mlp_xp.nn.blocks import PBLD, PLE, keeps_order
 from mlp_xp.optimizers import AdamW
 
 # The number of networks in a TabM; more cost more time than they gain on two cores.
@@ -52,8 +52,9 @@ def configurations(estimator: Any, seed: int) -> Iterator[Configuration]:
 
     Configuration n depends on n and on the seed only, not on how many are drawn.
     """
+    suit = _monotone if estimator.monotonic_cst is not None else dict
     known = {
-        name: {**params} for name, params in _KNOWN.items() if name == "base" or _suits(estimator)
+        name: suit(params) for name, params in _KNOWN.items() if name == "base" or _suits(estimator)
     }
     if is_regressor(estimator) and "less decay" in known:  # As in the recipe table-best.
         known["less decay"] |= {"dropout": 0.05, "max_iter": 2 * estimator.max_iter}
@@ -67,8 +68,13 @@ def configurations(estimator: Any, seed: int) -> Iterator[Configuration]:
         params = draw(np.random.default_rng([seed, number]), estimator)
         if getattr(estimator, "loss", None) != "log_loss":
             params.pop("label_smoothing", None)
-        yield Configuration(number, name, params)
+        yield Configuration(number, name, suit(params))
         number += 1
+
+
+def _monotone(params: dict[str, Any]) -> dict[str, Any]:
+    """Return the parameters that can keep predictions monotone; others stay as they are."""
+    return {name: value for name, value in params.items() if keeps_order(name, value)}
 
 
 def _suits(estimator: Any) -> bool:

@@ -26,8 +26,8 @@ $F long ${name}_clock(const char **text)
     return hours < 0 || hours > 23 ? -1 : 3600L * hours + 60L * parts[0] + parts[1];
 }
 
-/* Read an ISO 8601 date as year, day of year, weekday and second of day in UTC; return 0 if it is
-   invalid. Monday and January 1 are 0. */
+/* Read an ISO 8601 date as year, day of year, weekday, second of day and days since 1970 in UTC;
+   return 0 if it is invalid. Monday and January 1 are 0. */
 $F int ${name}_parse_date(const char *text, double *parts)
 {
     static const int lengths[12] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
@@ -87,8 +87,10 @@ $F int ${name}_parse_date(const char *text, double *parts)
     i = year - 1;
     parts[0] = year;
     parts[1] = day;
-    parts[2] = (365 * i + i / 4 - i / 100 + i / 400 + day) % 7;
+    i = 365 * i + i / 4 - i / 100 + i / 400 + day;
+    parts[2] = i % 7;
     parts[3] = ((double)seconds * 1e6 + micros) / 1e6;
+    parts[4] = i - 719162 + parts[3] / 86400.0;
     return 1;
 }
 
@@ -105,5 +107,5 @@ $F void ${name}_date(long row, int column, const char *field, int kind, double *
     if (kind == 0) {
         ${name}_stop(row, column, field, ${name}_refused);
     }
-    parts[0] = parts[1] = parts[2] = parts[3] = NAN;
+    parts[0] = parts[1] = parts[2] = parts[3] = parts[4] = NAN;
 }

@@ -13,3 +13,4 @@ from mlp_xp.nn.blocks._members import MemberHeads, SharedAffine, check_members
 from mlp_xp.nn.blocks._normalization import BatchNorm, LayerNorm
 from mlp_xp.nn.blocks._numeric import NUMERIC_EMBEDDINGS, PBLD, PLE, NumericEmbedding
 from mlp_xp.nn.blocks._residual import Residual
+from mlp_xp.nn.blocks._signed import Signed, check_monotone, hidden_directions, keeps_order

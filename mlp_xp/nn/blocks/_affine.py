@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from mlp_xp._utils.array_types import Array, Tree
 from mlp_xp._utils.dataclass import dataclass
 from mlp_xp.nn.blocks._base import Applied, Block, Context, Make, normal
-from mlp_xp.nn.layers import Arrangement, Dense
+from mlp_xp.nn.layers import Arrangement, Dense, Signs
 
 # The initializations. "glorot": uniform weights and biases in Glorot and Bengio's range, as in
 # scikit-learn. "glorot-logistic": the same with scikit-learn's range for logistic activations.
@@ -78,6 +78,9 @@ class Affine(Block):
         if self.adapts:
             return Dense(normal(uniform, shape), constant(0.0, (self.fan_out,)))
         return draw_dense(uniform, constant, self.start, shape, self.fan_out)
+
+    def signs(self, inputs: Array, outputs: Array) -> list[Signs | None]:
+        return [Signs.between(inputs, outputs), None]
 
     def adapt(self, params: Dense, x: Array, uniform: Make, context: Context) -> Dense:
         """Scale each output to a variance of 1; shift it to 0 at a random mixture of 5 samples.

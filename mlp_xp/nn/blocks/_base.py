@@ -13,6 +13,7 @@ from mlp_xp.nn.layers import (
     BatchStats,
     LayerKernels,
     LayerPullback,
+    Signs,
 )
 
 Measured = tuple[BatchStats, ...]
@@ -82,6 +83,14 @@ class Block:
     def adapt(self, params: Any, x: Any, uniform: Make, context: Context) -> Tree:
         """Return the initial parameters, given a sample of the inputs, (samples, inputs)."""
         return params
+
+    def signs(self, inputs: Array, outputs: Array) -> list[Signs | None]:
+        """Return the signs of each array of parameters in a monotone network; see `Signed`.
+
+        None is for arrays that may have any values. ``inputs`` and ``outputs`` are the directions
+        of the block's features.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define signs to be monotone.")
 
     def __call__(self, params: Any, x: Array, context: Context) -> Applied:
         """Return the output, the pullback, and the batch statistics.

@@ -9,7 +9,15 @@ from mlp_xp._utils.array_types import Array, Namespace, Tree
 from mlp_xp._utils.dataclass import dataclass
 from mlp_xp.nn.blocks._base import Applied, Block, Context, Make, normal
 from mlp_xp.nn.blocks._numeric import NumericEmbedding, check_counts
-from mlp_xp.nn.layers import Embedding, InputScale, LayerPullback, embed, scale_inputs
+from mlp_xp.nn.layers import (
+    Directions,
+    Embedding,
+    InputScale,
+    LayerPullback,
+    Signs,
+    embed,
+    scale_inputs,
+)
 
 _MOST_ROWS = 1 << 24  # float32 represents all integers up to this number.
 
@@ -23,7 +31,9 @@ class TableInputs(Block):
     categories) are unchanged. Embeddings with ``embedding_dim`` numbers replace the codes. All
     category embeddings are in one table, with one row per category, sorted by column. A code is the
     index of a row, as a float. ``categories`` is the number of categories in each column. If
-    ``scale`` is true, learned factors multiply all inputs of the first layer.
+    ``scale`` is true, learned factors multiply all inputs of the first layer. ``directions`` has 1
+    for each number that must never decrease the network's outputs, -1 for each that must never
+    increase them, and 0 for the others; by default, all are 0.
     """
 
     numbers: int
@@ -32,10 +42,18 @@ class TableInputs(Block):
     embedding_dim: int = 8
     numeric: NumericEmbedding | None = None
     scale: bool = False
+    directions: Directions = ()
 
     def __post_init__(self) -> None:
         check_counts(self, numbers=0, indicators=0, embedding_dim=1)
-        object.__setattr__(self, "categories", tuple(self.categories))
+        for name in ("categories", "directions"):  # Lists are accepted but not hashable.
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        is_right = len(self.directions) in (0, self.numbers) and {*self.directions} <= {-1, 0, 1}
+        if not is_right:
+            raise ValueError(
+                f"`directions` must have -1, 0 or 1 for each of {self.numbers} numbers, got "
+                f"{self.directions!r}."
+            )
         if any(type(n) is not int or n < 1 for n in self.categories) or not self.columns:
             raise ValueError(
                 f"`categories` must be integers of at least 1, got {self.categories!r}: set the "
@@ -48,6 +66,11 @@ class TableInputs(Block):
             )
 
     @property
+    def has_params(self) -> bool:  # type: ignore[override]
+        """Whether the inputs are embedded or scaled."""
+        return self._numeric is not None or bool(self.categories) or self.scale
+
+    @property
     def columns(self) -> int:
         """The number of columns in the input matrix."""
         return self.numbers + self.indicators + len(self.categories)
@@ -57,6 +80,20 @@ class TableInputs(Block):
         """The number of inputs of the first layer."""
         embedded = len(self.categories) * self.embedding_dim
         return self._n_numeric + self.indicators + embedded
+
+    @property
+    def input_directions(self) -> Directions:
+        """The direction of each column of the input matrix."""
+        numbers = self.directions or (0,) * self.numbers
+        return numbers + (0,) * (self.columns - self.numbers)
+
+    @property
+    def output_directions(self) -> Directions:
+        """The direction of each input of the first layer."""
+        numbers = self.directions or (0,) * self.numbers
+        width = 1 if self._numeric is None else self._numeric.outputs
+        embedded = tuple(direction for direction in numbers for _ in range(width))
+        return embedded + (0,) * (self.fan_out - self._n_numeric)
 
     @property
     def _n_numeric(self) -> int:
@@ -97,6 +134,12 @@ class TableInputs(Block):
         if self.scale:
             parts.append(InputScale(constant(1.0, (self.fan_out,))))
         return tuple(parts)
+
+    def signs(self, inputs: Array, outputs: Array) -> list[Signs | None]:
+        """Return the signs for embeddings that grow with their number, and for positive scales."""
+        numeric = [] if self._numeric is None else self._numeric.signs(inputs[: self.numbers])
+        categories = [None] if self.categories else []
+        return [*numeric, *categories, *([Signs.along(outputs)] if self.scale else [])]
 
     def adapt(self, params: Any, x: Any, uniform: Make, context: Context) -> Tree:
         """Fit the numeric embedding's parameters to the data."""

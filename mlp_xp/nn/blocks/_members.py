@@ -8,7 +8,7 @@ from mlp_xp._utils.array_types import Array
 from mlp_xp._utils.dataclass import dataclass
 from mlp_xp.nn.blocks._affine import Start, draw_dense
 from mlp_xp.nn.blocks._base import Applied, Block, Context, Make
-from mlp_xp.nn.layers import Heads, SharedDense, member_heads, shared_dense
+from mlp_xp.nn.layers import Heads, SharedDense, Signs, member_heads, shared_dense
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,10 @@ class SharedAffine(Block):
             biases = b + 0.0 * s
         return SharedDense(W, r, s, biases)
 
+    def signs(self, inputs: Array, outputs: Array) -> list[Signs | None]:
+        scales = Signs.along(inputs), Signs.along(outputs)
+        return [Signs.between(inputs, outputs), *scales, None]
+
     def __call__(self, params: SharedDense, x: Array, context: Context) -> Applied:
         """Apply `mlp_xp.nn.layers.shared_dense`."""
         return *shared_dense(params, x, self.is_first, xp=context.xp), ()
@@ -62,6 +66,9 @@ class MemberHeads(Block):
     def init(self, uniform: Make, constant: Make) -> Heads:
         shape = self.n_members, self.fan_in, self.fan_out // self.n_members
         return Heads(*draw_dense(uniform, constant, self.start, shape, (shape[0], shape[2])))
+
+    def signs(self, inputs: Array, outputs: Array) -> list[Signs | None]:
+        return [Signs.between(inputs, outputs[: self.fan_out // self.n_members]), None]
 
     def __call__(self, params: Heads, x: Array, context: Context) -> Applied:
         """Apply `mlp_xp.nn.layers.member_heads`."""

@@ -7,7 +7,7 @@ from typing import ClassVar
 from mlp_xp._utils.array_types import Array, Namespace, Tree
 from mlp_xp._utils.dataclass import dataclass
 from mlp_xp.nn.blocks._base import Applied, Block, Context, Make
-from mlp_xp.nn.layers import LayerPullback, Norm, apply_norm
+from mlp_xp.nn.layers import LayerPullback, Norm, Signs, apply_norm
 
 
 class _Normalization(Block):
@@ -46,6 +46,9 @@ class BatchNorm(_Normalization):
     def batch_stats_widths(self) -> tuple[int, ...]:  # type: ignore[override]
         """The number of normalized features."""
         return (self.width,)
+
+    def signs(self, inputs: Array, outputs: Array) -> list[Signs | None]:
+        return [Signs.along(outputs), None]
 
     def __call__(self, params: Norm, x: Array, context: Context) -> Applied:
         """Apply `mlp_xp.nn.layers.batch_norm`."""

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp._utils.dataclass import dataclass
 from mlp_xp.nn.blocks._base import Make, normal
-from mlp_xp.nn.layers import Periodic, Piecewise, periodic, piecewise
+from mlp_xp.nn.layers import Periodic, Piecewise, Signs, periodic, piecewise
 
 _ABOVE = 1 / 16  # The position of an edge of `PLE`, from a value (0) to the next larger value (1).
 
@@ -20,6 +20,7 @@ class NumericEmbedding:
     layer: ClassVar[Callable[..., Any]]  # Called as layer(params, x), x : (..., batch, numbers).
     outputs: int  # The number of outputs per number.
     adapts: ClassVar[bool] = False  # Whether initial parameters depend on the data.
+    can_be_monotone: ClassVar[bool] = False  # Whether `signs` makes the outputs grow with x.
 
     def work(self, n: int) -> int:
         """Return the number of operations in the matrix products for one sample with n numbers."""
@@ -28,6 +29,13 @@ class NumericEmbedding:
     def init(self, n: int, uniform: Make, constant: Make) -> Any:
         """Draw the initial parameters for n numbers."""
         raise NotImplementedError(f"{type(self).__name__} must define init.")
+
+    def signs(self, directions: Array) -> list[Signs | None]:
+        """Return the signs of each array of parameters, so that outputs grow with their number.
+
+        None is for arrays that may have any values.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define signs to be monotone.")
 
     def adapt(self, params: Any, x: Array, *, xp: Namespace) -> Any:
         """Return parameters adapted to a sample of the data, (samples, numbers)."""
@@ -91,6 +99,7 @@ class PLE(NumericEmbedding):
     outputs: int = 16
     layer: ClassVar[Callable[..., Any]] = staticmethod(piecewise)
     adapts: ClassVar[bool] = True
+    can_be_monotone: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_counts(self, pieces=1, outputs=1)
@@ -108,6 +117,10 @@ class PLE(NumericEmbedding):
             uniform(-bound, bound, shape),
             uniform(-bound, bound, shape),
         )
+
+    def signs(self, directions: Array) -> list[Signs | None]:
+        W, slope = (Signs.along(directions[:, *[None] * n]) for n in (2, 1))
+        return [None, None, W, slope, None]
 
     def adapt(self, params: Piecewise, x: Array, *, xp: Namespace) -> Piecewise:
         """Set the pieces: one between any two neighboring quantiles, empty if they are equal.

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from mlp_xp.nn.layers._activations import (
     ACTIVATIONS,
+    INCREASING,
     activate,
     elu,
     exp,
@@ -53,3 +54,4 @@ from mlp_xp.nn.layers._numeric import (
 )
 from mlp_xp.nn.layers._parametric import Slope, parametric
 from mlp_xp.nn.layers._parts import BatchPart, cut_rows, shares, sum_in_pairs, sum_rows
+from mlp_xp.nn.layers._signed import Directions, Signs, direction_array, signed

@@ -252,6 +252,8 @@ ACTIVATIONS: dict[str, Activation] = {
     "selu": selu,
     "mish": mish,
 }
+# The activations that never decrease.
+INCREASING = "identity", "logistic", "tanh", "relu", "softplus", "leaky_relu", "elu", "selu"
 
 
 def activate(
