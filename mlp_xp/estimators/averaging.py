@@ -13,6 +13,7 @@ from mlp_xp._utils.sklearn_compat import check_same_namespace
 from mlp_xp.backends import get_backend, host, namespace_backend
 from mlp_xp.estimators.base import BaseMLP
 from mlp_xp.estimators.checks.validation import check_x
+from mlp_xp.estimators.fitted.calibration import interval_levels, pool
 from mlp_xp.estimators.fitted.notebook_repr import DescriptionMixin
 from mlp_xp.estimators.fitted.prediction import as_labels
 from mlp_xp.estimators.fitted.scoring import (
@@ -21,6 +22,8 @@ from mlp_xp.estimators.fitted.scoring import (
     combined_values,
     log_of,
     mean_and_spread,
+    predict_sets,
+    refuse_other_output,
 )
 from mlp_xp.estimators.fitted.state import fitted_state
 from mlp_xp.training.data.rows import Rows
@@ -72,6 +75,13 @@ class BaseEnsemble(DescriptionMixin, BaseEstimator):  # type: ignore[misc]
 def networks_of(model: Any) -> list[Any]:
     """Return the networks of an ensemble, or a list that contains the given network."""
     return list(model.estimators_) if isinstance(model, BaseEnsemble) else [model]
+
+
+def pool_errors(networks: Sequence[Any]) -> None:
+    """Give each network of an ensemble the held-out errors of all networks, if there are any."""
+    states = [fitted_state(network) for network in networks]
+    for network, state in zip(networks, pool(states), strict=True):
+        network._state = state
 
 
 class AveragedLabels(LabelsMixin, BaseEnsemble):
@@ -140,6 +150,10 @@ class AveragedLabels(LabelsMixin, BaseEnsemble):
             [member.predict_proba(X) for member in self.estimators_], self._weights
         )
 
+    def predict_set(self, X: Any, coverage: float = 0.9) -> np.ndarray:
+        """Predict a set of classes for each sample; see `MLPClassifier.predict_set`."""
+        return predict_sets(self.estimators_, self.predict_proba(X), coverage)
+
     def predict_log_proba(self, X: Any) -> Any:
         """Predict logarithms of probabilities; see `predict_proba`."""
         return log_of(self._averaged(X, "predict_log_proba")[0])
@@ -149,7 +163,12 @@ class AveragedValues(ValuesMixin, BaseEnsemble):
     """An ensemble of regressors, whose predictions are averaged."""
 
     def predict(
-        self, X: Any, *, return_std: bool = False, quantiles: float | Sequence[float] | None = None
+        self,
+        X: Any,
+        *,
+        return_std: bool = False,
+        quantiles: float | Sequence[float] | None = None,
+        interval: float | None = None,
     ) -> Any:
         """Predict the mean over the networks, optionally with a standard deviation, or quantiles.
 
@@ -159,6 +178,9 @@ class AveragedValues(ValuesMixin, BaseEnsemble):
         return_std : bool, default=False
         quantiles : float or sequence of float, optional
             Return these quantiles instead, as `MLPRegressor.predict` does.
+        interval : float in (0, 1), optional
+            Return lower and upper limits instead, as `MLPRegressor.predict` does, if the networks
+            were fitted with ``prediction_intervals="held_out"``.
 
         Returns
         -------
@@ -172,4 +194,8 @@ class AveragedValues(ValuesMixin, BaseEnsemble):
         ``loss="gaussian"``, the quantiles of a normal distribution with this mean and deviation.
         """
         X = self._checked(X, "predict")
+        if interval is not None:
+            refuse_other_output(return_std, quantiles, interval)
+            for network in self.estimators_:
+                quantiles = interval_levels(interval, fitted_state(network).calibration)
         return combined_values(self.estimators_, X, return_std, quantiles, self._weights)

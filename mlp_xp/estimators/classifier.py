@@ -13,7 +13,7 @@ from mlp_xp.estimators.base import BaseMLP
 from mlp_xp.estimators.checks.processes import validating
 from mlp_xp.estimators.fitted.device_cache import FittedAttribute
 from mlp_xp.estimators.fitted.prediction import AS_SET, as_labels
-from mlp_xp.estimators.fitted.scoring import LabelsMixin, log_of
+from mlp_xp.estimators.fitted.scoring import LabelsMixin, log_of, predict_sets
 from mlp_xp.estimators.fitted.state import FittedState, fitted_state, set_weights
 from mlp_xp.estimators.settings.parameters import constraints_of, documented
 from mlp_xp.estimators.targets import ClassTargets
@@ -99,6 +99,7 @@ class MLPClassifier(LabelsMixin, BaseMLP):
         class_weight: Any = None,
         output_activation: str = "auto",
         calibration: str | None = None,
+        prediction_sets: str | None = None,
         scoring: Any = None,
         dropout: Any = 0.0,
         input_dropout: float = 0.0,
@@ -252,6 +253,49 @@ class MLPClassifier(LabelsMixin, BaseMLP):
         """Predict log-probabilities; see `predict_proba`."""
         p = self._predict_proba(X, "predict_log_proba")
         return log_of(p)
+
+    def predict_set(self, X: Any, coverage: float = 0.9) -> np.ndarray:
+        """Predict a set of classes for each sample, which usually contains the correct class.
+
+        The sets are small for samples that are easy to classify, and larger for others. Each
+        contains at least the most likely class. See `prediction_sets` for the required fit.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (samples, features), of any library
+        coverage : float in (0, 1), default=0.9
+            The fraction of new samples whose set contains the correct class, if they have the same
+            distribution as the held-out samples.
+
+        Returns
+        -------
+        (samples, classes) array of bool
+            Whether each class is in the set, in the order of `classes_`.
+
+        Raises
+        ------
+        ValueError
+            If no held-out samples were stored, or too few for this coverage.
+
+        References
+        ----------
+        Angelopoulos, Bates, Malik, Jordan, "Uncertainty sets for image classifiers using conformal
+        prediction" (2021), arXiv:2009.14193.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_digits
+        >>> from mlp_xp import MLPClassifier
+        >>> X, y = load_digits(return_X_y=True)
+        >>> model = MLPClassifier(
+        ...     early_stopping=True, prediction_sets="held_out", max_iter=20, random_state=0
+        ... ).fit(X[:1000], y[:1000])
+        >>> sets = model.predict_set(X[1000:], coverage=0.99)
+        >>> correct = sets[range(797), y[1000:]]
+        >>> sets.shape, bool(correct.mean() > 0.95)
+        ((797, 10), True)
+        """
+        return predict_sets([self], self.predict_proba(X), coverage)
 
     @classmethod
     def from_weights(

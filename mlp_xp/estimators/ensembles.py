@@ -16,7 +16,12 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import _num_samples, validate_data
 
-from mlp_xp.estimators.averaging import AveragedLabels, AveragedValues, BaseEnsemble
+from mlp_xp.estimators.averaging import (
+    AveragedLabels,
+    AveragedValues,
+    BaseEnsemble,
+    pool_errors,
+)
 from mlp_xp.estimators.checks.batches import refuse_batches
 from mlp_xp.estimators.checks.target_column import take_target
 from mlp_xp.estimators.checks.validation import asks_for_table, check_weights, check_x
@@ -132,6 +137,7 @@ class _Ensemble(BaseEnsemble):
             done = f"{len(finished)} of {len(members)} networks have finished and are kept."
             warnings.warn(f"Training interrupted by user: {done}", stacklevel=3)
         self.estimators_ = [members[number][0] for number in sorted(finished)]
+        pool_errors(self.estimators_)
         if self._member_type is MLPClassifier:
             self.classes_ = self.estimators_[0].classes_
 

@@ -12,9 +12,9 @@ from mlp_xp.estimators.base import BaseMLP
 from mlp_xp.estimators.checks.processes import validating
 from mlp_xp.estimators.checks.target_column import take_target
 from mlp_xp.estimators.checks.validation import check_y
-from mlp_xp.estimators.fitted.calibration import calibrate
+from mlp_xp.estimators.fitted.calibration import calibrate, check_levels, interval_levels
 from mlp_xp.estimators.fitted.prediction import AS_SET
-from mlp_xp.estimators.fitted.scoring import ValuesMixin, predict_values
+from mlp_xp.estimators.fitted.scoring import ValuesMixin, predict_values, refuse_other_output
 from mlp_xp.estimators.fitted.state import set_weights
 from mlp_xp.estimators.settings.parameters import constraints_of, documented
 from mlp_xp.estimators.targets import RealTargets
@@ -87,6 +87,7 @@ class MLPRegressor(ValuesMixin, BaseMLP):
         output_activation: str = "auto",
         target_scaling: str | None = None,
         clip_predictions: bool = False,
+        prediction_intervals: str | None = None,
         scoring: Any = None,
         dropout: Any = 0.0,
         input_dropout: float = 0.0,
@@ -190,8 +191,9 @@ class MLPRegressor(ValuesMixin, BaseMLP):
         return_std: bool = False,
         quantiles: float | Sequence[float] | None = None,
         tta: Any = AS_SET,
+        interval: float | None = None,
     ) -> Any:
-        """Predict values, optionally with their standard deviation, or quantiles.
+        """Predict values, optionally with their standard deviation, or quantiles or an interval.
 
         Parameters
         ----------
@@ -205,6 +207,10 @@ class MLPRegressor(ValuesMixin, BaseMLP):
             any numbers in (0, 1).
         tta : Flip, Shift, a list of them, None or "estimator", default="estimator"
             Test-time augmentation; by default the parameter `tta` of the estimator.
+        interval : float in (0, 1), optional
+            Return lower and upper limits between which this fraction of new targets is, as
+            ``quantiles=(0.05, 0.95)`` does for 0.9. Requires errors on held-out samples, from
+            `prediction_intervals` or `calibrate_intervals`.
 
         Returns
         -------
@@ -221,7 +227,8 @@ class MLPRegressor(ValuesMixin, BaseMLP):
         Raises
         ------
         ValueError
-            If the loss does not provide a standard deviation or these quantiles.
+            If the loss does not provide a standard deviation or these quantiles, or an `interval`
+            is requested without held-out errors.
 
         Examples
         --------
@@ -238,6 +245,9 @@ class MLPRegressor(ValuesMixin, BaseMLP):
         """
         outputs = self._outputs(X, "predict", tta=tta)
         state = self._state
+        if interval is not None:
+            refuse_other_output(return_std, quantiles, interval)
+            quantiles = interval_levels(interval, state.calibration)
         return predict_values(
             state.activating_loss,
             state.targets,
@@ -295,5 +305,6 @@ class MLPRegressor(ValuesMixin, BaseMLP):
         outputs: Any = self._outputs(X, "calibrate_intervals", to=get_backend("numpy"))
         state = self._state
         columns = state.targets.plain.encode(check_y(self, y, len(outputs)), "float64")
+        check_levels(state.loss.levels, len(columns))
         self._state = replace(state, calibration=calibrate(state.activating_loss, outputs, columns))
         return self

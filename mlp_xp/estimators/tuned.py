@@ -15,7 +15,12 @@ from sklearn.base import _fit_context, clone, is_classifier
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from mlp_xp.estimators.averaging import AveragedLabels, AveragedValues, BaseEnsemble
+from mlp_xp.estimators.averaging import (
+    AveragedLabels,
+    AveragedValues,
+    BaseEnsemble,
+    pool_errors,
+)
 from mlp_xp.estimators.checks.batches import refuse_batches
 from mlp_xp.estimators.checks.target_column import take_target
 from mlp_xp.estimators.checks.validation import check_weights, check_y
@@ -236,6 +241,7 @@ class _Tuned(BaseEnsemble):
 
     def _publish(self, search: Search, found: Selected, n_rows: int) -> None:
         self.estimators_, self.weights_ = found.networks, found.weights
+        pool_errors(self.estimators_)
         for network in self.estimators_:
             network.set_params(max_time=None)
         self.search_results_ = results_of(search.trials, found.by_trial)

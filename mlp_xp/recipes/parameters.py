@@ -416,6 +416,10 @@ CLASSIFIER = _SHARED | {
         samples of ``early_stopping=True`` or ``X_val``, so that classes predicted with a
         probability of 0.8 are correct in about 80 % of cases. Predicted labels do not change,
         except with `n_members` or `tta`, which average probabilities."""),
+    "prediction_sets": Parameter(None, [("held_out",), None], END, text="""
+        "held_out" stores how likely the correct classes were on the samples of
+        ``early_stopping=True`` or ``X_val``, so that the sets of `predict_set` contain the correct
+        class in a given fraction of cases. An ensemble uses the samples of all its networks."""),
 }
 
 REGRESSOR = _SHARED | {
@@ -441,6 +445,10 @@ REGRESSOR = _SHARED | {
         loss such as `Huber`'s ``delta``, refer to the standardized targets. Warm starts and
         `partial_fit` keep the mean and standard deviation of the first fit. Not available for
         outputs that are bounded or never negative, e.g. with ``loss="poisson"``."""),
+    "prediction_intervals": Parameter(None, [("held_out",), None], END, text="""
+        "held_out" stores the prediction errors on the samples of ``early_stopping=True`` or
+        ``X_val``, as `calibrate_intervals` does, so that ``predict(X, interval=0.9)`` encloses
+        about 90 % of new targets. An ensemble uses the errors of all its networks."""),
 }
 
 SOLVERS_WITH_DECAY = [name for name, rule in OPTIMIZERS.items() if hasattr(rule, "weight_decay")]

@@ -257,9 +257,11 @@ def rebuild(
     details |= {"input_scaling": scaled, "columns": columns}
     state = FittedState(network, config.rules.loss, output, targets, n_features, **details)
     _check_late_settings(model, n_features)
-    if kind == "MLPRegressor" and "calibration_samples" in spec:
+    if "calibration_samples" in spec:
         n_samples = _take(spec, "calibration_samples", _is_width, "an integer above 0")
-        shape = n_samples, targets.n_outputs, max(1, len(state.loss.levels))
+        is_real = targets.classes is None
+        n_scores = (targets.n_outputs, max(1, len(state.loss.levels))) if is_real else (1, 1)
+        shape = n_samples, *n_scores
         state = replace(state, calibration=Calibration(shape))
     if kind == "MLPClassifier" and "temperature" in spec:
         temperature = _take(spec, "temperature", _is_above_0, "a number above 0")

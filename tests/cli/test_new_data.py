@@ -166,6 +166,32 @@ def test_intervals_are_predicted_if_the_model_supports_them(mlp_xp, undrawn, los
     assert lines[-1].startswith("80 rows: mean ")
 
 
+def test_calibrated_limits_and_sets_are_predicted_on_request(mlp_xp, fails, trained):
+    write("new.csv", [HEAD, *ROWS[:30]])
+    said = "`coverage=0.99` must have at least 99 held-out samples, got 11: hold out more"
+    assert said in fails("predict", "run", "new.csv", "--interval", 0.99)
+    typed = ["--target", "y", "--recipe", "table-fast", *SETTINGS[:-1]]
+    rng = np.random.default_rng(0)
+    x, noise = rng.uniform(size=(2, 300))
+    for name, values in {"numbers": x + noise, "names": np.where(x + noise > 1, "b", "a")}.items():
+        write("old.csv", ["x,y", *map("{},{}".format, x, values)])
+        assert mlp_xp("train", "old.csv", *typed, name).status == 0
+        mlp_xp("predict", name, "old.csv", "--interval", 0.8, "--out", "p.csv")
+        found, model = pd.read_csv("p.csv"), load_model(name)
+        if name == "numbers":
+            limits = model.predict(pd.DataFrame({"x": x}), interval=0.8)
+            np.testing.assert_allclose(found[["lower", "upper"]], limits, rtol=1e-5)
+        else:
+            sets = model.predict_set(pd.DataFrame({"x": x}), 0.8)
+            expected = [", ".join(model.classes_[row]) for row in sets]
+            assert found["set"].tolist() == expected
+            lines = mlp_xp("predict", name, "old.csv", "--interval", 0.8).out.splitlines()
+            assert lines[0].split()[-1] == "set"
+            done = mlp_xp("predict", name, "old.csv", "--interval", 0.8, "--json")
+            first = json.loads(done.out)["predictions"][0]
+            assert first["set"] == expected[0].split(", ")
+
+
 def test_evaluate_accepts_few_rows_or_a_single_class(mlp_xp, fails, trained):
     test = mlp_xp("evaluate", "run").out
     write("copy.csv", [HEAD, *ROWS])

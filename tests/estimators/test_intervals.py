@@ -222,6 +222,23 @@ def test_calibrated_quantiles_reach_their_coverage(on, backend, loss, tmp_path):
         assert np.any(again.predict(X, quantiles=levels) != expected)
 
 
+def test_an_interval_requires_calibration_and_then_covers():
+    X, y, _ = noisy(3000)
+    model = regressor(Quantile(LEVELS), max_iter=30).fit(X[:100], y[:100])
+    with pytest.raises(ValueError, match=r"or call MLPRegressor.calibrate_intervals\(X, y\)"):
+        model.predict(X, interval=0.9)
+    model.calibrate_intervals(X[100:1100], y[100:1100])
+    found = model.predict(X, interval=0.9)
+    np.testing.assert_array_equal(found, model.predict(X, quantiles=(0.05, 0.95)))
+    low, high = found[1100:].T
+    assert np.mean((low <= y[1100:]) & (y[1100:] <= high)) == pytest.approx(0.9, abs=0.04)
+    with pytest.raises(ValueError, match=r"`interval` must be above 0 and below 1, got 90"):
+        model.predict(X, interval=90)
+    for other in ({"return_std": True}, {"quantiles": 0.5}):
+        with pytest.raises(ValueError, match="cannot be combined: call predict once for each"):
+            model.predict(X, interval=0.9, **other)
+
+
 def test_several_outputs_are_calibrated_separately():
     y = X[:, :2]
     for loss in ("squared_error", "gaussian", Quantile(LEVELS)):

@@ -61,6 +61,10 @@ EXPORTED = {
     **{"output_activation": ["softmax", "identity"], "placement": ["resident", "streamed"]},
     "power_t": [{"power_t": 0.9, "solver": "sgd", "learning_rate": "invscaling"}],
     **{"precision": ["float64", "float32"], "random_state": [1], "shuffle": [False], "tol": [1.0]},
+    **{
+        f"prediction_{name}": [{f"prediction_{name}": "held_out", "early_stopping": True}]
+        for name in ("intervals", "sets")
+    },
     "scoring": [{"scoring": "loss", "early_stopping": True}],
     "target_scaling": ["standardize"],
     "solver": ["sgd", "adamw", "rmsprop", "lion", "muon", "beta_lasso", "lbfgs", AdamW(), Lion()],

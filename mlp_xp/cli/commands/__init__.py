@@ -108,6 +108,10 @@ def _add_predict(parser: Parser) -> None:
     text = "write a row for each row or image to a .csv, .json or .parquet file, replaced if it "
     text += "exists; without it, a short table is printed"
     add_option(parser, "--out FILE", text, type=Path)
+    text = "also predict lower and upper limits that contain this fraction of new targets, or for "
+    text += "classes a set that contains the correct class, e.g. 0.9; learned from the samples "
+    text += "that the training held out"
+    add_option(parser, "--interval P", text, type=float)
     text = "table columns to copy to the predictions, separated by commas"
     add_option(parser, "--id COLUMNS", text, type=column_names, default=())
     _shared().add_csv_format(parser)

@@ -41,7 +41,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
             rows, x = {"file": [*map(str, files)]}, read_images(files, info)
     noun = "rows" if is_table else "images"
     with output.doing(f"predicting {count_text(len(x), noun)}"):
-        found = task_of(info.class_names).predict(model, x)
+        found = task_of(info.class_names).predict(model, x, args.interval)
     _check_ids(args.id, {"file", "row", *found.columns})
     if args.out is not None:
         write_columns(args.out, {**rows, **found.columns})

@@ -122,8 +122,8 @@ class Classification:
         """Return the validation accuracy as text."""
         return f"val {100 * score:.1f} %"
 
-    def predict(self, model: Any, x: np.ndarray) -> Predictions:
-        """Return the label and the probabilities of each sample."""
+    def predict(self, model: Any, x: np.ndarray, interval: float | None) -> Predictions:
+        """Return the label, the probabilities, and the set of likely classes of each sample."""
         p = model.predict_proba(x)
         names = [self.class_names[label] for label in model.classes_]
         order = np.argsort(-p, axis=1, kind="stable")[:, :_N_CLASSES]
@@ -138,6 +138,11 @@ class Classification:
             {"label": label, "probabilities": found}
             for label, found in zip(labels, likely, strict=True)
         ]
+        if interval is not None:
+            found = model.predict_set(x, interval)
+            sets = [[names[i] for i in np.flatnonzero(row)] for row in found]
+            columns["set"] = [", ".join(one) for one in sets]
+            results = [result | {"set": one} for result, one in zip(results, sets, strict=True)]
         counts = Counter(labels).most_common()
         parts = [f"{name} {count:,}" for name, count in counts[:_N_COUNTED]]
         parts += [f"{len(counts) - _N_COUNTED} other classes"] if len(counts) > _N_COUNTED else []
@@ -150,7 +155,7 @@ class Classification:
                     ", ".join(f"{name} {text}" for name, text in [*zip(one, text, strict=True)][1:])
                     for one, text in zip(likely[:n], ranked, strict=True)
                 ]
-            return shown
+            return shown | {name: columns[name][:n] for name in ("set",) if name in columns}
 
         return Predictions(columns, results, ", ".join(parts), texts)
 
@@ -230,8 +235,8 @@ class Regression:
         """Return the validation R2 as text."""
         return f"val R2 {score:.3f}"
 
-    def predict(self, model: Any, x: np.ndarray) -> Predictions:
-        """Return the predicted value of each sample, and quantiles if the loss has them."""
+    def predict(self, model: Any, x: np.ndarray, interval: float | None) -> Predictions:
+        """Return the predicted value of each sample, its interval, and the loss's quantiles."""
         values = model.predict(x)
         columns: dict[str, list[float]] = {"prediction": values.tolist()}
         loss = fitted_state(networks_of(model)[0]).loss
@@ -240,14 +245,17 @@ class Regression:
         levels = _LEVELS if loss.has_std else loss.levels
         for level in levels:
             columns[f"quantile_{level:g}"] = model.predict(x, quantiles=level).tolist()
+        if interval is not None:
+            low, high = model.predict(x, interval=interval).T.tolist()
+            columns |= {"lower": low, "upper": high}
         rows = zip(*columns.values(), strict=True)
         results = [dict(zip(columns, row, strict=True)) for row in rows]
-        mean, low, high = map(value_text, (values.mean(), values.min(), values.max()))
+        mean, least, most = map(value_text, (values.mean(), values.min(), values.max()))
 
         def texts(n: int) -> dict[str, list[str]]:
             return {name: [*map(value_text, found[:n])] for name, found in columns.items()}
 
-        return Predictions(columns, results, f"mean {mean}, from {low} to {high}", texts)
+        return Predictions(columns, results, f"mean {mean}, from {least} to {most}", texts)
 
     def draw(self, folder: Path, test: Evaluation) -> None:
         """Draw predictions against true values, and errors against predictions."""

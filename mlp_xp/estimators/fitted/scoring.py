@@ -14,6 +14,7 @@ from mlp_xp.backends import get_backend, host
 from mlp_xp.estimators.checks.target_column import take_target
 from mlp_xp.estimators.checks.validation import check_weights
 from mlp_xp.estimators.fitted.calibration import Calibration, calibrated_quantiles
+from mlp_xp.estimators.fitted.prediction_sets import ONE_CLASS, prediction_sets
 from mlp_xp.estimators.fitted.state import fitted_state
 from mlp_xp.estimators.targets import ClassTargets, Targets
 from mlp_xp.nn.losses import Loss, of_mixture
@@ -230,6 +231,20 @@ def predict_values(
         return targets.decode(values), targets.decode(std)
 
 
+def predict_sets(networks: Sequence[Any], probabilities: Any, coverage: float) -> np.ndarray:
+    """Return the sets of classes that networks predict; see `MLPClassifier.predict_set`."""
+    states = [fitted_state(network) for network in networks]
+    kind = states[0].targets.kind
+    if kind not in ONE_CLASS:
+        raise ValueError(
+            f"`predict_set` requires one class for each sample, got {kind} targets: fit a "
+            "classifier for each target."
+        )
+    lacking = [state.calibration for state in states if state.calibration is None]
+    calibration = None if lacking else states[0].calibration
+    return prediction_sets(host(probabilities), coverage, calibration)
+
+
 def combined_values(
     members: Sequence[Any],
     X: Any,
@@ -277,6 +292,15 @@ def mean_and_spread(
         if weights is None:
             return xp.mean(stacked, axis=0), xp.std(stacked, axis=0)
         return of_mixture(predictions, [0.0] * len(predictions), weights, xp=xp)
+
+
+def refuse_other_output(return_std: bool, quantiles: Any, interval: float) -> None:
+    """Raise ValueError if another output is requested together with an interval."""
+    if return_std or quantiles is not None:
+        other = "return_std=True" if return_std else f"quantiles={quantiles!r}"
+        raise ValueError(
+            f"interval={interval} and {other} cannot be combined: call predict once for each."
+        )
 
 
 def _check_wanted(return_std: bool, quantiles: Any) -> None:

@@ -33,7 +33,7 @@ from mlp_xp.estimators.fitted.state import FittedState, fitted_state, publish
 from mlp_xp.estimators.fitting.baseline import warn_if_useless
 from mlp_xp.estimators.fitting.draft import advance_generator, draft_of, undone_by_errors
 from mlp_xp.estimators.fitting.network import Training, continue_state, new_state, trainer_for
-from mlp_xp.estimators.fitting.reporting import Reporter, publish_training, set_temperature
+from mlp_xp.estimators.fitting.reporting import Reporter, calibrate_network, publish_training
 from mlp_xp.estimators.fitting.resuming import identity, newest_snapshot, with_snapshot
 from mlp_xp.estimators.fitting.samples import put_sample, refuse_without_held_out, split_sample
 from mlp_xp.estimators.settings.config import (
@@ -321,7 +321,7 @@ def fit_requests(
         finally:
             reporter.publish()
             _draw_epochs(model, model.history_[len(model.history_) - model.n_iter_ :])
-        set_temperature(model, loop)
+        calibrate_network(model, loop)
         is_over = is_interrupted() and current_worker() is None
         reporter.end_fit()
         warn_if_useless(model, loop, targets, sample)
@@ -350,7 +350,7 @@ def partial_fit_requests(
             finally:
                 publish_training(model, loop, get_backend(training[0]))
                 _draw_epochs(model, model.history_[-1:])
-            set_temperature(model, loop)
+            calibrate_network(model, loop)
             is_over = is_interrupted()
     if is_over:  # Ctrl-C must end the caller's loop.
         raise KeyboardInterrupt

@@ -44,11 +44,15 @@ def publish_training(model: Any, loop: FitLoop, to: Backend) -> None:
     model._training = Training(loop.trainer, learned, loop.best, loop.plateau.is_over)
 
 
-def set_temperature(model: Any, loop: FitLoop) -> None:
-    """Fit the temperature of a published network to the held-out samples, if requested."""
+def calibrate_network(model: Any, loop: FitLoop) -> None:
+    """Calibrate a published network with the held-out samples, if requested."""
+    held_out: Any = loop.validation
     if getattr(model, "calibration", None) is not None:
-        held_out: Any = loop.validation
         model._state = replace(model._state, temperature=held_out.temperature())
+    requested = [getattr(model, f"prediction_{name}", None) for name in ("intervals", "sets")]
+    if any(requested) and held_out is not None:
+        calibration = held_out.conformal(model._state.temperature)
+        model._state = replace(model._state, calibration=calibration)
 
 
 class Pause(NamedTuple):

@@ -13,10 +13,12 @@ from sklearn import get_config
 from mlp_xp._utils.array_types import Array
 from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.backends import get_backend
-from mlp_xp.estimators.fitted.calibration import Tempered, fit_temperature
+from mlp_xp.estimators.fitted.calibration import Calibration, Tempered, calibrate, fit_temperature
+from mlp_xp.estimators.fitted.prediction_sets import ONE_CLASS, calibrate_sets
 from mlp_xp.estimators.fitted.scoring import Predictions, scorer_of
 from mlp_xp.estimators.settings.config import REFINEMENT
 from mlp_xp.estimators.targets import Targets
+from mlp_xp.estimators.targets._labels import encode_labels
 from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.losses import EachMember, mean_loss
 from mlp_xp.nn.network import Params
@@ -101,6 +103,26 @@ class HeldOut:
         """Return the best temperature for the current network."""
         return self._on_all(lambda logits: self._tempered(self._scores_on.get(logits)).temperature)
 
+    def conformal(self, temperature: float | None) -> Calibration | None:
+        """Return the errors of a regressor, or how likely a classifier's correct classes were.
+
+        Return None if a prediction is not finite, or a sample may have several classes. The raw
+        outputs are divided by ``temperature``, if given.
+        """
+        return self._on_all(lambda logits: self._conformal(logits, temperature))
+
+    def _conformal(self, logits: Array, temperature: float | None) -> Calibration | None:
+        loss, targets = self._trainer.rules.loss, self._targets
+        outputs = self._activated(logits if temperature is None else logits / temperature)
+        if not np.all(np.isfinite(outputs)):
+            return None
+        if targets.classes is None:
+            return calibrate(loss, outputs, targets.plain.encode(self._y, "float64"))
+        if targets.kind not in ONE_CLASS:
+            return None
+        probabilities = targets.probabilities(outputs, xp=get_backend("numpy").xp)
+        return calibrate_sets(probabilities, encode_labels(self._y, targets.classes))
+
     def _on_all(self, measure: Callable[[Array], _T]) -> _T:
         """Apply ``measure`` to the outputs for all samples; all processes get the same result."""
         trainer = self._trainer
@@ -159,12 +181,20 @@ class HeldOut:
         loss, backend = self._trainer.rules.loss, self._scores_on
         with backend.scope():
             average, _ = mean_loss(loss, logits, self._encoded, self._loss_weights, xp=backend.xp)
-            is_raw = self._scoring == REFINEMENT
-            outputs = backend.get(logits if is_raw else loss.activate(logits, xp=backend.xp))
+        is_raw = self._scoring == REFINEMENT
+        return backend.get(average), backend.get(logits) if is_raw else self._activated(logits)
+
+    def _activated(self, logits: Array) -> np.ndarray:
+        """Return the activated outputs on the host, in the unit of y."""
+        loss, backend = self._trainer.rules.loss, self._scores_on
+        with backend.scope():
+            outputs = backend.get(loss.activate(logits, xp=backend.xp))
         dtype: Any = outputs.dtype
         xp: Any = get_backend("numpy").xp
-        outputs = self._targets.restore(loss, outputs, lambda array: array.astype(dtype), xp=xp)
-        return backend.get(average), outputs
+        restored: np.ndarray = self._targets.restore(
+            loss, outputs, lambda array: array.astype(dtype), xp=xp
+        )
+        return restored
 
     def _score_each(
         self, averages: np.ndarray, outputs: np.ndarray
