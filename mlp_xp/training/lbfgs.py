@@ -36,16 +36,16 @@ from mlp_xp.training.trainer import Trainer
 # Rows per block, enough for matrix products to run at full speed.
 BLOCK = 8192
 # A compiled function is kept for the next fit if a block's inputs and activations have at most this
-# many numbers.
+# many elements.
 _SMALL = 1 << 19
 
 AfterIteration = Callable[[Callable[[], Params], float], bool]
 
 
 def train_by_lbfgs(request: TrainingRequest) -> list[Trained]:
-    """Run all iterations of a fit; return the number of iterations and the loss as one record.
+    """Run all iterations of a fit; return one record with the number of iterations and the loss.
 
-    Raise `NonFiniteError` if a loss is not finite; the trainer then has the last finite weights.
+    Raise `NonFiniteError` if a loss is not finite; the trainer then keeps the last finite weights.
     """
     trainer, settings = request.trainer, request.settings
     problem = trainer, request.data, request.weights
@@ -87,9 +87,9 @@ def minimize(
     The trainer receives the new weights; an iteration counts as an epoch. ``after_iteration(params,
     loss)`` returns True to end the search; ``params()`` returns the weights as NumPy arrays. The
     search also ends when no entry of the gradient exceeds ``tol`` in magnitude. Return the number
-    of iterations and the reported loss. For several regression outputs, the reported loss is their
-    mean, although their sum is minimized. The algorithm is L-BFGS-B: Byrd, Lu, Nocedal, Zhu, "A
-    limited memory algorithm for bound constrained optimization" (1995).
+    of iterations and the reported loss. For several regression outputs, the loss reported is the
+    mean over outputs, although the sum is minimized. The algorithm is L-BFGS-B: Byrd, Lu, Nocedal,
+    Zhu, "A limited memory algorithm for bound constrained optimization" (1995).
     """
     backend = trainer.backend
     objective = _Objective(trainer, data, weights)
@@ -166,15 +166,14 @@ class _Objective:
         # function for small data is cached for the thread's next fit, since compiling takes as long
         # as a short fit.
         settings = self._backend, rules.network, rules.loss, self._layout
-        # Several processes trace a function together, so no process may reuse an earlier fit's
-        # function.
+        # Processes trace a function together, so none of them may reuse an earlier fit's function.
         is_small = min(n_samples, BLOCK) * sum(rules.network.sizes) <= _SMALL
         is_kept = is_small and processes.is_single
         compiled = _compiled if is_kept else _compiled.__wrapped__
         self._evaluate = compiled(*settings, threading.get_ident())
         put, xp = self._backend.put, self._backend.xp
         with self._backend.scope():
-            # The weight of each block in the total loss, which also divides the penalty between the
+            # The weight of each block in the total loss; it also divides the penalty among the
             # blocks.
             block_weights = np.asarray(self._plan.totals)[:, None] / total
             if self._plan.parts is not None:
@@ -215,7 +214,7 @@ class _Objective:
         return contextlib.closing(self._data.epoch(self._plan))
 
     def reported(self, result: OptimizeResult) -> float:
-        """Return the loss of a result, including the penalty, as estimators report it."""
+        """Return a result's loss, including the penalty, as reported by estimators."""
         loss, n_outputs = self._trainer.rules.loss, self._trainer.rules.network.sizes[-1]
         if loss.reported(1.0, n_outputs) == 1.0:
             return float(result.fun)
@@ -225,7 +224,7 @@ class _Objective:
 
 
 class _Layout(NamedTuple):
-    """The layout of a tree in a vector: each leaf's position and shape."""
+    """The layout of a tree flattened to a vector: each leaf's position and shape."""
 
     tree: Any  # The tree's leaves are indices into `pieces`.
     pieces: tuple[tuple[int, int, tuple[int, ...]], ...]

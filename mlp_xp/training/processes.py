@@ -1,4 +1,4 @@
-"""The methods of a fit that communicate between processes, for a fit in a single process."""
+"""A fit's methods for communication between processes, implemented for a single process."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class SingleProcess:
     """The only process of a fit, which computes all rows and makes all decisions.
 
     The subclass `mlp_xp.distributed.Ranks` implements these methods for several processes. If
-    ``is_first`` is true, this process prints, writes files and runs callbacks. ``overrides`` has
-    the estimator parameters whose values differ between processes.
+    ``is_first`` is true, this process prints, writes files and runs callbacks. ``overrides``
+    contains the estimator parameters whose values differ between processes.
     """
 
     number = 0
@@ -32,11 +32,11 @@ class SingleProcess:
     overrides: Mapping[str, Any] = MappingProxyType({})
 
     def exchange(self, value: T) -> list[T]:
-        """Return a list with the value of each process."""
+        """Return a list of all processes' values."""
         return [value]
 
     def first(self, value: T) -> T:
-        """Return the value of the first process."""
+        """Return the first process's value."""
         return value
 
     def first_of(self, function: Callable[[], T]) -> T:
@@ -54,18 +54,18 @@ class SingleProcess:
         return check(X), y, weights
 
     def agree_on_samples(self, X: Any, y: np.ndarray, weights: Any, suffix: str) -> None:
-        """Raise ValueError if the processes should have equal samples but do not."""
+        """Raise ValueError if the processes' samples should be identical but are not."""
 
     def spread(self, backend: Backend) -> Backend:
         """Return the backend that runs steps on all processes together."""
         return backend
 
     def sharing_errors(self) -> contextlib.AbstractContextManager[None]:
-        """Return a context that raises an error of one process in all processes."""
+        """Return a context in which an error in one process is raised in all processes."""
         return contextlib.nullcontext()
 
     def fitting(self) -> contextlib.AbstractContextManager[None]:
-        """Return the context of a running fit, in which only the first process warns."""
+        """Return the context for a running fit, in which only the first process warns."""
         return contextlib.nullcontext()
 
     def decide(self, value: T) -> T:
@@ -73,7 +73,7 @@ class SingleProcess:
         return value
 
     def call_in_first(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Call a function in the first process; all processes get its result or its error."""
+        """Call a function in the first process; all processes receive its result or error."""
         return function(*arguments)
 
     def asking_first(self, function: Callable[[], T]) -> Callable[[], T]:
@@ -87,31 +87,31 @@ class SingleProcess:
     def on_all(
         self, measure: Callable[[Any], T], outputs: Any, positions: np.ndarray, backend: Backend
     ) -> T:
-        """Evaluate the outputs for the samples of all processes together."""
+        """Evaluate outputs for the samples of all processes together."""
         return measure(outputs)
 
     def parts(self, n_samples: int) -> list[np.ndarray] | None:
-        """Return the positions of held-out samples to evaluate in this process; None for all."""
+        """Return the positions of held-out samples that this process evaluates; None for all."""
         return None
 
     def own_plan(
         self, plan: EpochPlan, backend: Backend, rules: Rules, owned: np.ndarray | None
     ) -> EpochPlan:
-        """Return this process's part of the plan of an epoch."""
+        """Return this process's part of an epoch's plan."""
         return plan
 
     def own_blocks(
         self, plan: EpochPlan, backend: Backend, rules: Rules, owned: np.ndarray | None
     ) -> EpochPlan:
-        """Return this process's part of the blocks of L-BFGS."""
+        """Return this process's part of the blocks for L-BFGS."""
         return plan
 
     def total(self, sums: np.ndarray) -> np.ndarray:
-        """Sum the loss and gradient of L-BFGS over all processes."""
+        """Sum the loss and gradient for L-BFGS over all processes."""
         return sums
 
     def gradient(self, backend: Backend) -> Callable[..., Callable[..., BatchGradient]]:
-        """Return the function that makes gradient functions, e.g. `batch_gradient`."""
+        """Return the function that creates gradient functions, e.g. `batch_gradient`."""
         return batch_gradient
 
 

@@ -1,4 +1,4 @@
-"""A network in training: run epochs, and save and restore the state."""
+"""A network in training: run epochs, save and restore the state."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ _STEPS_AT_ONCE = 2_000
 
 
 class Trainer(BaseTrainer):
-    """A network in training: its state on the device, and the number of steps it has done.
+    """A network in training: its state on the device, and its number of completed steps.
 
-    Parameters are as for `BaseTrainer`.
+    For the parameters, see `BaseTrainer`.
     """
 
     guard_type: ClassVar[type[Guard]] = Guard
@@ -62,11 +62,11 @@ class Trainer(BaseTrainer):
 
     @property
     def learned(self) -> Params:
-        """The parameters for predictions: the moving average if there is one."""
+        """The parameters for predictions: the moving average, if any."""
         return self.state.average or self.state.params
 
     def copy_learned(self) -> tuple[Params, tuple[BatchStats, ...]]:
-        """Return a copy of `learned` and of the batch statistics, on the device."""
+        """Return copies of `learned` and the batch statistics, on the device."""
         with self.home.scope():
             copied: tuple[Params, tuple[BatchStats, ...]]
             copied = self._put_copy((self.learned, self.state.batch_stats))
@@ -80,14 +80,14 @@ class Trainer(BaseTrainer):
         self.state = self.state._replace(params=new[0], batch_stats=new[1], average=new[2])
 
     def release_memory(self) -> None:
-        """Release the memory that only steps need; the next step allocates it again."""
+        """Release the memory needed only by steps; the next step allocates it again."""
         for compiled in (self._step, self._loop):
             self.release(compiled)
         self._compile()
         self.guard.forget()
 
     def progress(self) -> ResumeState:
-        """Return the state that a later fit needs besides the weights, in host memory."""
+        """Return the state needed by a later fit besides the weights, in host memory."""
         has_average = self.rules.ema_decay is not None
         state = self.copy("opt_state", "loss_scale", *["params"] * has_average)
         return ResumeState(
@@ -104,7 +104,7 @@ class Trainer(BaseTrainer):
     def resume(self, progress: ResumeState) -> None:
         """Continue from another trainer's state.
 
-        If the kind of update rule is new, the optimizer starts afresh.
+        If the kind of update rule changes, the optimizer is reset.
         """
         self.guard.forget()
         shapes = [leaf.shape for leaf in leaves(progress.opt_state)]
@@ -143,14 +143,14 @@ class Trainer(BaseTrainer):
         ``step_by_step`` is False. If it returns True, the epoch ends there, and the record covers
         the steps so far. If a budget is given, the schedule follows the remaining time, and the
         epoch ends when no time is left, but after at least one step. ``first_step`` steps of the
-        epoch are already done. ``ahead()`` is called after all steps are queued on the device,
-        while the host would otherwise wait. After a `NonFiniteError`, the trainer has its last
-        finite state.
+        epoch are already completed. ``ahead()`` is called after all steps are queued on the device,
+        while the host would otherwise wait. After a `NonFiniteError`, the trainer is left in its
+        last finite state.
         """
         backend, n_steps, start = self.backend, len(plan.counts), time.perf_counter()
         position = SchedulePosition(self.n_epochs - first_epoch, n_epochs, rate_factor)
         with backend.scope(), step_context(self, data, plan, position):
-            # Call `place_state` only now: all processes must take part, and one could have failed
+            # Call `place_state` only now: all processes must take part, but one could have failed
             # earlier.
             params, opt_state = backend.place_state(self.rules.optimizer, *self.state[:2])
             self.state = self.state._replace(params=params, opt_state=opt_state)
@@ -160,8 +160,7 @@ class Trainer(BaseTrainer):
                 self.state = self.state._replace(loss=zero, accuracy=accuracy_sum)
             epoch = Epoch(data, plan._replace(draws=None), self.n_epochs, first_step, [])
             self.guard.begin(self, epoch, start)
-            # Under a time limit, several processes run single steps, so that all stop at the same
-            # step.
+            # Under a time limit, processes run single steps, so that all stop at the same step.
             has_loop = self._loop is not None and (budget is None or self.processes.is_single)
             work, *_ = step_work(self, data, plan)
             most = max(1, min(backend.work_at_once // work, _STEPS_AT_ONCE))

@@ -224,9 +224,9 @@ WRONG_FACTS = [
     ("speed", 3, "speed is unknown"),
     ("history", {}, r"history\.best_loss is missing"),
     ("history", {"records": [[1]]}, r"history\.records is \[\[1\]\], which is not valid"),
-    ("history", {"scores": None}, "history has only a part of the validation results"),
-    ("array", np.nan, r"array 'state\.params\.0\.W' must have finite numbers of floating point"),
-    ("array", 1, r"array 'state\.params\.0\.W' must have finite numbers of floating point"),
+    ("history", {"scores": None}, "history contains only part of the validation results"),
+    ("array", np.nan, r"array 'state\.params\.0\.W' must contain finite floating-point values"),
+    ("array", 1, r"array 'state\.params\.0\.W' must contain finite floating-point values"),
 ]
 
 

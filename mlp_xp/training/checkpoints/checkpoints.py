@@ -31,7 +31,7 @@ def checkpoint_name(epoch: int, step: int = 0) -> str:
 
 
 def checkpoints(folder: Path) -> dict[tuple[int, int], Path]:
-    """Return a folder's checkpoints as ``{(epochs, steps): path}``, oldest first."""
+    """Return a folder's checkpoints as ``{(epochs, steps): path}``, from oldest to newest."""
     found = {}
     for path in folder.iterdir() if folder.is_dir() else ():
         if match := _NAME.fullmatch(path.name):
@@ -42,7 +42,7 @@ def checkpoints(folder: Path) -> dict[tuple[int, int], Path]:
 def write_snapshot(folder: Path, snapshot: Snapshot) -> None:
     """Write the two files of a snapshot into a temporary folder.
 
-    Raise `SnapshotError` if the history is too long to be read again.
+    Raise `SnapshotError` if the history is too long to be read back.
     """
     arrays: bytes = optional("safetensors.numpy").save(snapshot.arrays)
     content: dict[str, Any] = {**_FORMAT, "facts": snapshot.metadata}
@@ -90,7 +90,7 @@ def read_checkpoint(folder: Path) -> Snapshot:
 
 
 def _stated_size(path: Path) -> int:
-    """Return the size of a safetensors file according to its header, without reading its arrays."""
+    """Return the size of a safetensors file as stated in its header, without reading its arrays."""
     with open_file(path) as file:
         length = int.from_bytes(file.read(8), "little")
         if length > _HEADER_LIMIT:
@@ -101,9 +101,9 @@ def _stated_size(path: Path) -> int:
 
 
 def read_newest(folder: Path) -> Snapshot | None:
-    """Read the newest undamaged checkpoint of a folder; warn about newer, damaged ones.
+    """Read a folder's newest undamaged checkpoint; warn about damaged, newer ones.
 
-    Return None if the folder has no checkpoint; raise `SnapshotError` if all are damaged.
+    Return None if the folder contains no checkpoints; raise `SnapshotError` if all are damaged.
     """
     damages: list[str] = []
     for path in reversed(checkpoints(folder).values()):

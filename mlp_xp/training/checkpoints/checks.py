@@ -1,4 +1,4 @@
-"""Checks of a checkpoint's values, whose digest shows only that they are as they were written."""
+"""Validate a checkpoint's values; the digest only proves that the files are unchanged."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ _FINITE = ("state.params.", "state.batch_stats.", "best.", "scaling.")
 
 
 def check_snapshot(snapshot: Snapshot) -> None:
-    """Raise `SnapshotError` if a snapshot that was read from files has wrong values."""
+    """Raise `SnapshotError` if a snapshot read from files contains invalid values."""
     for name, array in snapshot.arrays.items():
         if name.startswith(_FINITE) and not (
             array.dtype.kind == "f" and np.all(np.isfinite(array))
         ):
-            raise SnapshotError(f"array {name!r} must have finite numbers of floating point")
+            raise SnapshotError(f"array {name!r} must contain finite floating-point values")
     _check_metadata(snapshot.metadata)
 
 
 def _check_metadata(metadata: Any) -> None:
-    """Raise `SnapshotError` unless metadata that was read from a file has the right values."""
+    """Raise `SnapshotError` unless metadata read from a file is valid."""
     if not isinstance(metadata, dict):
-        raise SnapshotError(f"its facts are {metadata!r:.80}, not an object")
+        raise SnapshotError(f"its metadata must be a JSON object, got {metadata!r:.80}")
     _check("", metadata, _VALID)
     history = metadata["history"]
     _check("history.", history, _VALID_HISTORY)
     curves = [history[name] is not None for name in ("validation_losses", "scores", "best_score")]
     if any(curves) != all(curves):
-        raise SnapshotError("history has only a part of the validation results")
+        raise SnapshotError("history contains only part of the validation results")
     if metadata["rule_start"] > metadata["steps"]:
         raise SnapshotError(f"rule_start is above steps, {metadata['steps']}")
 
@@ -60,7 +60,7 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_float(value: Any) -> bool:
-    """Whether a value is a number, or infinity or NaN as text."""
+    """Whether a value is a number, or the text for infinity or NaN."""
     return type(value) in (int, float) or value in ("inf", "-inf", "nan")
 
 
@@ -73,7 +73,7 @@ def _is_duration(value: Any) -> bool:
 
 
 def _is_list(*valid: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    """Return whether a value is a list with one value of each kind."""
+    """Whether a value is a list with one element of each kind."""
     return lambda value: (
         type(value) is list
         and len(value) == len(valid)

@@ -23,7 +23,7 @@ _NUMPY_FLOATS = ("loss", "best_loss")
 
 
 class SnapshotError(ValueError):
-    """The error for a snapshot that cannot be read, or that belongs to another fit."""
+    """Raised if a snapshot cannot be read or belongs to a different fit."""
 
 
 class Snapshot(NamedTuple):
@@ -111,9 +111,9 @@ def restore_snapshot(loop: FitLoop, snapshot: Snapshot) -> None:
 
 
 def tree_of(snapshot: Snapshot, name: str, like: Tree) -> Tree:
-    """Return the arrays whose names begin with ``name``, as a tree with the structure of ``like``.
+    """Return the arrays whose names begin with ``name`` as a tree with the structure of ``like``.
 
-    Raise `SnapshotError` if an array is missing or has another shape.
+    Raise `SnapshotError` if an array is missing or has the wrong shape.
     """
     expected = {key: tuple(leaf.shape) for key, leaf in named_leaves(like, name)}
     found = {
@@ -133,7 +133,7 @@ def _shape(shape: tuple[int, ...] | None) -> str:
 
 
 def _encode_history(history: History) -> dict[str, Any]:
-    """Return a history as JSON values, with infinity and NaN as text."""
+    """Convert a history to JSON values, with infinity and NaN as text."""
     values = {field.name: getattr(history, field.name) for field in fields(history)}
     values["records"] = [list(record) for record in history.records]
     return {name: _encode(value) for name, value in values.items()}

@@ -1,4 +1,4 @@
-"""Training data that the caller's iterable yields in batches."""
+"""Training data yielded in batches by the caller's iterable."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from mlp_xp.training.step.inputs import Batch
 
 
 class StreamedBatches(Streamed):
-    """Batches that are trained on as they are, in the iterable's order.
+    """Batches used unchanged, in the iterable's order.
 
-    ``read()`` yields each batch with encoded targets. If batches other than the last have different
-    sizes, or if the backend compiles a step for each shape, rows of weight 0 fill all batches.
+    ``read()`` yields each batch with encoded targets. If batches before the last differ in size, or
+    if the backend compiles a step for each shape, all batches are padded with rows of weight 0.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class StreamedBatches(Streamed):
         self._counts, self._read, self._has_weights = batches.counts, read, has_weights
 
     def plan(self, batch_size: int, **settings: Any) -> EpochPlan:
-        """Return the plan of an epoch, with the sums of weights from the first pass."""
+        """Return an epoch's plan, with the sums of weights from the first pass."""
         counts, weights = np.asarray(self._counts), settings["weights"]
         size, rows = int(max(counts)), np.arange(sum(counts), dtype=np.int32)
         if settings["pad"] or np.any(counts[:-1] < size):
@@ -47,7 +47,7 @@ class StreamedBatches(Streamed):
         return EpochPlan(rows, None, size, counts.tolist(), totals.astype(float).tolist())
 
     def epoch(self, plan: EpochPlan) -> Generator[Batch]:
-        """Yield the batches of a plan, which may lack the first batches of the iterable."""
+        """Yield a plan's batches; the plan may skip the iterable's first batches."""
         assert plan.rows is not None
         size = plan.batch_size
         is_filled = len(plan.rows) == len(plan.counts) * size
@@ -72,5 +72,5 @@ class StreamedBatches(Streamed):
 
 
 def _filled(array: np.ndarray, size: int) -> np.ndarray:
-    """Return an array with rows of zeros appended."""
+    """Pad an array with rows of zeros to ``size`` rows."""
     return np.concatenate([array, np.zeros((size - len(array), *array.shape[1:]), array.dtype)])

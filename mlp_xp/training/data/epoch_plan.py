@@ -1,4 +1,4 @@
-"""The plan of an epoch: each step's rows, their weights, and the augmentations' random draws."""
+"""An epoch's plan: each step's rows, their weights, and the augmentations' random draws."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from mlp_xp.augmentation import Augmentation, Draws, Epoch
 
 
 class EpochPlan(NamedTuple):
-    """The rows and weights of the steps of one epoch.
+    """The rows and weights of each step of an epoch.
 
-    ``rows : (steps * batch_size,)`` are the samples' int32 positions, step after step, or None if a
+    ``rows : (steps * batch_size,)`` are the samples' int32 positions, step by step, or None if a
     single step uses all samples in order. ``weights`` has the same length, or is None if all
     weights are 1. ``counts`` and ``totals`` are each step's number of samples and sum of weights.
-    ``draws`` has the random draws of each augmentation, a NamedTuple of ``(steps * batch_size,
+    ``draws`` contains each augmentation's random draws, a NamedTuple of ``(steps * batch_size,
     ...)`` arrays, or is None; see `with_draws`.
 
-    If several processes share each batch, a plan contains one process's rows, but counts and totals
-    still describe whole batches. ``positions``, one per row, are int32 positions in the whole
+    If several processes share each batch, a plan contains the rows of one process, but counts and
+    totals describe whole batches. ``positions``, one per row, are int32 positions in the whole
     batch, or None without dropout, and ``parts : (steps,)`` are fractions of the totals.
     """
 
@@ -48,8 +48,8 @@ def plan_epoch(
     """Return the plan of one epoch: every sample once, in batches.
 
     Unless ``seed`` is None, samples are shuffled differently in each epoch. The last batch may be
-    shorter. If ``pad`` is true, samples of weight 0 fill the last batch, which gives all batches
-    the same shape and does not change weighted averages.
+    shorter. If ``pad`` is true, the last batch is padded with samples of weight 0, so that all
+    batches have the same shape; weighted averages do not change.
     """
     batch_size = min(batch_size, n_samples)
     n_steps = -(-n_samples // batch_size)
@@ -74,7 +74,7 @@ def plan_epoch(
     if weights is None:
         totals = [float(count) for count in counts]
     else:
-        # Summing over an axis is 100 times faster than a loop over batches, and bitwise equal.
+        # Summing over an axis is 100 times faster than looping over batches, and bitwise identical.
         end = len(weights) // batch_size * batch_size
         totals = np.sum(weights[:end].reshape(-1, batch_size), axis=1).astype(float).tolist()
         totals += [float(np.sum(weights[end:]))] if end < len(weights) else []
@@ -84,7 +84,7 @@ def plan_epoch(
 def with_draws(
     plan: EpochPlan, augmentation: Sequence[Augmentation], *, seed: int, epoch: int
 ) -> EpochPlan:
-    """Return the plan with the augmentations' draws for the whole epoch.
+    """Add the augmentations' draws for the whole epoch to a plan.
 
     Each augmentation has its own random stream, so its draws do not depend on padding or on other
     augmentations.

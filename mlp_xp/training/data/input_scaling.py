@@ -14,7 +14,7 @@ from mlp_xp.backends.kernels import Scaling, Whitening
 from mlp_xp.training.data.rows import Batches, kept_dtype, take_rows
 
 _BLOCK = 512
-_LARGE = 0.9  # An entry of a direction is large if it is at least this fraction of the largest.
+_LARGE = 0.9  # A direction's entry is large if it is at least this fraction of the largest.
 
 Exchange = Callable[[Any], list[Any]]
 # The number of samples, their mean, and the sum of their squared deviations.
@@ -30,8 +30,8 @@ def standardization(
     :math:`M = M_a + M_b + \delta^2 n_a n_b / n`, which is numerically stable (Chan, Golub, LeVeque,
     "Algorithms for computing the sample variance", 1983). The first row is subtracted from all
     rows, so a large offset costs no precision. Features that scikit-learn considers constant are
-    not scaled. If several processes have parts of the samples, ``exchange(value)`` returns the
-    values of all processes, and ``x`` may be empty. Raise ValueError if a result is not finite.
+    not scaled. If the samples are divided among processes, ``exchange(value)`` returns the values
+    of all processes, and ``x`` may be empty. Raise ValueError if a result is not finite.
     """
     xp = backend.xp
     wide = "float64" if backend.has_float64 else dtype
@@ -83,7 +83,7 @@ def _blocks(backend: Backend, x: Any, dtype: str) -> Iterator[Any]:
 
 
 def _varies(backend: Backend, x: Any, dtype: str, first: Any, exchange: Exchange | None) -> Any:
-    """Return whether each feature has a value that differs from its first value."""
+    """Return whether each feature varies, i.e. differs from its first value in any row."""
     xp = backend.xp
     found = xp.zeros_like(first, dtype=xp.bool)
     for block in _blocks(backend, x, dtype):
@@ -95,7 +95,7 @@ def _varies(backend: Backend, x: Any, dtype: str, first: Any, exchange: Exchange
 
 
 def _first_row(x: Any, exchange: Exchange | None) -> Any:
-    """Return the first row of x, or of the first process that has rows."""
+    """Return the first row of the first process that has rows."""
     if exchange is None:
         return take_rows(x, slice(0, 1))
     rows = exchange(to_numpy(take_rows(x, slice(0, min(1, x.shape[0])))))
@@ -112,12 +112,12 @@ def _merge(a: Part, b: Part) -> Part:
 
 @dataclass(frozen=True)
 class Whiten:
-    r"""Whitening: uncorrelated features of mean 0 and variance 1.
+    r"""Whitening: uncorrelated features with mean 0 and variance 1.
 
     Let :math:`C = U \Lambda U^\top` be the covariance of the standardized features, and :math:`S =
     (\Lambda + \epsilon \bar\lambda I)^{-1/2}`, where :math:`\bar\lambda` is the mean of the
     eigenvalues. Then "pca" computes :math:`x \leftarrow x\, U S`, with directions ordered by their
-    variance, and "zca" computes :math:`x \leftarrow x\, U S U^\top`, the whitening nearest to x.
+    variance, and "zca" computes :math:`x \leftarrow x\, U S U^\top`, the whitening closest to x.
     The whitening is computed before training and is not trained.
 
     Parameters
@@ -189,7 +189,7 @@ def find_scaling(
         for block in _blocks(backend, x, dtype):
             block = (block - scaling.shift) * scaling.scale
             total = total + xp.matrix_transpose(block) @ block
-        # Compute the directions on the host, so that all backends get equal results up to rounding.
+        # Compute the directions on the host, so that results agree across backends up to rounding.
         if exchange is None:
             covariance = backend.get(total / x.shape[0])
         else:

@@ -1,8 +1,8 @@
-"""Training data, resident on the device or streamed to it in batches.
+"""Training data, either resident on the device or streamed to it in batches.
 
-Resident data are on the device, where each step selects its rows; integers keep their dtype.
+Resident data are stored on the device, where each step selects its rows; integers keep their dtype.
 Streamed data remain in host memory or in a memory-mapped file. Each batch is copied to the device
-while the previous batch is processed. Both placements give equal results.
+while the previous one is processed. Both placements give the same results.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ _SHARE_OF_FREE_MEMORY = 0.8
 
 
 class Data(ABC):
-    """Training data that are read in every epoch.
+    """Training data, read once per epoch.
 
     ``rows`` are the samples' positions in x and y, or None for all rows. If the samples are divided
-    between processes, ``owned`` has each sample's local position, or -1 for a sample of another
-    process.
+    among processes, ``owned`` contains each sample's local position, or -1 if another process
+    stores the sample.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Data(ABC):
 
     @abstractmethod
     def stacked(self, plans: Sequence[EpochPlan]) -> list[Batch]:
-        """Return the epochs' batches, one stack per batch shape, or [] if not supported."""
+        """Return the epochs' batches, one stack per batch shape, or [] if unsupported."""
 
 
 class Resident(Data):
@@ -88,12 +88,12 @@ class Resident(Data):
         super().__init__(backend, x, backend.put(y), dtype, *where)
 
     def epoch(self, plan: EpochPlan) -> Generator[Batch]:
-        """Yield the batches of a plan as positions in the data."""
+        """Yield a plan's batches as positions in the data."""
         for selection in selections(self._backend, _at(plan, self._rows), self._dtype):
             yield Batch(self.x, self.y, selection)
 
     def stacked(self, plans: Sequence[EpochPlan]) -> list[Batch]:
-        """Return a stack of all full batches, and a stack of the epochs' shorter last batches."""
+        """Return one stack of all full batches, and one of the shorter last batches."""
         plans = [_at(plan, self._rows) for plan in plans]
         if plans[0].rows is None:
             return []
@@ -102,7 +102,7 @@ class Resident(Data):
 
 
 class Streamed(Data):
-    """Data in the host's memory or in a memory-mapped file.
+    """Data in host memory or in a memory-mapped file.
 
     Floating-point batches are converted to ``dtype`` before they are copied to the device.
     """
@@ -110,7 +110,7 @@ class Streamed(Data):
     _is_told = False
 
     def epoch(self, plan: EpochPlan) -> Generator[Batch]:
-        """Yield the rows of each batch of a plan."""
+        """Yield the rows of each batch in a plan."""
         plan = _at(plan, self._rows)
         batches = self._backend.feed(self._gather(plan))
         steps = selections(self._backend, plan._replace(rows=None), self._dtype)
@@ -134,7 +134,7 @@ class Streamed(Data):
 def multiplies_sparse(
     backend: Backend, network: Network, scaling: Any, augmentation: Sequence[Augmentation]
 ) -> bool:
-    """Whether the first layer can multiply sparse rows without making them dense."""
+    """Whether the first layer can multiply sparse rows without converting them to dense rows."""
     is_plain = scaling is None and not augmentation
     return backend.has_sparse_products and network.takes_sparse and is_plain
 
@@ -171,11 +171,11 @@ def put_data(
 ) -> Resident | Streamed:
     """Choose between resident and streamed data.
 
-    For "auto", host data become resident if they fit into 80 % of the device's free memory; data on
-    the device stay there. A memory-mapped file is streamed if it must be converted or its rows are
-    not contiguous. Sparse rows are streamed and made dense batch by batch, unless
-    ``multiplies_sparse`` is true. ``x`` may be `Rows` or a `Shard`. If it is a `Shard`, ``y`` has
-    the targets of all samples.
+    With "auto", host data become resident if they fit into 80 % of the device's free memory; data
+    already on the device stay there. A memory-mapped file is streamed if it must be converted or
+    its rows are not contiguous. Sparse rows are streamed and converted to dense rows batch by
+    batch, unless ``multiplies_sparse`` is true. ``x`` may be `Rows` or a `Shard`. For a `Shard`,
+    ``y`` contains the targets of all samples.
     """
     if placement not in ("auto", "resident", "streamed"):
         raise ValueError(
@@ -197,7 +197,7 @@ def put_data(
     if placement == "auto":
         is_there = backend.shares_host_memory or (not is_sparse and backend.holds(x))
         free = None if is_there else backend.free_memory()
-        # Estimate 8 bytes per number or position, since the Array API has no `nbytes`.
+        # Estimate 8 bytes per element or position, since the Array API has no `nbytes`.
         n_bytes = 16 * x.nnz if is_sparse else getattr(x, "nbytes", 8 * math.prod(x.shape))
         fits = free is None or n_bytes <= _SHARE_OF_FREE_MEMORY * free
         if is_mapped(x):
@@ -224,7 +224,7 @@ def _stacks(
 ) -> list[tuple[range, Selection]]:
     """Return the selections of each epoch's full batches and shorter last batch, on the device.
 
-    The first axis counts the steps of all epochs; the ranges are the steps of one epoch.
+    The first axis is for the steps of all epochs; each range covers the steps of one epoch.
     """
     plan, size, n_steps = plans[0], plans[0].batch_size, len(plans[0].counts)
     given: Any = [(plan.rows, plan.weights, plan.draws, plan.positions) for plan in plans]
@@ -253,7 +253,7 @@ def _stacks(
 
 
 def selections(backend: Backend, plan: EpochPlan, dtype: str) -> Iterator[Selection]:
-    """Copy the selections of an epoch to the device at once, and yield each step's selection."""
+    """Copy an epoch's selections to the device in one transfer, and yield each step's selection."""
     for steps, stacked in _stacks(backend, [plan], dtype):
         columns = [
             itertools.repeat(None) if leaf is None else backend.unstack(leaf)

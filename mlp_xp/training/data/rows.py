@@ -1,4 +1,4 @@
-"""Selection of rows by position, from arrays of any library, sparse matrices and mapped files."""
+"""Row selection by position, from arrays of any library, sparse matrices and mapped files."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from mlp_xp._utils.columns.table import ColumnTable
 from mlp_xp._utils.dataclass import dataclass
 from mlp_xp.backends import get_backend
 
-# Below this array size, rows are copied, so that training steps read contiguous memory. The copy
-# takes a few milliseconds.
+# Below this array size, rows are copied (in a few milliseconds), so that training steps read
+# contiguous memory.
 _COPIED_BYTES = 1 << 23
 
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """Samples that are not an array; ``x`` is an array of their library, device and dtype."""
+    """Samples not stored as one array; ``x`` is an array with their library, device and dtype."""
 
     x: Any
 
@@ -35,7 +35,7 @@ class View:
 class Rows(View):
     """Rows of an array, stored as positions instead of a copy.
 
-    ``shared`` is the array's `SharedData` if many fits use its rows.
+    ``shared`` is the array's `SharedData` if several fits use its rows.
     """
 
     rows: np.ndarray
@@ -43,7 +43,7 @@ class Rows(View):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of an array of these rows."""
+        """The shape of the selected rows as an array."""
         return (len(self.rows), *self.x.shape[1:])
 
 
@@ -51,8 +51,8 @@ class Rows(View):
 class Shard(View):
     """The samples that this process stores.
 
-    ``owned`` has each sample's position in ``x``, or -1 if another process stores the sample. If
-    this process stores no sample, ``x`` has a single, unused row.
+    ``owned`` contains each sample's position in ``x``, or -1 if another process stores the sample.
+    If this process stores no samples, ``x`` has a single, unused row.
     """
 
     owned: np.ndarray
@@ -64,7 +64,7 @@ class Shard(View):
 
     @property
     def mine(self) -> Any:
-        """The rows of this process, in the order of the samples; may be empty."""
+        """The rows of this process, in sample order; may be empty."""
         rows = self.owned[self.owned >= 0]
         return self.x[rows] if sparse.issparse(self.x) else Rows(self.x, rows)
 
@@ -75,10 +75,10 @@ Triple = tuple[np.ndarray, np.ndarray, np.ndarray | None]
 
 @dataclass(frozen=True, eq=False)
 class Batches(View):
-    """Samples that an iterable yields in batches, so that memory holds only one of them.
+    """Samples yielded in batches by an iterable, so that only one batch is in memory.
 
-    ``x`` is the first batch, ``counts`` are the batches' numbers of samples, and ``read()`` yields
-    the batches again, copied to the host.
+    ``x`` is the first batch, ``counts`` contains the number of samples per batch, and ``read()``
+    yields the batches again, copied to the host.
     """
 
     counts: tuple[int, ...]
@@ -90,7 +90,7 @@ class Batches(View):
         return (sum(self.counts), *self.x.shape[1:])
 
     def take(self, rows: Any) -> np.ndarray:
-        """Return rows, given as a slice or as ascending positions."""
+        """Return the given rows, a slice or ascending positions."""
         positions, start, parts = np.arange(self.shape[0])[rows], 0, []
         for x, *_ in self.read():
             local = positions[(positions >= start) & (positions < start + x.shape[0])] - start
@@ -119,10 +119,9 @@ def take_rows(x: Any, rows: Any) -> Any:
 
 
 def kept_dtype(x: Any, dtype: str) -> str | None:
-    """Return the dtype to which to convert data before training, or None to keep integers.
+    """Return the dtype to convert data to before training, or None to keep integers.
 
-    NumPy's signed integers and uint8 are kept, since every library can index arrays of these
-    dtypes.
+    NumPy's signed integers and uint8 are kept, since every library can index such arrays.
     """
     if isinstance(x, View):
         return kept_dtype(x.x, dtype)

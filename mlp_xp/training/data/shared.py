@@ -1,4 +1,4 @@
-"""Data that many fits share: one copy on the device, from which each fit selects its rows."""
+"""Data shared by several fits: one copy on the device, from which each fit selects its rows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mlp_xp.training.data.rows import kept_dtype
 
 
 class Column:
-    """Targets of all rows of a data set; each fit adds the targets of its rows.
+    """The targets of a data set's rows; each fit adds the targets of its rows.
 
     The constructor uses only the dtype and the shape of ``targets``.
     """
@@ -28,7 +28,7 @@ class Column:
         self._placed: tuple[np.ndarray, Array] | None = None
 
     def add(self, rows: np.ndarray, targets: np.ndarray) -> bool:
-        """Add the targets of some rows; return False if they contradict known targets."""
+        """Add the targets of some rows; return False if they conflict with known targets."""
         values, is_known = self._values, self._is_known[rows]
         if values.dtype != targets.dtype or values.shape[1:] != targets.shape[1:]:
             return False
@@ -63,7 +63,7 @@ class SharedData:
     def put(
         self, backend: Backend, targets: np.ndarray, dtype: str, rows: np.ndarray
     ) -> SharedResident:
-        """Return some rows with their targets, on a device."""
+        """Return some rows and their targets on a device."""
         key = backend, kept_dtype(self.x, dtype)
         with self._lock:
             if key not in self._copies:
@@ -79,13 +79,13 @@ class SharedData:
 
 
 class SharedResident(Resident):
-    """Rows of a data set on the device that several fits share."""
+    """Rows of a data set on the device, shared by several fits."""
 
     def __init__(
         self, backend: Backend, x: Array, column: Column, dtype: str, rows: np.ndarray
     ) -> None:
         super().__init__(backend, x, column.on_device, dtype, rows)
-        # Use the array object of the other fits, since `put` may have returned a second view of its
+        # Use the other fits' array object, since `put` may have returned a second view of its
         # memory.
         self.x, self.column = x, column
 

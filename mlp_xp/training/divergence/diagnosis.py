@@ -1,4 +1,4 @@
-"""The cause of infinity or NaN in training: the step, the layer, and what to do about it."""
+"""The cause of infinity or NaN in training: the step, the layer, and the remedy."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _SMALL = 0.01
 
 
 class _Diagnosis(NamedTuple):
-    """The layer where infinity or NaN appeared, or None, and the magnitudes in recent steps.
+    """The layer in which infinity or NaN appeared, or None, and the magnitudes in recent steps.
 
     ``input`` and ``target`` are the largest magnitudes of inputs and targets (0 for class labels),
-    ``weight`` is the smallest average of the sample weights (1 if there are none), and ``penalty``
-    is the largest L2 factor.
+    ``weight`` is the smallest average sample weight (1 without weights), and ``penalty`` is the
+    largest L2 factor.
     """
 
     layer: str | None
@@ -47,7 +47,7 @@ class _Diagnosis(NamedTuple):
         return "rate" if self.target < large else "target"
 
     def error(self, rate: float, *, epoch: int, step: int | None = None) -> NonFiniteError:
-        """Return the error that names the cause, the layer and a cure.
+        """Return the error that states the cause, the layer and a remedy.
 
         For "lbfgs", ``rate`` is 0 and there is no step.
         """
@@ -76,8 +76,8 @@ class _Diagnosis(NamedTuple):
 def diagnose(trainer: BaseTrainer, given: Sequence[StepArguments], after: Params) -> _Diagnosis:
     """Find the cause in recent steps, and the faulty layer in the last of these steps.
 
-    ``given`` are the steps' arguments. The trainer has the state before the last step; ``after``
-    are the weights after it.
+    ``given`` contains the steps' arguments. The trainer holds the state before the last step;
+    ``after`` contains the weights after the step.
     """
     get = trainer.backend.get
     sizes = [
@@ -123,7 +123,7 @@ def examine(trainer: BaseTrainer, given: StepArguments, penalty: float) -> _Diag
             yield f"gradient of {name}", grads
 
     with backend.scope(), np.errstate(all="ignore"):
-        # A rank may have only padding, which has weight 0.
+        # A rank's rows may all be padding, which has weight 0.
         n_weighted = 0 if weights is None else int(xp.count_nonzero(weights))
         is_weighted = n_weighted > 0 or (weights is not None and trainer.processes.is_single)
         n_rates = network.n_keys if trainer.takes_dropout_rates else 0
@@ -144,7 +144,7 @@ def examine(trainer: BaseTrainer, given: StepArguments, penalty: float) -> _Diag
 
 
 def _layer_names(network: Network) -> list[str]:
-    """Return the names of the hidden layers and of the output layer."""
+    """Return the names of the hidden layers and the output layer."""
     n_hidden = len(network.blocks) - 1
     return [*(f"hidden layer {number}" for number in range(1, n_hidden + 1)), "output layer"]
 

@@ -1,4 +1,4 @@
-"""The check for infinity and NaN, and the error that a fit raises for them."""
+"""The check for infinity and NaN, and the error raised by a fit that produces them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from mlp_xp.backends import Backend
 
 NON_FINITE_WEIGHTS = "Solver produced non-finite parameter weights."  # scikit-learn's message
 
-# A BLAS computes dot products of arrays up to this length in a single thread.
+# The BLAS computes dot products up to this length in a single thread.
 _SHORT = 10_000
 
 Cause = Literal["input", "target", "weight", "rate"]
 
 
 class NonFiniteError(ValueError):
-    """The error of a fit that reached infinity or NaN; the model keeps the last finite weights.
+    """Raised if a fit produces infinity or NaN; the model keeps the last finite weights.
 
     Attributes
     ----------
@@ -66,7 +66,7 @@ class NonFiniteError(ValueError):
 def is_finite(backend: Backend, tree: Tree) -> bool:
     """Whether all arrays are finite.
 
-    If they are, only one number is read from the device.
+    If they are, only one scalar is read from the device.
     """
     xp = backend.xp
     first, *others = arrays = leaves(tree)
@@ -81,7 +81,7 @@ def is_finite(backend: Backend, tree: Tree) -> bool:
 
 
 def _is_short_and_finite(array: Any) -> bool:
-    """Whether a NumPy array is short and finite; may be False for large finite numbers.
+    """Whether a NumPy array is short and finite; may be False for large finite values.
 
     This computes the sum of squares as a dot product, which never warns and takes half the time
     of `numpy.sum`.

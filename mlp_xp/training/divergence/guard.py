@@ -22,14 +22,14 @@ from mlp_xp.training.step.step_table import Epoch, repeat
 _LOOK_SECONDS = 0.1
 # The maximum fraction of the training time to spend on copies of the state.
 _COPY_SHARE = 0.0025
-# Estimated time for the first copy: seconds per copy, plus seconds per number.
+# Estimated time for the first copy: seconds per copy, plus seconds per element.
 _COPY_SECONDS, _COPY_NUMBER_SECONDS = 1e-4, 2e-9
-# The number of recent steps to search for the cause, which may precede the first infinity or NaN.
+# The number of recent steps to search for the cause, which may precede infinity or NaN.
 _RECENT = 8
 
 
 def has_finite_state(trainer: BaseTrainer) -> bool:
-    """Whether the weights, the optimizer's state and the batch statistics are finite."""
+    """Whether the weights, optimizer state and batch statistics are finite."""
     # Adam never changes a weight again if the average of its squared gradients is infinite.
     state = trainer.state
     tree = state.params, state.opt_state, state.batch_stats, state.average
@@ -37,15 +37,15 @@ def has_finite_state(trainer: BaseTrainer) -> bool:
 
 
 class Guard:
-    """Detect a loss or a state that is not finite, and restore the last finite state.
+    """Detect a non-finite loss or state, and restore the last finite state.
 
     The loss is checked every tenth of a second, which also updates ``running``, the averages of the
-    epoch so far. If a number is not finite, the trainer returns to its restore point: the state
-    that ``restore`` sets, or a later copy. It then repeats the steps one by one until it finds the
-    faulty step and layer, and restores the state before this step. Copies may take `_COPY_SHARE` of
-    the time. Epochs are not kept between two calls of `partial_fit`, so an error in a later call
-    also discards the earlier calls' updates since the last copy. All processes check at the same
-    time and raise the same error.
+    epoch so far. If a value is not finite, the trainer returns to its restore point: the state set
+    by ``restore``, or a later copy. It then repeats the steps one by one until it finds the faulty
+    step and layer, and restores the state before this step. Copies may take up to `_COPY_SHARE` of
+    the time. Epochs are not kept between calls to `partial_fit`, so an error in a later call also
+    discards earlier calls' updates since the last copy. All processes check at the same time and
+    raise the same error.
     """
 
     def __init__(self, processes: SingleProcess, restore: Callable[[BaseTrainer], None]) -> None:
@@ -59,7 +59,7 @@ class Guard:
         self._first = 0  # The number of steps of `_epochs[0]` before the restore point.
 
     def forget(self) -> None:
-        """Drop the restore point after training has ended or the weights were replaced."""
+        """Drop the restore point, after training has ended or the weights were replaced."""
         self._restore = None
 
     def release(self) -> None:
@@ -91,7 +91,7 @@ class Guard:
                 self._copy_state(trainer, done)
 
     def end(self, trainer: BaseTrainer, done: int, loss: float) -> None:
-        """Raise `NonFiniteError` if the loss of the steps so far is not finite."""
+        """Raise `NonFiniteError` if the epoch's loss so far is not finite."""
         if not math.isfinite(loss):
             raise self._processes.locate_error(self._error(trainer, done))
 

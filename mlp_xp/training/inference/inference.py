@@ -1,4 +1,4 @@
-"""Prediction for any number of rows, in batches."""
+"""Predictions for any number of rows, in batches."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ _HOST_NUMBERS = 1 << 17
 # Sparse batches are larger than `_HOST_BATCH`, so that the weights are read less often.
 _SPARSE_BATCH = 1024
 # Backends that compile per shape pad the rows. Padding may always add `_ADDED_WORK` operations,
-# which take less time than a call. An activation counts as `_ACTIVATION_WORK` operations. Inputs of
-# more than `_COPIED_NUMBERS` numbers are not padded, because padding copies them.
+# which take less time than a call. An activation counts as `_ACTIVATION_WORK` operations. Inputs
+# with more than `_COPIED_NUMBERS` elements are not padded, because padding copies them.
 _ADDED_WORK, _ACTIVATION_WORK, _COPIED_NUMBERS = 1 << 20, 32, 1 << 18
 
 
@@ -60,15 +60,15 @@ def predict(
     dtype: str,
     precision: str | None = None,
 ) -> Array:
-    """Predict for all rows: probabilities, values, or the output of a hidden layer.
+    """Predict all rows: probabilities, values, or the outputs of a hidden layer.
 
-    Each batch of rows is copied to the device, and its result is copied back. A batch uses no more
-    memory than ``sklearn.set_config(working_memory=...)`` allows. Parameters, statistics and
-    scaling may be arrays of any library; ``x`` may be sparse. The loss's output activation is
-    applied; if ``loss`` is None, outputs are raw. If ``depth`` is given, the result is the output
-    of this hidden layer. The result is averaged over all combinations of the views of ``tta``, and
-    is an array of the backend ``to``. A long prediction may compute its matrix products in
-    ``precision``; see `Backend.predicting_in`.
+    Each batch is copied to the device, and its result is copied back. A batch uses at most the
+    memory set by ``sklearn.set_config(working_memory=...)``. Parameters, statistics and scaling may
+    be arrays of any library; ``x`` may be sparse. The loss's output activation is applied; if
+    ``loss`` is None, outputs are raw. If ``depth`` is given, the result is this hidden layer's
+    output. The result is averaged over all combinations of the views in ``tta``, and is an array of
+    the backend ``to``. A long prediction may compute its matrix products in ``precision``; see
+    `Backend.predicting_in`.
     """
     function = _compiled_predict(backend, network, loss, depth, tta)
     to = to or backend
@@ -79,7 +79,7 @@ def predict(
     stays_sparse = sparse.issparse(x) and multiplies_sparse(backend, network, scaling, tta)
     if stays_sparse:
         most, sizes = _SPARSE_BATCH, sizes[1:]
-    # A layer's input, its output and a temporary array for the activation are in memory together.
+    # A layer's input, its output and a temporary array for the activation are in memory at once.
     row_bytes = 3 * max(sizes) * np.dtype(dtype).itemsize
     size = get_chunk_n_rows(row_bytes, max_n_rows=most)
     # Skip `kept_dtype` for equal dtypes, since it takes longer than a layer with one row.
@@ -117,7 +117,7 @@ def predict(
             filled: Any = backend.get(run(backend.put(batch)))
             return put_writable(filled[..., :n_samples, :], to)
         products = [math.prod(layer.W.shape) for layer in denses(params)]
-        if stays_sparse:  # The first layer multiplies only nonzero entries.
+        if stays_sparse:  # The first layer multiplies only the nonzero entries.
             products[0] = x.nnz * network.sizes[1] // n_samples
         work = n_samples * len(views) * sum(products)
         is_long = not stays_sparse and backend.is_long(work, 1)
@@ -188,9 +188,9 @@ def put_writable(result: Array, to: Backend) -> Array:
 
 @lru_cache(maxsize=64)
 def _compiled_rows(n_samples: int, most: int, sizes: tuple[int, ...], n_views: int) -> int:
-    """Round a batch size up, so that few shapes need a compilation.
+    """Round a batch size up, to compile for few shapes only.
 
-    The added rows of zeros are at most 1/16 of the batch, or take less time than the call itself.
+    The added zero rows are at most 1/16 of the batch, or take less time than the call itself.
     """
     if n_samples == 1 or n_samples * sizes[0] > _COPIED_NUMBERS:
         return n_samples

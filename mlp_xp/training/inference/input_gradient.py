@@ -36,11 +36,11 @@ def input_gradient(
 ) -> Array:
     """Return the gradient of each sample's loss with respect to its features, (samples, features).
 
-    ``weights`` are the parameters, batch statistics and input scaling, in arrays of the backend;
+    ``weights`` are the parameters, batch statistics and input scaling, as arrays of the backend;
     ``targets`` are encoded for the loss.
     """
     function = _compiled(backend, network, loss)
-    # Memory per row: the inputs and outputs of all layers are in memory until the backward pass.
+    # Memory per row: the inputs and outputs of all layers are kept until the backward pass.
     n_bytes = 4 * sum(network.sizes) * np.dtype(dtype).itemsize
     size = get_chunk_n_rows(n_bytes, max_n_rows=_BATCH)
     found = []

@@ -1,4 +1,4 @@
-"""The loop of a fit: it requests epochs, receives their records, and decides when to stop.
+"""The loop of a fit, which requests epochs, receives their records, and decides when to stop.
 
 A trainer, or a stack of models, runs the epochs.
 """

@@ -6,10 +6,10 @@ import numpy as np
 
 
 class Plateau:
-    """Scikit-learn's stopping rule: stop after too many epochs in a row without improvement.
+    """Scikit-learn's stopping rule: stop after too many consecutive epochs without improvement.
 
-    Training stops after more than ``patience`` epochs in a row whose loss is not at least ``tol``
-    below ``best``, the lowest loss so far.
+    Training stops after more than ``patience`` consecutive epochs whose loss is not at least
+    ``tol`` below ``best``, the lowest loss so far.
     """
 
     def __init__(self, tol: float, patience: float, best: float = np.inf, count: int = 0) -> None:
@@ -29,7 +29,7 @@ class Plateau:
         return self.count > self.patience
 
     def reached(self, loss: float) -> bool:
-        """Record the loss of an epoch, and return whether to stop."""
+        """Record an epoch's loss, and return whether to stop."""
         self.count = self.count + 1 if loss > self.best - self.tol else 0
         self.best = min(self.best, loss)
         return self.is_over

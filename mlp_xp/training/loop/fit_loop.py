@@ -39,12 +39,12 @@ _MIN_RATE = 1e-6
 class FitLoop:
     """A fit in progress: it requests epochs, receives their records, and decides when to stop.
 
-    The loop changes the trainer and its own attributes, but no estimator. ``best`` has the weights
-    and batch statistics with the best score so far, including the epochs before an interruption.
-    ``identity()`` describes the settings and data, which must be unchanged when a fit is resumed.
-    ``first_step`` is the number of steps that a resumed fit has already done in its first epoch.
-    ``start`` and ``epoch_start`` are the `time.perf_counter()` values at which the fit and the
-    epoch began. Before `run`, they are the seconds already spent, with a minus sign.
+    The loop changes the trainer and its own attributes, but no estimator. ``best`` contains the
+    weights and batch statistics with the best score so far, including epochs before an
+    interruption. ``identity()`` describes the settings and data, which must be unchanged when a fit
+    is resumed. ``first_step`` is the number of steps that a resumed fit has already completed in
+    its first epoch. ``start`` and ``epoch_start`` are the `time.perf_counter()` values at which the
+    fit and the epoch began. Before `run`, they are the seconds already spent, with a minus sign.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class FitLoop:
     ) -> None:
         self.trainer = trainer
         self.history = history
-        # Only "adaptive" continues at the rate that it has lowered.
+        # Only "adaptive" continues with a lowered rate.
         self.position = position if settings.is_adaptive else position._replace(rate_factor=1.0)
         self.identity = identity
         self._data = data
@@ -101,7 +101,7 @@ class FitLoop:
         self.start, self.epoch_start = -seconds, -epoch_seconds
 
     def begin(self) -> None:
-        """Reset the epoch count; a continued fit starts with the current network as its best."""
+        """Reset the epoch count; a continued fit starts with its current network as the best."""
         if self.is_resumed:
             return
         self.history.n_epochs = 0
@@ -158,7 +158,7 @@ class FitLoop:
             if self.best is not None:
                 trainer.set_learned(*self.best)
                 self.best = None
-            # A later `partial_fit` starts a new schedule, at the rate that plateaus have lowered.
+            # A later `partial_fit` starts a new schedule, at the rate lowered by plateaus.
             self.position = LoopPosition(trainer.n_epochs, self.position.rate_factor)
             trainer.guard.release()
             if not settings.keeps_step:
@@ -209,7 +209,7 @@ class FitLoop:
         is_watched = self._is_watched()
         while not self.is_stopped and history.n_epochs < settings.max_iter:
             n_epochs, n_left = 1, settings.max_iter - history.n_epochs
-            if not is_watched:  # Only the last of these epochs can end the fit.
+            if not is_watched:  # Only the last one of these epochs can end the fit.
                 n_epochs = int(min(n_left, self.plateau.n_before))
             elif watcher is not None:
                 watcher.begin_epoch()
@@ -246,7 +246,7 @@ class FitLoop:
             or settings.verbose
             or settings.max_time is not None
             or self.is_resumed
-            # All processes must act alike, although only the first process is verbose.
+            # All processes must behave identically, although only the first is verbose.
             or not self.trainer.processes.is_single
             or (validation is not None and validation.looks_at_model)
         )
@@ -286,8 +286,7 @@ class FitLoop:
     def _pause(self, step: int) -> None:
         """Report that the state can be saved now; after Ctrl-C, end the fit."""
         watcher, is_interrupted = self._watcher, self._is_interrupted()
-        # After Ctrl-C, save only once: a second save would count the unfinished epoch as a whole
-        # epoch.
+        # After Ctrl-C, save only once: a second save would count the unfinished epoch as complete.
         if watcher and watcher.watches_pauses and not (is_interrupted and self.is_stopped):
             watcher.pause(step, is_interrupted)
         self.is_stopped = self.is_stopped or is_interrupted

@@ -11,7 +11,7 @@ import numpy as np
 
 from mlp_xp.training.loop.records import Record
 
-# The field of `History` for each fitted attribute.
+# The field of `History` behind each fitted attribute.
 _ATTRIBUTES = {
     "history_": "records",
     "loss_curve_": "losses",
@@ -29,9 +29,9 @@ _ATTRIBUTES = {
 class History:
     """Records of all epochs, and attributes derived from them.
 
-    Validation losses and scores are None if there are no validation samples; ``best_loss`` is None
-    if the validation score decides when to stop. ``n_epochs`` counts the epochs of the last fit,
-    and ``n_samples`` the samples of all training steps.
+    Validation losses and scores are None without validation samples; ``best_loss`` is None if early
+    stopping uses the validation score. ``n_epochs`` counts the epochs of the last fit, and
+    ``n_samples`` the samples in all training steps.
     """
 
     records: list[Record] = field(default_factory=list)
@@ -58,7 +58,7 @@ class History:
         return values
 
     def begin(self, *, has_validation: bool, stops_by_score: bool) -> None:
-        """Reset the counts before the epochs of a fit."""
+        """Reset the counts before a fit's first epoch."""
         if has_validation:
             self.validation_losses, self.scores = self.validation_losses or [], self.scores or []
             if self.best_score is None:
@@ -100,13 +100,13 @@ def packed(attributes: Mapping[str, Any]) -> dict[str, Any]:
     packed = dict(attributes, history_=json.dumps(records))
     for name, curve in _curves(records).items():
         given = packed.get(name)
-        if isinstance(given, list) and given == curve:  # Leave values that the user has assigned.
+        if isinstance(given, list) and given == curve:  # Keep values that the user has assigned.
             del packed[name]
     return packed
 
 
 def unpacked(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Restore the fitted attributes from the result of `packed`."""
+    """Restore the fitted attributes from `packed`."""
     text = attributes.get("history_")
     if not isinstance(text, str):
         return dict(attributes)

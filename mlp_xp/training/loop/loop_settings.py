@@ -16,7 +16,7 @@ from mlp_xp.training.loop.records import Record, Running
 class LoopSettings:
     """The settings of a fit's loop.
 
-    ``patience`` is how many epochs in a row may pass without an improvement by ``tol``. If
+    ``patience`` is the maximum number of consecutive epochs without an improvement by ``tol``. If
     ``stops_by_score`` is true, early stopping uses the validation score instead of the loss. If
     ``is_adaptive`` is true, a plateau lowers the learning rate before training stops. If
     ``has_open_end`` is true, ``max_iter`` is only a limit, not the end of a schedule. ``max_fun``
@@ -39,12 +39,12 @@ class LoopSettings:
 
     @property
     def is_planned(self) -> bool:
-        """Whether all epochs are expected to run (with a schedule, or without early stopping)."""
+        """Whether all epochs are expected to run: there is a schedule or no early stopping."""
         return not self.has_open_end or self.patience == math.inf
 
 
 class LoopPosition(NamedTuple):
-    """Values that a fit passes on to the next fit, besides the state of the trainer.
+    """Values passed from one fit to the next, besides the trainer's state.
 
     ``first_epoch`` is the trainer's epoch at which the schedule begins, ``rate_factor`` multiplies
     the learning rate, and ``stale_epochs`` counts epochs without improvement.
@@ -58,7 +58,8 @@ class LoopPosition(NamedTuple):
 class Validation(Protocol):
     """Held-out samples, and how to evaluate the network on them.
 
-    If ``looks_at_model`` is true, the score may use the model itself, not only its predictions.
+    If ``looks_at_model`` is true, the score may depend on the model itself, not only on its
+    predictions.
     """
 
     looks_at_model: bool
@@ -66,10 +67,10 @@ class Validation(Protocol):
     def measure_each(
         self, params: Params, batch_stats: tuple[BatchStats, ...]
     ) -> Iterable[tuple[float, float]]:
-        """Return the loss and the score for each set of weights along the first axis."""
+        """Return the loss and score for each set of weights along the first axis."""
 
     def measure(self) -> tuple[float, float]:
-        """Return the loss and the score of the network in training; a higher score is better."""
+        """Return the current network's loss and score; a higher score is better."""
 
 
 class Watcher(Protocol):
@@ -86,13 +87,13 @@ class Watcher(Protocol):
         """Report that a step has ended; return whether the fit should end."""
 
     def report(self, done: int, n_steps: int, running: Running | None) -> None:
-        """Report the number of steps of the epoch so far, and its averages if they are known."""
+        """Report the number of completed steps in the epoch, and its averages if known."""
 
     def end_epoch(self, record: Record) -> bool:
         """Report that an epoch has ended; return whether the fit should end."""
 
     def pause(self, step: int, is_interrupted: bool) -> None:
-        """Report that the state can be saved now, after ``step`` steps of an epoch.
+        """Report that the state can now be saved, after ``step`` steps of an epoch.
 
-        If ``is_interrupted`` is true, the fit then ends because of Ctrl-C.
+        If ``is_interrupted`` is true, the fit ends afterwards because of Ctrl-C.
         """

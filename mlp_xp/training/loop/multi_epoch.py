@@ -1,8 +1,8 @@
 """Several epochs of a small fit in one call.
 
-In a small fit, an epoch's overhead takes longer than its computation. Each call stores the loss of
-every step and, for validation, the weights. The fit therefore ends exactly as if its epochs had run
-one by one.
+In a small fit, an epoch's overhead exceeds its computation time. Each call stores the loss of every
+step and, for validation, the weights. The fit therefore ends exactly as if its epochs had run one
+by one.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _MOST_EPOCHS, _MOST_STEPS, _MOST_ROWS, _MOST_NUMBERS = 32, 2_000, 1 << 20, 1 << 
 
 
 class _Kept(NamedTuple):
-    """The losses and weights of all steps of a call, along the first axis.
+    """The losses and weights for all steps in a call, along the first axis.
 
     Each step stores the values before its update; `_run` adds the final values. Weights are stored
     only for validation.
@@ -124,7 +124,7 @@ class MultiEpoch:
         n_epochs, n_steps = min(request.n_epochs, self._most), len(counts)
         start = time.perf_counter()
         plans = [request.plan(i) for i in range(n_epochs if n_steps > 1 else 1)]
-        plans *= n_epochs // len(plans)  # If there is only one batch, all plans are equal.
+        plans *= n_epochs // len(plans)  # If there is only one batch, all plans are identical.
         position = request.schedule_position
         n_epochs = n_alike(trainer, self._data, plans[0], position, n_epochs)
         plans = plans[:n_epochs]
@@ -185,7 +185,7 @@ class MultiEpoch:
             stored[n_epochs * lengths[0]] = leaf
 
     def _losses(self, n_epochs: int) -> np.ndarray:
-        """Return each step's contribution to the loss of its epoch, (epochs, steps)."""
+        """Return each step's contribution to its epoch's loss, (epochs, steps)."""
         losses = [
             to_numpy(kept.loss)[: n_epochs * len(part)].reshape(n_epochs, -1)
             for part, kept in zip(self._parts, self._kept, strict=True)
@@ -195,9 +195,9 @@ class MultiEpoch:
         return np.append(steps.ravel()[1:], last).reshape(steps.shape)
 
     def _arguments(self, plans: list[EpochPlan], tables: list[StepTable]) -> list[tuple[Any, ...]]:
-        """Return the step arguments of each part, padded to ``most`` epochs.
+        """Return each part's step arguments, padded to ``most`` epochs.
 
-        All calls then have the same shapes, so the backend traces a step only once.
+        All calls then use the same shapes, so the backend traces a step only once.
         """
         trainer, n_steps, n_unused = self._trainer, len(self._counts), self._most - len(plans)
         put, has_keys = trainer.backend.put, trainer.rules.network.n_keys > 0
@@ -219,7 +219,7 @@ class MultiEpoch:
 
 
 def _kept_of(state: TrainState, kept: _Kept) -> list[Array]:
-    """Return the arrays of a state that `_Kept` stores, in the order of its leaves."""
+    """Return the arrays in a state that `_Kept` stores, in the order of its leaves."""
     learned = state.average or state.params if kept.learned else ()
     return leaves(_Kept(learned, state.batch_stats if kept.learned else (), state.loss))
 

@@ -1,4 +1,4 @@
-"""The results of an epoch, and the state needed to resume training."""
+"""An epoch's results, and the state needed to resume training."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ class Record(NamedTuple):
     """The results of an epoch.
 
     ``epoch`` counts from 1. ``loss`` includes the penalty. ``loss`` and ``accuracy`` are averages
-    over the samples, each batch evaluated before its update; ``accuracy`` is None unless requested.
-    ``learning_rate`` is the rate of the last step, and ``seconds`` includes waiting for the device.
-    ``validation_loss`` and ``validation_score`` are measured after the epoch, or are None if there
-    are no validation data.
+    over the samples, with each batch evaluated before its update; ``accuracy`` is None unless
+    requested. ``learning_rate`` is the rate of the last step, and ``seconds`` includes waiting for
+    the device. ``validation_loss`` and ``validation_score`` are measured after the epoch, or are
+    None if there are no validation data.
     """
 
     epoch: int
@@ -30,7 +30,7 @@ class Record(NamedTuple):
 
 
 class Running(NamedTuple):
-    """The averages of an unfinished epoch, as last read from the device.
+    """An unfinished epoch's averages, as last read from the device.
 
     ``loss`` and ``accuracy`` are defined as in `Record`, but cover fewer samples.
     """
@@ -40,13 +40,13 @@ class Running(NamedTuple):
 
 
 class ResumeState(NamedTuple):
-    """The state that is needed to resume training, but not to predict: NumPy arrays and counts.
+    """The state needed to resume training but not to predict: NumPy arrays and counts.
 
     ``params`` are the weights themselves if predictions use their moving average, otherwise ``()``.
-    ``best`` has the weights and batch statistics with the best score so far if an unfinished fit
-    stops by its validation score, otherwise ``()``. ``rule`` names the kind of update rule to which
-    ``opt_state`` belongs, and ``rule_start`` is the step at which this rule began. ``loss_scale``
-    is ``()`` unless matrix products are in float16.
+    ``best`` contains the weights and batch statistics with the best score so far if an unfinished
+    fit uses its validation score for early stopping, otherwise ``()``. ``rule`` names the kind of
+    update rule to which ``opt_state`` belongs, and ``rule_start`` is the step at which this rule
+    began. ``loss_scale`` is ``()`` unless matrix products use float16.
     """
 
     params: Params

@@ -1,4 +1,4 @@
-"""A fit's requests for epochs, which its trainer runs alone or together with other models."""
+"""A fit's requests for epochs, which its trainer runs alone or in a stack with other models."""
 
 from __future__ import annotations
 
@@ -33,15 +33,14 @@ class Trained(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class TrainingRequest:
-    """A request to train the next epochs of a fit: at least one, at most ``n_epochs``.
+    """A request to train a fit's next epochs: at least one, at most ``n_epochs``.
 
-    ``epoch`` is the number of the first of them, from 1. ``at_end`` is closed when the fit needs no
+    ``epoch`` is the number of the first one, from 1. ``at_end`` is closed when the fit needs no
     more epochs. L-BFGS calls ``after_iteration(params, loss)``, which returns True to end the fit;
-    ``params()`` returns the weights. In a request for one epoch,
-    ``after_step(done, n_steps)`` is called after each step if ``step_by_step`` is true, otherwise
-    about every tenth of a second. It returns True to end the epoch. ``first_step`` is the number of
-    that epoch's steps that are already done. ``n_left`` is the maximum number of epochs left,
-    including these.
+    ``params()`` returns the weights. In a request for one epoch, ``after_step(done, n_steps)`` is
+    called after each step if ``step_by_step`` is true, otherwise about every tenth of a second. It
+    returns True to end the epoch. ``first_step`` is the number of that epoch's steps already
+    completed. ``n_left`` is the maximum number of epochs left, including these.
     """
 
     trainer: Trainer
@@ -68,7 +67,7 @@ class TrainingRequest:
 
     @property
     def batch_size(self) -> int:
-        """The number of samples in a batch."""
+        """The number of samples per batch."""
         return min(self.settings.batch_size, self.data.n_samples)
 
     def plan(self, later: int = 0, *, pad: bool = False) -> EpochPlan:

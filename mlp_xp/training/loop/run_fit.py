@@ -1,4 +1,4 @@
-"""Training of a single fit: run the epochs that its loop requests."""
+"""Run a single fit: train the epochs that its loop requests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def run_fit(fit: Fit[T]) -> T:
-    """Run the epochs that a fit requests until it ends, and return its result."""
+    """Train the epochs that a fit requests until it ends, and return its result."""
     plans: dict[int, EpochPlan] = {}  # The next epoch's plan, made while the device computes.
     train: Callable[[TrainingRequest], list[Trained]] | None = None
     try:

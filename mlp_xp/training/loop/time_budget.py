@@ -1,4 +1,4 @@
-"""The time limit of a fit, and forecasts from measured times."""
+"""A fit's time limit, and forecasts from measured times."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any
 
 # Seconds between two readings of the clock. Each reading waits until the device's queue is empty.
 _LOOK_SECONDS = 0.02
-# The number of measurements kept: few, so that an outlier caused by another process is soon
-# dropped.
+# The number of measurements kept: few, so that an outlier caused by another process is dropped
+# soon.
 _REMEMBERED = 5
 _MARK_SECONDS = 0.25
 
 
 @dataclass
 class Budget:
-    """A time limit, with an estimate of how many steps still fit.
+    """A time limit, with an estimate of how many more steps fit.
 
     The clock runs from ``start``. The caller calls `count` after steps, and `between` after the
     work that follows an epoch's steps, mainly validation. The budget then reserves time for this
@@ -69,13 +69,13 @@ class Budget:
         return n_steps
 
     def fraction(self, ahead: int = 0) -> float:
-        """Return the fraction of the training time that has passed after ``ahead`` more steps."""
+        """Return the fraction of the training time used after ``ahead`` more steps."""
         passed = self._passed + ahead * self._per_step
         return passed / self._usable if passed < self._usable else 1.0
 
 
 def _steps_within(left: float, pace: float | None, most: int) -> int:
-    """Return how many steps to run in the ``left`` seconds before the clock is read again."""
+    """Return how many steps to run before reading the clock again, with ``left`` seconds left."""
     if left <= 0.0 or pace is None:
         return min(most, 1 if left > 0.0 else 0)
     fit = most
@@ -91,7 +91,7 @@ def _steps_within(left: float, pace: float | None, most: int) -> int:
 
 @dataclass
 class Pace:
-    """A forecast of the remaining time, from the fraction of the work that is done.
+    """A forecast of the remaining time from the fraction of completed work.
 
     The speed is measured over the second half of the work reported so far, since the first step and
     the first validation may include compilation.
@@ -104,7 +104,7 @@ class Pace:
     _now: tuple[float, float] = (0.0, 0.0)
 
     def update(self, fraction: float) -> None:
-        """Record the fraction that is done, from 0 to 1."""
+        """Record the completed fraction, from 0 to 1."""
         marks, now = self._marks, time.perf_counter()
         self._now = (now, fraction)
         if not marks:
@@ -115,7 +115,7 @@ class Pace:
             marks.popleft()
 
     def seconds_left(self) -> float:
-        """Return the remaining seconds; infinity if nothing is done."""
+        """Return the remaining seconds; infinity before any progress."""
         now, fraction = self._now
         then, fraction_then = self._marks[0] if self._marks else (self._start, 0.0)
         if fraction <= fraction_then:  # After only one report, measure from the start of the fit.

@@ -1,4 +1,4 @@
-"""A stack of models, trained together in one state with an axis for the models."""
+"""A stack of models, trained together in one state with a model axis."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from mlp_xp.training.trainer import Trainer
 
 @dataclass(frozen=True)
 class StackSettings:
-    """The settings shared by all models of a stack (``key``), and the rules of one model."""
+    """The settings shared by all models in a stack (``key``), and the rules of one model."""
 
     key: Hashable
     rules: Rules = field(compare=False)
@@ -38,13 +38,13 @@ class StackSettings:
 
 @lru_cache(maxsize=1024)
 def stack_settings(rules: Rules) -> StackSettings:
-    """Return the settings that all models of a stack share; other settings are inputs of a step."""
+    """Return the settings shared by all models in a stack; other settings are inputs of a step."""
     common = rules.network.structure, rules.max_grad_norm, rules.ema_decay is None
     return StackSettings((*common, structure(_settings(rules))), rules)
 
 
 def _settings(rules: Rules) -> tuple[Any, ...]:
-    """Return the settings whose hyperparameters may differ between the models of a stack."""
+    """Return the settings whose hyperparameters may differ between models in a stack."""
     return rules.optimizer, rules.loss
 
 
@@ -76,9 +76,9 @@ def _step(common: StackSettings, backend: Backend) -> Callable[..., Any]:
 class ModelStack:
     """A stack of models: a state with a leading axis, and the trainer at each position.
 
-    When a model ends, its position becomes None, but is still computed with sample weights of 0
-    until the stack shrinks or a new model takes the position. If ``is_stopped()`` returns True, the
-    training ends after the current step, without results.
+    A finished model's position becomes None, but is still computed with sample weights of 0 until
+    the stack shrinks or a new model takes the position. If ``is_stopped()`` returns True, training
+    ends after the current step, without results.
     """
 
     def __init__(self, is_stopped: Callable[[], bool]) -> None:
@@ -140,13 +140,13 @@ class ModelStack:
         trainer.set_state(self._copy_of(trainer.backend, self._positions[id(trainer)]))
 
     def _leave(self, trainer: Trainer) -> None:
-        """Copy the state of a model that has ended to its trainer, unless training was stopped."""
+        """Copy a finished model's state to its trainer, unless training was stopped."""
         if self.has(trainer) and not self._is_stopped():
             self._return_state(trainer)
 
     def _copy_of(self, backend: Backend, position: int) -> TrainState:
-        """Copy the state of one model to host memory in a single transfer."""
-        if backend.shares_host_memory:  # No transfer or compilation is needed.
+        """Copy one model's state to host memory in a single transfer."""
+        if backend.shares_host_memory:  # This needs no transfer or compilation.
             return map_leaves(lambda leaf: np.array(np.from_dlpack(leaf)[position]), self._state)
         with backend.scope():
             where = backend.put(np.asarray([position], dtype=np.int32))
@@ -158,13 +158,13 @@ class ModelStack:
         return copy
 
     def _arrange(self, requests: list[TrainingRequest], size: int, backend: Backend) -> None:
-        """Assign each model a position; new models take the positions of models that have ended."""
+        """Assign each model a position; new models take the positions of finished models."""
         trainers: list[Any] = [request.trainer for request in requests]
         present = set(map(id, trainers))
         kept = [i for i, trainer in enumerate(self._trainers) if id(trainer) in present]
         new = [trainer for trainer in trainers if not self.has(trainer)]
         capacity, n_live = len(self._trainers), len(trainers)
-        # If shapes are fixed, keep ``size``, since a new size would require a compilation.
+        # If shapes are fixed, keep ``size``, since a new size would require recompilation.
         size = size if backend.fixed_shapes else n_live
         is_wide = 2 * size <= capacity if backend.fixed_shapes else n_live < capacity
         if not new and not is_wide:
@@ -202,7 +202,7 @@ class ModelStack:
             self._scaling = rebuild(given[0], stacked)
 
     def _assign(self, trainers: list[StackedTrainer | None]) -> None:
-        """Store which trainer has which position."""
+        """Store each trainer's position."""
         self._trainers = trainers
         self._positions = {
             id(trainer): i for i, trainer in enumerate(trainers) if trainer is not None
@@ -211,7 +211,7 @@ class ModelStack:
     def _put_steps(
         self, requests: list[TrainingRequest], plans: list[EpochPlan], tables: list[StepTable]
     ) -> tuple[Batch, StepTable, Array | None]:
-        """Copy the batches, tables and keys of an epoch to the device, with an axis for models."""
+        """Copy an epoch's batches, tables and keys to the device, with a model axis."""
         first, n_steps = requests[0].trainer, len(plans[0].counts)
         data, backend, n_keys = requests[0].data, first.backend, first.rules.network.n_keys
         assert isinstance(data, SharedResident)

@@ -1,4 +1,4 @@
-"""Fits that are trained together, in compiled steps with an axis for the models.
+"""Fits trained together, in compiled steps with a model axis.
 
 Every fit has its own history, schedule and early stopping. Models share a stack if they have the
 same layers, loss, rule, data, and steps per epoch.
@@ -20,19 +20,19 @@ from mlp_xp.training.stack.stacked_trainer import StackError
 
 T = TypeVar("T")
 
-# The maximum seconds of training before the fits record their epochs and report progress.
+# The maximum training time in seconds before fits record epochs and report progress.
 _MOST_SECONDS = 1.0
 
 
 def run_fits(
     fits: Iterable[Fit[T]], *, most: int, worker: Worker, n_stacks: int = 1
 ) -> Generator[T]:
-    """Train the epochs that many fits request, and yield each fit's result when it ends.
+    """Train the epochs requested by several fits, and yield each fit's result when it ends.
 
-    Closing the generator, or Ctrl-C, ends the fits in progress after the current step, without
+    Closing the generator or Ctrl-C ends the fits in progress after the current step, without
     results. Trainers must be `StackedTrainer` objects. At most ``most`` fits are trained at once,
-    each in the context of ``worker``; ``worker.is_stopped`` ends the fits. Models that could share
-    a stack are divided into ``n_stacks``, one per thread.
+    each in the context of ``worker``; ``worker.is_stopped`` ends them. Models that could share a
+    stack are divided into ``n_stacks``, one per thread.
     """
     stacks, remaining = _Stacks(worker.is_stopped, n_stacks), iter(fits)
     present: list[_InProgress[T]] = []
@@ -90,7 +90,7 @@ class _InProgress(Generic[T]):
 
 
 class _Stacks:
-    """The stacks that train the models of `run_fits`."""
+    """The stacks in which `run_fits` trains models."""
 
     def __init__(self, is_stopped: Callable[[], bool], n_stacks: int) -> None:
         self._is_stopped, self._n_stacks = is_stopped, n_stacks
@@ -98,15 +98,15 @@ class _Stacks:
         self._stacks: dict[Hashable, list[ModelStack]] = {}
 
     def train(self, requests: list[TrainingRequest]) -> list[list[Trained] | Exception]:
-        """Train as many epochs as all fits request, for about a second at most."""
+        """Train the number of epochs that all fits request, for about a second at most."""
         results: dict[int, list[Trained] | Exception] = {}
         groups: dict[Hashable, list[TrainingRequest]] = {}
         for request in requests:
             key = _key(request)
             if key is None:
                 results[id(request)] = StackError(
-                    "A stack trains no model with augmentation, loss scaling, accuracy of training "
-                    "batches, or streamed data."
+                    "A stack cannot train models with augmentation, loss scaling, training accuracy, "
+                    "or streamed data."
                 )
             else:
                 groups.setdefault(key, []).append(request)
@@ -158,7 +158,7 @@ def _parts(
 
 
 def _key(request: TrainingRequest) -> Hashable:
-    """Return a key; models with equal keys can share a stack. None if a stack cannot train them."""
+    """Return a key, equal for models that can share a stack, or None if a stack cannot train them."""
     trainer, data, size = request.trainer, request.data, request.batch_size
     has_own = trainer.rules.augmentation or trainer.backend.scales_loss or trainer.with_accuracy
     if has_own or not isinstance(data, SharedResident):

@@ -1,4 +1,4 @@
-"""The trainer of a model in a stack; the stack holds the state during training."""
+"""The trainer for a model in a stack, which holds the state during training."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from mlp_xp.training.trainer import Trainer
 
 
 class StackError(Exception):
-    """The error for a model that a stack cannot train; the model must be fitted alone."""
+    """Raised if a stack cannot train a model, which must then be fitted alone."""
 
 
 class _StackGuard(Guard):
-    """The guard of a model in a stack, which checks the state but repeats no steps."""
+    """The guard for a model in a stack, which checks the state but does not repeat steps."""
 
     def check(self, trainer: BaseTrainer, done: int | None = None) -> None:
         """Raise `StackError` if the state is not finite."""
@@ -22,7 +22,7 @@ class _StackGuard(Guard):
 
 
 class StackedTrainer(Trainer):
-    """A trainer whose state is in host memory unless a stack is training it."""
+    """A trainer whose state is in host memory, except while a stack trains it."""
 
     guard_type = _StackGuard
 

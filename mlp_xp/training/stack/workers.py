@@ -1,4 +1,4 @@
-"""Worker threads that fit many models, one after another."""
+"""Worker threads, each of which fits models one after another."""
 
 from __future__ import annotations
 
@@ -34,10 +34,9 @@ def work_in_threads(
 ) -> Generator[R]:
     """Yield the results of tasks as they finish, in any order.
 
-    Closing the generator or Ctrl-C ends the tasks in progress after the current step, without
-    results, and so does ``is_over()`` once it returns True. ``work(task)`` returns a result and
-    raises no errors. ``n_workers`` of the ``n_tasks`` tasks run at once, each on ``n_threads``
-    threads.
+    The tasks in progress end after the current step, without results, when the generator is closed,
+    on Ctrl-C, or once ``is_over()`` returns True. ``work(task)`` returns a result and raises no
+    errors. ``n_workers`` of the ``n_tasks`` tasks run at once, each on ``n_threads`` threads.
     """
     is_closed, config = threading.Event(), sklearn.get_config()
     with interrupts() as is_pressed, backend.sharing(n_threads):
@@ -67,7 +66,7 @@ def work_in_threads(
         pool = ThreadPoolExecutor(n_workers, "mlp_xp-model")
         try:
             while not is_stopped():
-                # Each thread has a next task, so it need not wait for the caller.
+                # Each thread has its next task queued, so it need not wait for the caller.
                 for task in itertools.islice(remaining, 2 * n_workers - len(waiting)):
                     waiting.add(pool.submit(copy_context_for_thread().run, run, task))
                 if not waiting:

@@ -1,4 +1,4 @@
-"""The base class of trainers: it runs single steps, and copies and restores the state."""
+"""The base class for trainers, which runs single steps, and copies and restores the state."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from mlp_xp.training.step.step_settings import Rules
 
 
 class BaseTrainer:
-    """The state of a network in training, on the device, and the function of a step.
+    """The training state of a network, on the device, and the step function.
 
     ``params`` and ``batch_stats`` are copied from arrays of any library; ``scaling`` is already on
     the device. ``seed`` determines dropout and augmentation, ``processes`` compute each step
     together, and ``with_accuracy`` adds the training accuracy to records. If ``may_compile`` is
-    true, machine code may be compiled, which takes some seconds the first time. If ``is_planned``
+    true, machine code may be compiled, which takes a few seconds the first time. If ``is_planned``
     is true, only a failure or the user can end the fit before its last epoch. ``function`` is the
     uncompiled step.
     """
@@ -83,7 +83,7 @@ class BaseTrainer:
         self._loop = self.backend.loop(make_indexed_step(self.function))
 
     def reset(self, params: Params, batch_stats: tuple[BatchStats, ...]) -> None:
-        """Reset the state to before the first step, with copies of the given arrays."""
+        """Reset the state to its initial value, with copies of the given arrays."""
         average = params if self.rules.ema_decay is not None else ()
         with self.home.scope():
             copied = self._put_copy((params, batch_stats, average))
@@ -115,7 +115,7 @@ class BaseTrainer:
         self.n_steps = n_steps
 
     def set_state(self, state: TrainState) -> None:
-        """Replace the state with a state that was trained elsewhere."""
+        """Replace the state with one trained elsewhere."""
         self.state = state
 
     def release(self, compiled: Any) -> None:

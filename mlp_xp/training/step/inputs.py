@@ -14,12 +14,13 @@ from mlp_xp.nn.network import Params
 class Selection(NamedTuple):
     """The rows, weights and random draws of a batch, or of several steps along a first axis.
 
-    ``rows : (batch,)`` are the samples' integer positions, or None for all samples. ``weights :
-    (batch,)`` is None if all weights are 1. ``draws`` has the random draws of each augmentation, a
-    NamedTuple of ``(batch, ...)`` arrays, or is None without augmentations. If several processes
-    share a batch, ``positions : (batch,)`` int32 are the positions of these rows in the whole
-    batch, or None without dropout, and ``part``, 0-d, is the rows' fraction of the batch's total
-    weight. If each model of a stack has its own batch, ``rows`` and ``weights`` have leading axes.
+    ``rows : (batch,)`` contains the samples' integer positions, or is None for all samples.
+    ``weights : (batch,)`` is None if all weights are 1. ``draws`` contains each augmentation's
+    random draws, a NamedTuple of ``(batch, ...)`` arrays, or is None without augmentations. If
+    several processes share a batch, ``positions : (batch,)`` int32 are the positions of these rows
+    in the whole batch, or None without dropout, and ``part``, 0-d, is the rows' fraction of the
+    batch's total weight. If each model in a stack has its own batch, ``rows`` and ``weights`` have
+    leading axes.
     """
 
     rows: Array | None = None
@@ -32,7 +33,7 @@ class Selection(NamedTuple):
 class Batch(NamedTuple):
     """A batch: positions of rows in a data set on the device, or the rows themselves.
 
-    ``x : (samples, features)`` and ``y : (samples,)`` or ``(samples, outputs)``. If each model of a
+    ``x : (samples, features)`` and ``y : (samples,)`` or ``(samples, outputs)``. If each model in a
     stack has its own batch, either ``rows`` and ``weights``, or ``x``, ``y`` and ``weights``, have
     leading axes.
     """
@@ -51,15 +52,15 @@ def network_inputs(
     *,
     xp: Namespace,
 ) -> tuple[Array, Array, Mixture | None]:
-    """Return the network's inputs for a batch, the targets, and the mixture of samples, if any."""
+    """Return the network's inputs and targets for a batch, and the mixture of samples, if any."""
     draws, rows, scaled = batch.selection.draws, batch.selection.rows, of_features(scaling)
-    is_own = scaled is not None and scaled.shift.ndim > 1  # One scaling per model of a stack.
+    is_own = scaled is not None and scaled.shift.ndim > 1  # One scaling per model in a stack.
     flat = rows if rows is None or rows.ndim == 1 else xp.reshape(rows, (-1,))
     pixel_map = make_pixel_map(augmentation, draws, xp=xp)
     source = Source(batch.x, flat, None if is_own else scaled, pixel_map)
     x = kernels.gather(source, dtype=leaves(params)[0].dtype, xp=xp)
     y = batch.y if flat is None else xp.take(batch.y, flat, axis=0)
-    if rows is not None and rows.ndim > 1:  # Each model of a stack has its own rows.
+    if rows is not None and rows.ndim > 1:  # Each model in a stack has its own rows.
         x = xp.reshape(x, (*rows.shape, x.shape[-1]))
         y = xp.reshape(y, (*rows.shape, *y.shape[1:]))
     if is_own:
@@ -75,7 +76,7 @@ def of_features(scaling: Scaling | Whitening | None) -> Scaling | None:
 
 
 def rotated(x: Array, scaling: Scaling | Whitening | None, *, xp: Namespace) -> Array:
-    """Apply a whitening's rotation to inputs, after the augmentations, which require images."""
+    """Apply a whitening's rotation to inputs; augmentations come first, as they require images."""
     if not isinstance(scaling, Whitening):
         return x
     # `@` would bypass a namespace's own `matmul`.
@@ -98,7 +99,7 @@ def _augment(
 def targets_and_weights(
     targets: Array, weights: Array | None, mixture: Mixture | None, *, xp: Namespace
 ) -> list[tuple[Array, Array | None]]:
-    """Return the targets and weights of a batch, and of the samples mixed into it, if any."""
+    """Return the targets and weights of a batch and of any samples mixed into it."""
     if mixture is None:
         return [(targets, weights)]
     partners = mixture.partners
@@ -107,12 +108,12 @@ def targets_and_weights(
 
 
 def mixed(values: list[Array], mixture: Mixture | None) -> Array:
-    """Mix the values of samples with their partners' values."""
+    """Mix the samples' values with their partners' values."""
     if mixture is None:
         return values[0]
     return values[0] * mixture.share + values[1] * (1.0 - mixture.share)
 
 
 def in_dtype_of(params: Params, outputs: Array, *, xp: Namespace) -> Array:
-    """Convert outputs to the parameters' dtype, since bfloat16 is not precise enough for a loss."""
+    """Convert outputs to the parameters' dtype, since bfloat16 is too imprecise for a loss."""
     return xp.astype(outputs, leaves(params)[0].dtype, copy=False)

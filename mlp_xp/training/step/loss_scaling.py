@@ -2,9 +2,9 @@
 
 The smallest positive float16 number is 6e-8. The gradient of the loss is therefore multiplied by a
 large factor before the backward pass, and the parameters' gradients are divided by the same factor.
-A step whose gradients overflow is skipped and halves the factor; after 2,000 good steps in a row,
-the factor is doubled. All values are on the device. If there is no `LossScale`, the functions
-return their arguments.
+A step whose gradients overflow is skipped and halves the factor; after 2,000 consecutive finite
+steps, the factor is doubled. All values are on the device. If there is no `LossScale`, the
+functions return their arguments.
 
 References
 ----------
@@ -19,16 +19,16 @@ from mlp_xp._utils.array_types import Array, Namespace, Tree
 from mlp_xp._utils.tree import leaves, map_leaves, rebuild
 from mlp_xp.optimizers import for_axes
 
-# The factors are powers of 2, which cause no rounding error. At a factor of 1 no step is skipped,
-# since loss scaling cannot have caused an overflow.
+# The factors are powers of 2, which cause no rounding errors. At a factor of 1, no step is skipped,
+# since loss scaling cannot have caused the overflow.
 _FIRST, _LEAST, _MOST = 2.0**16, 1.0, 2.0**24
 _GOOD_STEPS = 2_000
 
 
 class LossScale(NamedTuple):
-    """The factor, and the number of good steps since it last changed.
+    """The factor, and the number of finite steps since its last change.
 
-    Both are 0-d, or have one number per model of a stack.
+    Both are 0-d, or have one element per model in a stack.
     """
 
     factor: Array
@@ -48,16 +48,16 @@ def copy_state(tree: Tree, scale: LossScale | tuple[()], *, xp: Namespace) -> Tr
 
 
 def scale_loss_gradient(dlogits: Array, scale: LossScale | tuple[()], *, xp: Namespace) -> Array:
-    """Return the gradient of the loss times the factor."""
+    """Multiply the gradient of the loss by the factor."""
     return dlogits * for_axes(scale.factor, dlogits.ndim, xp=xp) if scale else dlogits
 
 
 def unscale_gradients(
     grads: Tree, scale: LossScale | tuple[()], *, xp: Namespace
 ) -> tuple[Tree, Array | tuple[()]]:
-    """Return the gradients divided by the factor, and whether all gradients of a model are finite.
+    """Divide the gradients by the factor; also return whether all of a model's are finite.
 
-    The results have the factor's dtype, since they would underflow again in float16.
+    The results have the factor's dtype, since they would again underflow in float16.
     """
     if not scale:
         return grads, ()

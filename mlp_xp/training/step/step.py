@@ -31,7 +31,7 @@ from mlp_xp.training.step.value_and_gradient import BatchGradient, batch_gradien
 
 
 class Steps(NamedTuple):
-    """The arguments that change from step to step; the first axis is for the steps.
+    """The arguments that change from step to step, with the steps as the first axis.
 
     ``selection`` is as in `Batch`; ``coefs : (steps, 4 + k)`` are packed `StepScalars`; ``keys :
     (steps, dropouts)`` or None. For a stack, the second axis is for the models.
@@ -45,12 +45,12 @@ class Steps(NamedTuple):
 class StepScalars(NamedTuple):
     """The scalars that change from step to step: 0-d arrays, or floats on the host.
 
-    They are copied to the device as one array, ``(..., 4 + k)``, in this order. The models of a
+    They are copied to the device as one array, ``(..., 4 + k)``, in this order. The models in a
     stack share the scalars, or each has its own. ``fraction`` is the step's fraction of the epoch's
     samples, and ``l2`` is the factor of the penalty. ``average_rate`` is the weight of new values
     in the moving average, and ``batch_stats_rate`` is their weight in the batch statistics.
-    ``rule`` is the result of `Optimizer.coefficients`. ``dropout_rates`` has the rate of each
-    dropout if rates are inputs of a step.
+    ``rule`` is the result of `Optimizer.coefficients`. ``dropout_rates`` contains the rate of each
+    dropout layer if rates are inputs of a step.
     """
 
     fraction: Any
@@ -70,13 +70,13 @@ class StepScalars(NamedTuple):
 
 
 class TrainState(NamedTuple):
-    """The state of training; it is donated to each step, which returns the next state.
+    """The training state; it is donated to each step, which returns the next state.
 
     ``batch_stats`` are the running statistics of batch normalization. ``average`` is the moving
-    average of the parameters, or an empty tuple. ``loss`` and ``accuracy``, 0-d or one per model of
-    a stack, are sums over the steps of an epoch, weighted by each step's fraction of the samples;
-    they are read once per epoch. ``accuracy`` is an empty tuple unless requested. ``loss_scale`` is
-    an empty tuple unless matrix products are in float16.
+    average of the parameters, or an empty tuple. ``loss`` and ``accuracy``, 0-d or one per model in
+    a stack, are sums over an epoch's steps, weighted by each step's fraction of the samples; they
+    are read once per epoch. ``accuracy`` is an empty tuple unless requested. ``loss_scale`` is an
+    empty tuple unless matrix products use float16.
     """
 
     params: Params
@@ -112,7 +112,7 @@ def init_state(
     with_loss_scale: bool = False,
     xp: Namespace,
 ) -> TrainState:
-    """Return the state before the first step; it contains the arguments, not copies of them."""
+    """Return the initial state, which contains the arguments themselves, not copies."""
     zero = xp.zeros_like(one_number(params))
     accuracy = xp.zeros_like(zero) if with_accuracy else ()
     opt_state = init_opt_state(optimizer, params, xp=xp)
@@ -133,14 +133,14 @@ def make_step(
     make_gradient: Callable[..., Callable[..., BatchGradient]] = batch_gradient,
     xp: Namespace,
 ) -> Step:
-    """Return the function of one training step.
+    """Return the function for one training step.
 
-    ``step(state, batch, scaling, coefs, keys)`` returns the next state; the old state can no longer
-    be used. ``coefs : (..., 4 + k)`` are packed `StepScalars`, including dropout rates if a step
+    ``step(state, batch, scaling, coefs, keys)`` returns the next state; the old state becomes
+    invalid. ``coefs : (..., 4 + k)`` are packed `StepScalars`, including dropout rates if a step
     takes them, and ``keys : (..., dropouts)`` are int32, or None. ``max_grad_norm`` limits the
     joint norm of all gradients of the loss. The penalty is not clipped, just as PyTorch does not
     clip weight decay. Geometric augmentations are applied first, in order, then all other
-    augmentations. The models of a stack, whose parameters have leading axes, share scalars, batch
+    augmentations. The models in a stack, whose parameters have leading axes, share scalars, batch
     and scaling, or each has its own.
     """
     gradient = make_gradient(network, loss, kernels, augmentation, xp=xp)
@@ -188,7 +188,7 @@ def make_step(
 
 @lru_cache(maxsize=64)
 def make_indexed_step(step: Step) -> Callable[..., TrainState]:
-    """Return a function for `Backend.loop` that runs one of many steps; cached by ``step``.
+    """Return a function for `Backend.loop` that runs one of several steps; cached by ``step``.
 
     ``indexed_step(i, state, steps, x, y, scaling)`` runs the step at position ``i`` in ``steps``, a
     0-d integer array or an int, and returns the next state.

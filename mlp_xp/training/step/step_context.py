@@ -1,4 +1,4 @@
-"""The decision whether to use machine code for training steps, based on their computation."""
+"""The decision whether to use machine code for training steps, based on their cost."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mlp_xp.training.step.step_table import SchedulePosition
 def step_context(
     trainer: BaseTrainer, data: Data, plan: EpochPlan, position: SchedulePosition
 ) -> AbstractContextManager[Any]:
-    """Return the context in which to run a trainer's next epoch."""
+    """Return the context for a trainer's next epoch."""
     work, sparse_work, largest = step_work(trainer, data, plan)
     n_steps = _certain_steps(trainer, plan, position, 0)
     training: AbstractContextManager[Any]
@@ -26,7 +26,7 @@ def step_context(
 def n_alike(
     trainer: BaseTrainer, data: Data, plan: EpochPlan, position: SchedulePosition, most: int
 ) -> int:
-    """Return how many epochs, at most ``most``, can run in the first epoch's context."""
+    """Return the number of epochs, at most ``most``, that can run in the first epoch's context."""
     work, *_ = step_work(trainer, data, plan)
     steps = (_certain_steps(trainer, plan, position, later) for later in range(most))
     is_long, *others = (trainer.backend.is_long(work, n) for n in steps)
@@ -34,7 +34,7 @@ def n_alike(
 
 
 def step_work(trainer: BaseTrainer, data: Data, plan: EpochPlan) -> tuple[int, int, int]:
-    """Return the result of `count_work` for a step, which is equal in all processes."""
+    """Return the result of `count_work` for a step, identical in all processes."""
     n_rows = -(-plan.batch_size // trainer.processes.size)
     return count_work(data, trainer.state.params, n_rows)
 
@@ -42,7 +42,7 @@ def step_work(trainer: BaseTrainer, data: Data, plan: EpochPlan) -> tuple[int, i
 def _certain_steps(
     trainer: BaseTrainer, plan: EpochPlan, position: SchedulePosition, later: int
 ) -> int:
-    """Return the number of steps that are done or certain to follow.
+    """Return the number of steps completed or certain to follow.
 
     If the fit may stop early, only the current epoch's steps are certain, since users often set
     ``max_iter`` far too high.
@@ -52,5 +52,5 @@ def _certain_steps(
     n_epochs = (
         max(position.n_epochs - position.done, later + 1) if trainer.is_planned else later + 1
     )
-    # Models fitted at the same time share machine code, so count the steps of all models.
+    # Models fitted concurrently share machine code, so count the steps of all models.
     return int(trainer.n_steps + n_epochs * len(plan.counts)) * n_models()

@@ -46,7 +46,7 @@ class Rules:
 
 
 def own_parts(settings: Any) -> Iterator[Any]:
-    """Yield the user's functions, and objects of the user's classes, at any depth of settings."""
+    """Yield the user's functions and instances of the user's classes, at any depth in settings."""
     if isinstance(settings, list | tuple):
         for entry in settings:
             yield from own_parts(entry)

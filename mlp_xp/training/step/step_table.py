@@ -26,12 +26,12 @@ if TYPE_CHECKING:  # Imported on first use, since few fits have a time limit.
 
 # The weight of a batch in the running statistics of batch normalization, as in PyTorch.
 _BATCH_STATS_RATE = 0.1
-# The number of positions in a schedule that follows a time limit.
+# The number of positions in a schedule driven by a time limit.
 _TICKS = 10**6
 
 
 class SchedulePosition(NamedTuple):
-    """The number of epochs done, their total number, and the factor of the learning rate."""
+    """The number of completed epochs, their total number, and the learning rate's factor."""
 
     done: int
     n_epochs: int
@@ -52,7 +52,7 @@ def step_tables(
     steps: range | None = None,
     budget: Budget | None = None,
 ) -> list[StepTable]:
-    """Compute the scalars of a trainer's next epochs, or of some steps of each, on the host.
+    """Compute the scalars for a trainer's next epochs, or for some steps of each, on the host.
 
     The plans have equal counts. Schedules assume that every epoch has the same number of steps.
     """
@@ -109,7 +109,7 @@ def step_tables(
 def _ticks_by_clock(budget: Budget, ticks: list[int], n_steps: int) -> list[int]:
     """Return positions in a schedule of `_TICKS`.
 
-    Positions follow the fraction of time passed or of steps done, whichever is larger.
+    Positions follow the fraction of elapsed time or of completed steps, whichever is larger.
     """
     passed = [budget.fraction(ahead) for ahead in range(len(ticks))]
     least = (tick / max(n_steps - 1, 1) for tick in ticks)
@@ -127,10 +127,10 @@ def draw_keys(trainer: BaseTrainer, n_steps: int, epoch: int) -> np.ndarray | No
 
 
 class Epoch(NamedTuple):
-    """An epoch of a trainer, with the values needed to repeat its steps.
+    """A trainer's epoch, with the values needed to repeat its steps.
 
-    ``plan`` has no draws. ``number`` epochs were done before this epoch, and ``first`` of its steps
-    were done before the fit was resumed. Each table of scalars is appended to ``tables`` when it is
+    ``plan`` contains no draws. ``number`` epochs were completed before this one, and ``first`` of
+    its steps before the fit was resumed. Each table of scalars is appended to ``tables`` when it is
     computed.
     """
 
@@ -151,7 +151,7 @@ class StepRange(NamedTuple):
 
 
 class EpochArguments(NamedTuple):
-    """The data and the arguments for an epoch's remaining steps.
+    """The data and arguments for an epoch's remaining steps.
 
     ``keys : (steps, dropouts)`` or None.
     """
@@ -200,7 +200,7 @@ def step_ranges(
 def draw_arguments(
     trainer: BaseTrainer, epoch: Epoch, draws: tuple[Draws, ...] | None = None
 ) -> EpochArguments:
-    """Return the batches and keys of an epoch's steps; repeated calls return equal random draws."""
+    """Return the batches and keys for an epoch's steps; repeated calls give the same draws."""
     backend, rules = trainer.backend, trainer.rules
     plan, first = epoch.plan._replace(draws=draws), epoch.first
     if rules.augmentation and draws is None:
@@ -214,7 +214,7 @@ def draw_arguments(
 def put_tables(
     trainer: BaseTrainer, epoch: Epoch, position: SchedulePosition, budget: Budget | None
 ) -> Iterator[StepTable]:
-    """Copy the tables of an epoch's steps to the device, yield them, and store them in the epoch.
+    """Copy the tables for an epoch's steps to the device, yield them, and store them in the epoch.
 
     If there is no budget, one table covers the epoch; otherwise each table covers the steps until
     the clock is read again.
@@ -237,7 +237,7 @@ def put_tables(
 
 
 def repeat(trainer: BaseTrainer, epoch: Epoch) -> Generator[tuple[float, StepArguments]]:
-    """Yield the learning rate and arguments of each prepared step, to repeat an epoch."""
+    """Yield the learning rate and arguments of each prepared step, to rerun an epoch."""
     tables = [_put(trainer, table) for table in epoch.tables]
     return draw_arguments(trainer, epoch).steps(tables, trainer)
 
@@ -247,16 +247,16 @@ def _put(trainer: BaseTrainer, table: StepTable) -> StepTable:
 
 
 def _part(table: Any, first: int, last: int) -> Any:
-    """Return rows of a table. If all rows are requested, do not slice, since slicing may copy."""
+    """Return rows of a table, without slicing if all are requested, since slicing may copy."""
     if table is None or (first, last) == (0, table.shape[0]):
         return table
     return table[first:last, ...]
 
 
 def _padded(table: Array, first: int, n_steps: int, backend: Backend) -> Array:
-    """Pad the scalars of some steps with 0 to the number of steps in the epoch.
+    """Zero-pad the scalars for some steps to the epoch's number of steps.
 
-    A backend then compiles for one shape, although a time limit results in tables of many sizes.
+    A backend then compiles for one shape, although a time limit leads to tables of many sizes.
     """
     if table.shape[0] == n_steps:
         return table

@@ -29,8 +29,8 @@ class Evaluation(NamedTuple):
     its outputs; ``targets`` are encoded for the loss. ``loss : (...)`` is the weighted average, and
     ``pull_loss()`` returns its gradient with respect to the logits; ``pullback(dlogits,
     need_dx=...)`` returns the gradients with respect to ``x`` and to all parameters. ``correct :
-    (...)``, the average accuracy, is an empty tuple unless requested, and ``batch_stats`` has this
-    batch's statistics for each batch normalization. The blocks ran with ``context``.
+    (...)``, the average accuracy, is an empty tuple unless requested, and ``batch_stats`` contains
+    this batch's statistics for each batch normalization. The blocks ran with ``context``.
     """
 
     x: Array
@@ -123,7 +123,7 @@ def batch_gradient(
     *,
     xp: Namespace,
 ) -> Callable[..., BatchGradient]:
-    """Return the function that computes the gradient of a batch, times the loss scale, if any.
+    """Return the function that computes a batch's gradient, multiplied by the loss scale, if any.
 
     In ``gradient(params, batch, scale, *given)``, ``given`` are further arguments of ``evaluate``;
     see `value_and_gradient`.
