@@ -1,7 +1,7 @@
-"""Training on several processes (*ranks*) and machines, which communicate through an engine.
+"""Training on several processes (*ranks*), possibly on several machines, connected by an engine.
 
 Each engine is one file with a `Communicator`. `training` divides a fit among ranks, `backends` sums
-arrays of each library over ranks, and `_ranks` contains the class for the ranks of a fit.
+each library's arrays over ranks, and `_ranks` defines the ranks of a fit.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ __all__ = [
     "using",
 ]
 
-# The module of each engine.
+# The module for each engine.
 ENGINES = {"mpi": "_mpi", "tcp": "_tcp", "torch": "_torch"}
 
 
 class _Joined(NamedTuple):
-    """The communicator of the fits in this thread, and the numbers of this rank's samples."""
+    """The communicator for fits in this thread, and the positions of this rank's samples."""
 
     communicator: Communicator
     row_numbers: np.ndarray | None = None
@@ -47,10 +47,10 @@ _joined: ContextVar[_Joined | None] = ContextVar("joined", default=None)
 
 @contextlib.contextmanager
 def using(communicator: Communicator, row_numbers: np.ndarray | None = None) -> Iterator[None]:
-    """Let the fits of this thread use a communicator, whatever their engine.
+    """Make this thread's fits use a communicator, regardless of their engine.
 
-    ``row_numbers`` are the positions of this rank's samples in the whole of all samples, if they
-    are not in the order of the ranks.
+    ``row_numbers`` are the positions of this rank's samples among all samples, if samples are not
+    in rank order.
     """
     token = _joined.set(_Joined(communicator, row_numbers))
     try:
@@ -63,27 +63,27 @@ def using(communicator: Communicator, row_numbers: np.ndarray | None = None) -> 
 def connect_ranks(
     rank: int, gather: Callable[[str], list[str]], *, host: str | None = None, timeout: float = 300
 ) -> Iterator[Communicator]:
-    """Connect processes that another system has started, such as Spark or Ray, through TCP.
+    """Connect processes started by another system, such as Spark or Ray, through TCP.
 
-    Fits in this context, with ``distributed="tcp"``, are shared by these processes. An error of one
-    process ends the fit on each, and no process.
+    Fits in this context with ``distributed="tcp"`` run on all of these processes. An error in one
+    process ends the fit on all of them, but no process exits.
 
     Parameters
     ----------
     rank : int
         The number of this process, from 0.
     gather : callable
-        ``gather(text)`` returns the texts of all processes, in the order of their ranks.
+        ``gather(text)`` returns the texts of all processes, in rank order.
     host : str, optional
-        The name or address by which the other machines reach this one; by default, of its route to
-        other networks.
+        The name or address at which other machines reach this one; by default, the address used to
+        reach other networks.
     timeout : float, default=300
-        The number of seconds to wait until all processes are connected.
+        The number of seconds to wait for all processes to connect.
 
     Raises
     ------
     TimeoutError
-        If a process is not there in time.
+        If a process does not connect in time.
 
     Examples
     --------
@@ -108,10 +108,10 @@ def connect_ranks(
 
 @cache
 def get_communicator(engine: str) -> Communicator:
-    """Return the communicator of an engine; every call returns the same object.
+    """Return an engine's communicator; every call returns the same object.
 
-    The first call divides each machine's processors among its ranks, by limiting their threads,
-    unless ``OMP_NUM_THREADS`` is set. After this call, an error that ends one rank ends all ranks.
+    Unless ``OMP_NUM_THREADS`` is set, the first call divides each machine's processors among its
+    ranks by limiting their threads. After this call, an error that ends one rank ends all ranks.
     Raise ImportError, with the install command, if the engine is not installed, and RuntimeError if
     it cannot start.
     """
@@ -134,7 +134,7 @@ def get_communicator(engine: str) -> Communicator:
 
 
 def join_ranks(setting: Any) -> SingleProcess:
-    """Return the processes of a fit for a value of the estimators' parameter ``distributed``."""
+    """Return a fit's processes for a value of the estimators' parameter ``distributed``."""
     if setting is None:
         return SINGLE_PROCESS
     settings = setting if isinstance(setting, Distributed) else Distributed(setting)

@@ -16,7 +16,7 @@ N_SHARDS = 8  # The number of virtual shards per batch, over all ranks.
 
 
 class InFixedOrder(Communicator):
-    """A communicator of 1, 2, 4 or 8 ranks that sums their arrays in a fixed order."""
+    """A communicator for 1, 2, 4 or 8 ranks that sums their arrays in a fixed order."""
 
     def __init__(self, communicator: Communicator) -> None:
         self.rank, self.size = communicator.rank, communicator.size

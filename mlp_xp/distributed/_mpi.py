@@ -1,4 +1,4 @@
-"""MPI through mpi4py; the ranks are the processes that ``mpiexec`` has started."""
+"""MPI through mpi4py; the ranks are the processes started by ``mpiexec``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class MpiCommunicator(Communicator):
 
     def __init__(self, mpi: Any) -> None:
         self._mpi = mpi
-        # Duplicate the communicator, to separate our messages from other code's messages.
+        # Duplicate the communicator to separate our messages from other code's.
         self._comm = mpi.COMM_WORLD.Dup()
         self.rank = self._comm.rank
         self.size = self._comm.size
@@ -65,7 +65,7 @@ class MpiCommunicator(Communicator):
 
 
 def create() -> MpiCommunicator:
-    """Return the communicator of all processes that ``mpiexec`` has started together."""
+    """Return the communicator for all processes started together by ``mpiexec``."""
     try:
         mpi = optional("mpi4py.MPI", "mpi")
     except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""The ranks of a fit: errors that all ranks raise, and decisions that rank 0 makes for all ranks.
+"""The ranks of a fit: errors raised on all ranks, and decisions made by rank 0 for all ranks.
 
 Before training, ranks communicate only through `Ranks.exchange`, so a rank can send an error
 instead of its next value. During training, an error on one rank ends all ranks.
@@ -34,12 +34,12 @@ from mlp_xp.training.step.step_settings import Rules
 T = TypeVar("T")
 
 _DEFAULT = Distributed()
-_KEYBOARD = 130  # The exit status that shells give for Ctrl-C.
-_PRINTING = 1.0  # Seconds to wait while rank 0 prints an error that all ranks raise.
+_KEYBOARD = 130  # The shell's exit status for Ctrl-C.
+_PRINTING = 1.0  # Seconds to wait while rank 0 prints an error raised on all ranks.
 
 
 class _Failure(NamedTuple):
-    """A description of an error for other processes, which may be unable to unpickle the error."""
+    """A description of an error for other processes, which might be unable to unpickle it."""
 
     rank: int
     kind: str
@@ -76,7 +76,7 @@ class Ranks(SingleProcess):
         self.overrides = {"callbacks": None, "verbose": False} if self.rank else {}
 
     def exchange(self, value: T) -> list[T]:
-        with postponed():  # Ctrl-C must not hide that another rank has failed.
+        with postponed():  # Ctrl-C must not hide a failure of another rank.
             values = self.communicator.gather(value)
             self._has_failed = any(isinstance(other, _Failure) for other in values)
         for other in values:
@@ -129,7 +129,7 @@ class Ranks(SingleProcess):
         return self.communicator.broadcast(value)
 
     def locate_error(self, error: Any) -> Any:
-        """Return the error of the rank whose samples caused it, or else the error of rank 0."""
+        """Return the error from the rank whose samples caused it, or else from rank 0."""
         found = self.communicator.gather((str(error), error.layer, error.cause))
         text, layer, cause = next((f for f in found if f[2] != "rate"), found[0])
         return NonFiniteError(text, epoch=error.epoch, step=error.step, layer=layer, cause=cause)
@@ -151,7 +151,7 @@ class Ranks(SingleProcess):
         if self.size == 1 and not n_shards:
             return None
         # A library's rounding may depend on the number of rows. A deterministic fit therefore
-        # splits each batch into the same parts, whatever the number of ranks.
+        # splits each batch into the same parts, regardless of the number of ranks.
         n_own = max(1, n_shards)
         parts = np.array_split(np.arange(n_samples), self.size * n_own)
         return parts[self.rank * n_own : (self.rank + 1) * n_own]
@@ -213,7 +213,7 @@ class Ranks(SingleProcess):
             is_over = True
             self.exchange(None)
         except BaseException as error:
-            if self._has_failed:  # All ranks know, and leave.
+            if self._has_failed:  # All ranks know about the error and stop.
                 _shared(error)
             # After the last exchange, the other ranks are training, and `fitting` ends them.
             elif not (is_over or _is_shared(error)):
@@ -239,20 +239,20 @@ def _failure(error: BaseException, rank: int) -> _Failure:
 
 
 def _shared(error: BaseException) -> BaseException:
-    """Mark an error as raised by every rank, and return it."""
+    """Mark an error as raised on every rank, and return it."""
     error._is_on_all_ranks = True  # type: ignore[attr-defined]
     return error
 
 
 def _is_shared(error: BaseException) -> bool:
-    # All ranks raise `NonFiniteError` together, since their weights are bitwise equal. A lost rank
-    # has told why, or cannot.
+    # All ranks raise `NonFiniteError` together, since their weights are bitwise identical. A lost
+    # rank has already reported its error, or cannot.
     is_known = isinstance(error, NonFiniteError | LostRankError)
     return is_known or getattr(error, "_is_on_all_ranks", False)
 
 
 def _end_all(communicator: Communicator, error: BaseException) -> None:
-    """Print an error and the rank where it occurred, and end all ranks' processes."""
+    """Print an error and its rank, and end the processes of all ranks."""
     rank, size = communicator.rank, communicator.size
     text = "".join(traceback.format_exception(error))
     print(f"rank {rank} of {size} failed, so all ranks end:\n{text}", file=sys.stderr, flush=True)
@@ -260,7 +260,7 @@ def _end_all(communicator: Communicator, error: BaseException) -> None:
 
 
 def end_all_on_errors(communicator: Communicator) -> None:
-    """Stop all ranks if an error ends this process, since other ranks may be waiting for it."""
+    """End all ranks if an error ends this process, since other ranks may be waiting for it."""
     former = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

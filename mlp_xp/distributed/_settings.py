@@ -11,22 +11,22 @@ DATA = ("replicated", "sharded")
 
 @dataclass(frozen=True)
 class Distributed:
-    """Training of one network on many processes (*ranks*), with the same results as on one process.
+    """Training of one network on several processes (*ranks*), with the same results as on one.
 
     Parameters
     ----------
     engine : {"mpi", "torch", "tcp"}, default="mpi"
-        ``"mpi"`` uses mpi4py, for processes that ``mpiexec`` starts; ``"torch"`` uses
-        ``torch.distributed``, for processes that ``torchrun`` starts; ``"tcp"`` is for processes
-        that `connect_ranks` connects.
+        ``"mpi"`` uses mpi4py, for processes started by ``mpiexec``; ``"torch"`` uses
+        ``torch.distributed``, for processes started by ``torchrun``; ``"tcp"`` is for processes
+        connected by `connect_ranks`.
     data : {"replicated", "sharded"}, default="replicated"
-        If ``"replicated"``, each rank passes all samples and computes its part of each batch.
-        If ``"sharded"``, each rank passes only its own rows, possibly none; the samples are in
-        the order of the ranks.
+        If ``"replicated"``, each rank passes all samples and computes its part of each batch. If
+        ``"sharded"``, each rank passes only its own rows, possibly none; the samples are in rank
+        order.
     deterministic : bool, default=False
-        Whether results are bitwise equal on 1, 2, 4 and 8 ranks. Each batch is then computed in
-        eight virtual shards that are summed in a fixed order, which takes longer. From then on,
-        each rank has one thread, unless ``OMP_NUM_THREADS`` is set. For L-BFGS, each rank computes
+        Whether results are bitwise identical on 1, 2, 4 and 8 ranks. If so, each batch is computed
+        in eight virtual shards, which are summed in a fixed order. This is slower. From then on,
+        each rank uses one thread, unless ``OMP_NUM_THREADS`` is set. For L-BFGS, each rank computes
         all samples.
 
     Examples

@@ -1,4 +1,4 @@
-"""Sums over the ranks of one machine in shared memory."""
+"""Sums over one machine's ranks in shared memory."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# The number of array elements to add at a time, so that the blocks of all ranks fit into the cache.
+# The number of elements to add at a time, so that the blocks of all ranks fit into the cache.
 _CHUNK = 1 << 15
 
 
 class _Location(NamedTuple):
-    """The location of an array for other processes: the process, file and size in bytes."""
+    """An array's location for other processes: process, file and size in bytes."""
 
     process: int
     file: int
@@ -24,23 +24,22 @@ class _Location(NamedTuple):
 
 
 class SharedMemory:
-    """Arrays that the ranks of one machine, in the MPI communicator ``comm``, sum in place.
+    """Arrays summed in place by the ranks of one machine, in the MPI communicator ``comm``.
 
-    Each rank adds the other ranks' numbers to its part, and then copies the other parts. MPI alone
-    would copy all data, and each rank would update all parameters; bench/studies/ranks.py compares
-    both ways.
+    Each rank sums its part over all ranks, then copies the other parts. MPI alone would copy all
+    data, and each rank would update all parameters; bench/studies/ranks.py compares both methods.
     """
 
     def __init__(self, comm: Any) -> None:
         self._comm = comm
         self.size = comm.size
-        # From an array's address to its location, and to all ranks' memory for it.
+        # Maps an array's address to its location and to all ranks' memory for it.
         self._locations: dict[int, _Location] = {}
         self._mapped: dict[int, list[np.ndarray]] = {}
-        self._shared: set[int] = set()  # Addresses of the arrays that `share` returned.
+        self._shared: set[int] = set()  # Addresses of arrays returned by `share`.
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        """Return memory for an array that is summed repeatedly."""
+        """Allocate an array that is summed repeatedly."""
         n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
         file = os.memfd_create("mlp_xp")
         os.ftruncate(file, n_bytes)
@@ -56,7 +55,7 @@ class SharedMemory:
         self._shared.discard(address)
 
     def location(self, array: np.ndarray) -> _Location:
-        """Return the location of an array from `empty`."""
+        """Return the location of an array allocated by `empty`."""
         return self._locations[_address(array)]
 
     def share(self, array: np.ndarray) -> np.ndarray:
@@ -80,11 +79,11 @@ class SharedMemory:
         return _address(array) in self._shared
 
     def part(self, size: int) -> slice:
-        """Return the part of an array of ``size`` numbers that this rank sums."""
+        """Return this rank's part of a sum over an array with ``size`` elements."""
         return _part(size, self.size, self._comm.rank)
 
     def start_sum(self, array: np.ndarray) -> SharedSum | None:
-        """Return the unfinished sum of an array from `empty`, or None for other arrays."""
+        """Return the pending sum for an array allocated by `empty`, or None for other arrays."""
         address = _address(array)
         location = self._locations.get(address)
         if location is None or location.size != array.nbytes:
@@ -96,7 +95,7 @@ class SharedMemory:
 
 
 class SharedSum:
-    """An unfinished sum of an array over all ranks of this machine."""
+    """A pending sum of an array over all ranks on this machine."""
 
     def __init__(self, parts: list[np.ndarray], comm: Any) -> None:
         self._parts, self._comm = parts, comm
@@ -125,7 +124,7 @@ class SharedSum:
 
 
 def shared_memory(mpi: Any, comm: Any) -> SharedMemory | None:
-    """Return the memory that all ranks of a communicator share, or None if they share none."""
+    """Return the memory shared by all ranks of a communicator, or None if there is none."""
     if comm.size == 1 or comm.Split_type(mpi.COMM_TYPE_SHARED).size < comm.size:
         return None
     shared, token = SharedMemory(comm), comm.bcast(secrets.randbits(32))
@@ -133,18 +132,18 @@ def shared_memory(mpi: Any, comm: Any) -> SharedMemory | None:
         probe = shared.empty((1,), np.float64)
         probe[:] = token
         location = shared.location(probe)
-    except (AttributeError, OSError):  # This system has no shared memory for other processes.
+    except (AttributeError, OSError):  # Unsupported by this system.
         location = None
     locations = comm.allgather(location)
     try:
         works = None not in locations and all(_map(at, np.float64)[0] == token for at in locations)
-    except OSError:  # The ranks run in containers that cannot see each other's processes.
+    except OSError:  # The ranks run in containers that hide each other's processes.
         works = False
     return shared if comm.allreduce(works, op=mpi.LAND) else None
 
 
 def _map(location: _Location, dtype: Any) -> np.ndarray:
-    """Map an array of another process into this process."""
+    """Map another process's array into this process."""
     file = os.open(f"/proc/{location.process}/fd/{location.file}", os.O_RDWR)
     try:
         return np.frombuffer(mmap.mmap(file, location.size), dtype)
@@ -153,7 +152,7 @@ def _map(location: _Location, dtype: Any) -> np.ndarray:
 
 
 def _part(size: int, n_ranks: int, rank: int) -> slice:
-    """Return the part of an array of ``size`` numbers that a rank sums."""
+    """Return a rank's part of a sum over an array with ``size`` elements."""
     return slice(size * rank // n_ranks, size * (rank + 1) // n_ranks)
 
 

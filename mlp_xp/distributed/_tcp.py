@@ -1,7 +1,7 @@
-"""Connections of TCP between processes that another system, such as dask or Spark, has started.
+"""TCP connections between processes started by another system, such as Dask or Spark.
 
-All pairs of ranks are connected, as in torch's gloo, but a sum is computed in the calling thread:
-for an array of 4 kB, gloo takes 30 times as long, since its threads wake each other.
+All pairs of ranks are connected, as in torch's gloo, but sums are computed in the calling thread.
+For a 4 kB array, gloo takes 30 times as long, since its threads must wake each other.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from mlp_xp.distributed.communicator import Communicator, LostRankError, sum_pac
 
 T = TypeVar("T")
 
-# All ranks send a chunk of this many bytes to each other before they receive one. It fits into the
-# buffers of a connection, so no rank waits in `sendall` for another one that waits, too.
+# All ranks send each other a chunk of this many bytes before they receive one. A chunk fits into a
+# connection's buffers, so ranks cannot deadlock in `sendall`.
 _CHUNK = 1 << 17
-# Each rank sends the whole of an array of fewer bytes to all others. Otherwise, it sums a part.
+# Each rank sends smaller arrays, in bytes, to all other ranks; for larger arrays, it sums a part.
 _SHORT = 1 << 15
-_LENGTH = 8  # The bytes of an object's length.
-_TOKEN = 32  # The characters of the token that a connection begins with.
-# A machine that does not answer for a minute is lost: after half of it, it is asked three times.
+_LENGTH = 8  # The size in bytes of the field for an object's length.
+_TOKEN = 32  # The number of characters in the token sent at the start of a connection.
+# A machine is lost after a minute of silence; after half a minute, it is probed three times.
 _KEEP_ALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 
 
 class Listener:
-    """A socket at which a rank waits for others; ``address`` is text for them.
+    """A listening socket, to which other ranks connect; ``address`` is the text to pass to them.
 
-    ``host`` is the name or the address by which other machines reach this one.
+    ``host`` is the name or address at which other machines reach this one.
     """
 
     def __init__(self, host: str) -> None:
@@ -48,9 +48,9 @@ class Listener:
         self._socket.close()
 
     def connect(self, rank: int, addresses: Sequence[str], timeout: float) -> TcpCommunicator:
-        """Return the communicator of all ranks, whose addresses are in the order of the ranks.
+        """Return the communicator for all ranks, given their addresses in rank order.
 
-        Raise TimeoutError if a rank is not there in time.
+        Raise TimeoutError if a rank does not connect in time.
         """
         end = time.monotonic() + timeout
         peers: dict[int, socket.socket] = {}
@@ -68,7 +68,7 @@ class Listener:
         return TcpCommunicator(rank, peers)
 
     def _accept(self, peers: dict[int, socket.socket], expected: set[int], end: float) -> None:
-        """Accept a connection, and add it if it is from a rank that has the token."""
+        """Accept a connection, and keep it if it comes from a rank with the token."""
         missing = sorted(expected - peers.keys())
         self._socket.settimeout(_left(end, missing))
         try:
@@ -86,7 +86,7 @@ class Listener:
 
 
 class TcpCommunicator(Communicator):
-    """Ranks that are connected by sockets; ``peers`` has the socket of each other rank."""
+    """Ranks connected by sockets; ``peers`` contains the socket of each other rank."""
 
     def __init__(self, rank: int, peers: dict[int, socket.socket]) -> None:
         self.rank, self.size = rank, len(peers) + 1
@@ -115,7 +115,7 @@ class TcpCommunicator(Communicator):
             )
 
     def _receive(self, sent: dict[int, np.ndarray], own: np.ndarray) -> list[np.ndarray]:
-        """Send an array to each other rank; return all arrays of the size of ``own``, by rank."""
+        """Send an array to each other rank; return all ranks' arrays, sized like ``own``."""
         parts = [own if rank == self.rank else np.empty_like(own) for rank in range(self.size)]
         received = {peer: _bytes(parts[peer]) for peer in self._peers}
         self._swap({peer: _bytes(array) for peer, array in sent.items()}, received)
@@ -133,7 +133,7 @@ class TcpCommunicator(Communicator):
         return found
 
     def gather(self, value: T) -> list[T]:
-        if not self._peers:  # Do not pickle a whole table.
+        if not self._peers:  # Avoid pickling a whole table.
             return [value]
         content = pickle.dumps(value)
         length = len(content).to_bytes(_LENGTH, "little")
@@ -150,13 +150,13 @@ class TcpCommunicator(Communicator):
     def _objects(
         self, lengths: dict[int, int], sent: dict[int, memoryview]
     ) -> dict[int, bytearray]:
-        """Send bytes to other ranks, and return the bytes of other ranks."""
+        """Send bytes to other ranks, and return the bytes received from them."""
         found = {peer: bytearray(length) for peer, length in lengths.items()}
         self._swap(sent, {peer: memoryview(content) for peer, content in found.items()})
         return found
 
     def _swap(self, sent: dict[int, memoryview], received: dict[int, memoryview]) -> None:
-        """Send bytes to other ranks while they send bytes to this one."""
+        """Exchange bytes with other ranks, sending and receiving in turn."""
         longest = max(map(len, (*sent.values(), *received.values())), default=0)
         peer = self.rank
         try:
@@ -169,19 +169,19 @@ class TcpCommunicator(Communicator):
                         _fill(self._peers[peer], content[start : start + _CHUNK])
         except OSError as error:
             self.abort()  # The other ranks end, too.
-            raise LostRankError(f"rank {peer} of {self.size} ended or is out of reach") from error
+            raise LostRankError(f"rank {peer} of {self.size} ended or is unreachable") from error
 
     def abort(self, code: int = 1) -> None:
         """Close all connections, so that each rank raises LostRankError; no process ends."""
         self.is_closed = True
         for peer in self._peers.values():
-            with contextlib.suppress(OSError):  # It is closed already.
+            with contextlib.suppress(OSError):  # It is already closed.
                 peer.shutdown(socket.SHUT_RDWR)
 
 
 @contextlib.contextmanager
 def closing(communicator: TcpCommunicator) -> Iterator[TcpCommunicator]:
-    """Close the communicator's connections at the end."""
+    """Close the communicator's connections on exit."""
     try:
         yield communicator
     finally:
@@ -191,20 +191,20 @@ def closing(communicator: TcpCommunicator) -> Iterator[TcpCommunicator]:
 
 
 def create() -> TcpCommunicator:
-    """Raise RuntimeError, since there is no communicator without addresses of the ranks."""
+    """Raise RuntimeError, since a communicator requires the addresses of the ranks."""
     raise RuntimeError(
-        "distributed='tcp' needs the addresses of all processes: fit inside of `with "
+        "distributed='tcp' needs the addresses of all processes: fit inside `with "
         "mlp_xp.distributed.connect_ranks(rank, gather)`, or use distributed='mpi' with mpiexec."
     )
 
 
 def own_host() -> str:
-    """Return the address of this machine on its route to other networks."""
+    """Return this machine's address on its route to other networks."""
     probe = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     with probe, contextlib.suppress(OSError):
-        probe.connect(("192.0.2.1", 9))  # An address for documentation; nothing is sent.
+        probe.connect(("192.0.2.1", 9))  # An address reserved for documentation; nothing is sent.
         return str(probe.getsockname()[0])
-    return "127.0.0.1"  # Without a route, only this machine can be meant.
+    return "127.0.0.1"  # Without a route, all ranks must be on this machine.
 
 
 def _call(rank: int, other: int, address: str, end: float) -> socket.socket:
@@ -227,7 +227,7 @@ def _prepare(peer: socket.socket) -> socket.socket:
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * _CHUNK)
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _KEEP_ALIVE.items():
-        if hasattr(socket, name):  # macOS has other names.
+        if hasattr(socket, name):  # macOS uses other names.
             peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
     return peer
 
@@ -237,7 +237,7 @@ def _family(host: str) -> Any:
 
 
 def _left(end: float, missing: Sequence[int]) -> float:
-    """Return the seconds until a time."""
+    """Return the seconds left until ``end``."""
     if (left := end - time.monotonic()) <= 0:
         raise _not_there(missing)
     return left
@@ -249,7 +249,7 @@ def _not_there(missing: Sequence[int]) -> TimeoutError:
 
 
 def _in_order(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the sum of arrays in the order of the ranks, with the same bits on each rank."""
+    """Sum arrays in rank order, with bitwise identical results on each rank."""
     total = parts[0] + parts[1] if len(parts) > 1 else parts[0]
     for part in parts[2:]:
         total += part

@@ -1,4 +1,4 @@
-"""PyTorch's process group; the ranks are the processes that ``torchrun`` has started."""
+"""PyTorch's process group; the ranks are the processes started by ``torchrun``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mlp_xp.distributed.communicator import Communicator
 
 T = TypeVar("T")
 
-# The variables that torchrun sets in the environment of each process.
+# The environment variables that torchrun sets for each process.
 _VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -49,13 +49,13 @@ class TorchCommunicator(Communicator):
         return values
 
     def abort(self, code: int = 1) -> None:
-        with contextlib.suppress(Exception):  # Perhaps nobody reads it any more.
+        with contextlib.suppress(Exception):  # Its reader may have exited.
             sys.stdout.flush()
         os._exit(code)  # torchrun then ends the other ranks.
 
 
 def create() -> TorchCommunicator:
-    """Return the communicator of the default process group, which is started if necessary."""
+    """Return the communicator for the default process group, which is started if necessary."""
     torch = optional("torch", "torch")
     if not torch.distributed.is_initialized():
         missing = [name for name in _VARIABLES if name not in os.environ]

@@ -13,23 +13,23 @@ if TYPE_CHECKING:  # Only the MPI engine imports this module.
 
 T = TypeVar("T")
 
-# Arrays smaller than this, in bytes, share one sum: even a short one takes about 10 us.
+# Arrays smaller than this, in bytes, share one sum, since even a short sum takes about 10 us.
 _SHORT = 1 << 14
-# Arrays of at least this many bytes are summed one by one, since a sum then takes longer than its
-# start. Shorter arrays are summed together.
+# Arrays of at least this many bytes are summed one by one, since a sum then takes longer than
+# starting it. Shorter arrays are summed together.
 LONG_BYTES = 1 << 16
 
 
 class RankError(RuntimeError):
-    """An error of another rank; the message contains the rank's number."""
+    """An error on another rank; the message contains the rank."""
 
 
 class LostRankError(RankError):
-    """Another rank has ended, or is out of reach; its own error says why."""
+    """Raised if another rank has ended or is unreachable; that rank's error says why."""
 
 
 class Communicator(ABC):
-    """The ranks of one fit: processes that have the same state and each compute a part of a batch.
+    """The ranks of one fit: processes with the same state, each of which computes part of a batch.
 
     All ranks call the same methods in the same order. ``n_machines`` is 1 if unknown; ``n_shards``
     is the number of virtual shards per rank, or 0 unless sums have a fixed order. ``machine`` is
@@ -44,15 +44,15 @@ class Communicator(ABC):
     machine: SharedMemory | None = None
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        """Allocate an array that is summed repeatedly, in memory where sums may be faster."""
+        """Allocate an array that is summed repeatedly, in memory that may speed up sums."""
         return np.empty(shape, dtype)
 
     @abstractmethod
     def sum(self, arrays: Sequence[np.ndarray]) -> None:
-        """Sum arrays over all ranks, in place; every rank gets the same bits."""
+        """Sum arrays over all ranks in place; results are bitwise identical on every rank."""
 
     def start_sum(self, array: np.ndarray) -> Callable[[], None]:
-        """Start to sum one array like `sum`, and return a function that waits for the result."""
+        """Start summing one array as in `sum`, and return a function that waits for the result."""
         self.sum([array])
         return lambda: None
 
@@ -62,10 +62,10 @@ class Communicator(ABC):
 
     @abstractmethod
     def gather(self, value: T) -> list[T]:
-        """Return the objects of all ranks, in rank order, on every rank."""
+        """Return all ranks' objects, in rank order, on every rank."""
 
     def gather_arrays(self, array: np.ndarray) -> list[np.ndarray]:
-        """Return all ranks' arrays, which have equal shapes, in rank order, on every rank."""
+        """Return all ranks' arrays, which must have equal shapes, in rank order, on every rank."""
         return self.gather(array)
 
     def barrier(self) -> None:
@@ -82,7 +82,7 @@ def sum_packed(
     start_sum: Callable[[np.ndarray], Callable[[], None]],
     sum_now: Callable[[np.ndarray], object],
 ) -> None:
-    """Sum long arrays by ``start_sum``, and short ones together by ``sum_now``."""
+    """Sum long arrays with ``start_sum``, and short arrays together with ``sum_now``."""
     waits = [start_sum(array) for array in arrays if array.nbytes >= _SHORT]
     short = [array for array in arrays if array.nbytes < _SHORT]
     if short:

@@ -1,4 +1,4 @@
-"""Checks of the arguments of the lab functions."""
+"""Argument checks for the lab functions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def in_scope(function: F) -> F:
-    """Wrap a function, so that it runs in the scope of its first argument's backend.
+    """Wrap a function to run in the scope of its first argument's backend.
 
     The scope sets the device and the precision, and turns off autograd.
     """
@@ -52,7 +52,7 @@ def check_axes(name: str, array: Array) -> None:
 def prepare(
     w1: Array, b1: Array, w2: Array, b2: Array, name: str, data: Array, targets: Array
 ) -> tuple[Namespace, Params]:
-    """Check that weights and data match; return the namespace and the two layers."""
+    """Check that weights and data match; return the namespace and both layers."""
     xp = array_namespace(w1, b1, w2, b2, data, targets)
     arrays = {"w1": w1, "b1": b1, "w2": w2, "b2": b2, name: data}
     for array_name, array in arrays.items():
@@ -72,14 +72,14 @@ def prepare(
     dtypes = {str(weight.dtype) for weight in (w1, b1, w2, b2)}
     if len(dtypes) > 1 or not xp.isdtype(w1.dtype, "real floating"):
         raise ValueError(
-            "The weights must have one real floating dtype, got "
+            "The weights must have the same real floating dtype, got "
             f"{' and '.join(sorted(dtypes))}: create all four with e.g. dtype=xp.float32."
         )
     return xp, (Dense(w1, b1[0, :]), Dense(w2, b2[0, :]))
 
 
 def default_dtype(kind: str, x: Array, *, xp: Namespace) -> DType:
-    """Return the namespace's default dtype of this kind on the device of ``x``."""
+    """Return the namespace's default dtype of this kind on the device that holds ``x``."""
     return xp.__array_namespace_info__().default_dtypes(device=device(x))[kind]
 
 
@@ -108,7 +108,7 @@ def check_range(name: str, labels: Array, *, xp: Namespace) -> tuple[Array, int]
 def prepare_labels(
     w1: Array, b1: Array, w2: Array, b2: Array, part: str, data: Array, labels: Array
 ) -> tuple[Namespace, Params, Array]:
-    """Check that weights, data and labels match; return the results of `prepare`, and the labels.
+    """Check that weights, data and labels match; return the results of `prepare` and the labels.
 
     ``part`` is the suffix of argument names in messages, e.g. ``"_train"``.
     """

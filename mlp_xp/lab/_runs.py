@@ -1,4 +1,4 @@
-"""Train the lab's network for several epochs, and measure its accuracy."""
+"""Train the lab's network for several epochs and measure its accuracy."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def train_mlp(
     learning_rate: float,
     num_epoch: int,
 ) -> tuple[Array, Array, Array, Array, list[float], list[float]]:
-    """Train for ``num_epoch`` epochs; each epoch is a step of `learn_once_cross_entropy`.
+    """Train for ``num_epoch`` epochs; each epoch is one step of `learn_once_cross_entropy`.
 
-    Each epoch's forward pass also measures the accuracy after the previous epoch. One more forward
-    pass therefore follows the last epoch.
+    Each epoch's forward pass also measures the accuracy after the previous epoch, so one more
+    forward pass follows the last epoch.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ def run_mlp_training(
     """Train a network from random initial weights, then test it.
 
     The weights are drawn on the host by `init_params`, so a seed gives the same weights in every
-    namespace. Their dtype is the dtype of the data, or float32 if the data are integers.
+    namespace. Their dtype is the data's dtype, or float32 for integer data.
 
     Parameters
     ----------
@@ -137,8 +137,8 @@ def run_mlp_training(
     num_epoch : int of at least 0
     seed : int of at least 0, default=0
     after_epoch : callable, optional
-        A function that is called after each epoch, as ``after_epoch(epoch, accuracy, loss)``;
-        ``epoch`` counts from 1. To stop the training, return True.
+        A function called after each epoch as ``after_epoch(epoch, accuracy, loss)``; ``epoch``
+        counts from 1. Return True to stop training.
 
     Returns
     -------

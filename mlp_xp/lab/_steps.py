@@ -28,7 +28,7 @@ def one_hot(labels: Array) -> Array:
     Raises
     ------
     ValueError
-        If `labels` is empty, or has negative or non-integer values.
+        If `labels` is empty or contains negative or non-integer values.
 
     Examples
     --------
@@ -51,7 +51,7 @@ def one_hot(labels: Array) -> Array:
 def learn_once_mse(
     w1: Array, b1: Array, w2: Array, b2: Array, data: Array, targets: Array, learning_rate: float
 ) -> tuple[Array, Array, Array, Array, float]:
-    r"""Update the weights by one step of gradient descent on the mean squared error.
+    r"""Update the weights by one gradient descent step on the mean squared error.
 
     The outputs are logistic.
 
@@ -116,7 +116,7 @@ def learn_once_cross_entropy(
     labels_train: Array,
     learning_rate: float,
 ) -> tuple[Array, Array, Array, Array, float]:
-    r"""Update the weights by one step of gradient descent on the cross-entropy of softmax outputs.
+    r"""Update the weights by one gradient descent step on the cross-entropy of softmax outputs.
 
     With one-hot labels :math:`Y`, the gradient with respect to the logits is :math:`(A_2 - Y) / n`,
     as in the softmax cross-entropy. The reported loss is the binary cross-entropy,

@@ -34,8 +34,7 @@ def reported_cross_entropy(logits: Array, labels: Array, *, xp: Namespace) -> fl
     overflow and the logarithm of 0.
     """
     n_samples, n_classes = logits.shape
-    # Put the classes on the first axis, because NumPy is several times faster along long inner
-    # axes.
+    # Put classes on the first axis, because NumPy is several times faster along long inner axes.
     z = xp.reshape(xp.reshape(logits.T, (-1,)), (n_classes, n_samples))
     classes = xp.arange(n_classes, dtype=labels.dtype, device=device(labels))[:, None]
     is_top = classes == xp.astype(xp.argmax(z, axis=0), labels.dtype)[None, :]
@@ -58,8 +57,8 @@ def reported_cross_entropy(logits: Array, labels: Array, *, xp: Namespace) -> fl
 def _blocks(backend: Backend, data: Array, dtype: DType, *, xp: Namespace) -> Iterator[slice]:
     """Yield the rows of each block.
 
-    Casts and temporary arrays are small, because each block runs forward and backward before the
-    next block starts.
+    Casts and temporary arrays are small, because each block finishes its forward and backward pass
+    before the next block starts.
     """
     n_samples, d_in = data.shape
     n_rows = max(1, backend.block_bytes() * 8 // (d_in * xp.finfo(dtype).bits))
@@ -80,7 +79,7 @@ def _network(params: Params) -> Network:
 def loss_and_gradients(
     params: Params, data: Array, targets: Array, loss: Loss, *, xp: Namespace
 ) -> tuple[Any, Array, list[Array]]:
-    """Return the average loss (0-d), the logits of all samples, and the gradients.
+    """Return the mean loss (0-d), the logits for all samples, and the gradients.
 
     Each block's average is weighted by the block's fraction of the rows.
     """
@@ -124,7 +123,7 @@ def accuracy(logits: Array, labels: Array, *, xp: Namespace) -> float:
 
 
 def updated(params: Params, grads: list[Array], learning_rate: float) -> Params:
-    """Return the weights after a step of gradient descent."""
+    """Return the weights after a gradient descent step."""
     # Convert to a Python float, since a NumPy float64 would promote float32 weights to float64.
     rate = float(learning_rate)
     (W1, b1), (W2, b2) = params

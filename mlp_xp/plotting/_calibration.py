@@ -15,7 +15,7 @@ class CalibrationDisplay(sklearn.calibration.CalibrationDisplay):  # type: ignor
     """scikit-learn's reliability diagram for two or more classes, with the calibration error.
 
     With more than two classes, it plots the fraction of correct predictions against the probability
-    of the predicted class. Bars at the bottom show the fraction of samples in each bin.
+    of the predicted class. Bars at the bottom show each bin's fraction of the samples.
     `from_estimator` and `from_predictions` work as in scikit-learn; `from_predictions` also accepts
     a (samples, classes) array.
 
@@ -45,7 +45,7 @@ class CalibrationDisplay(sklearn.calibration.CalibrationDisplay):  # type: ignor
 
     @classmethod
     def from_estimator(cls, estimator: Any, X: Any, y: Any, **settings: Any) -> Self:
-        """Draw the diagram of a classifier's probabilities, as in scikit-learn."""
+        """Draw the diagram for a classifier's probabilities, as in scikit-learn."""
         p = to_numpy(estimator.predict_proba(X))
         settings.setdefault("name", type(estimator).__name__)
         if p.shape[1] > 2:
@@ -67,7 +67,7 @@ class CalibrationDisplay(sklearn.calibration.CalibrationDisplay):  # type: ignor
         name: str | None = None,
         **settings: Any,
     ) -> Self:
-        """Draw the diagram of probabilities.
+        """Draw the diagram for predicted probabilities.
 
         Parameters
         ----------
@@ -100,7 +100,7 @@ class CalibrationDisplay(sklearn.calibration.CalibrationDisplay):  # type: ignor
         strategy: str = "uniform",
         pos_label: Any = None,
     ) -> Self:
-        """Return the display of probabilities without drawing it; see `from_predictions`."""
+        """Return the display for probabilities without drawing it; see `from_predictions`."""
         truth, p = to_numpy(y_true), np.asarray(to_numpy(y_prob))
         is_multiclass = p.ndim == 2
         if is_multiclass:

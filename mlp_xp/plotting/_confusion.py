@@ -1,4 +1,4 @@
-"""The confusion matrix, on a scale that shows mistakes."""
+"""A confusion matrix whose color scale highlights mistakes."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _MAX_LABELLED = 20
 
 
 class ConfusionMatrixDisplay(sklearn.metrics.ConfusionMatrixDisplay):  # type: ignore[misc]
-    """scikit-learn's display of a confusion matrix, with colors for mistakes.
+    """scikit-learn's confusion matrix display, with colors for mistakes.
 
-    If a classifier is good, nearly all samples are on the diagonal, so on the usual color scale all
-    other cells are pale. Here, the scale ends at the largest mistake, and the diagonal is gray. By
+    For a good classifier, nearly all samples are on the diagonal, so all other cells are pale on
+    the usual color scale. Here, the scale ends at the largest mistake, and the diagonal is gray. By
     default, cells show percentages of the true class.
 
     `from_estimator` and `from_predictions` work as in scikit-learn, but the default is
@@ -58,7 +58,7 @@ class ConfusionMatrixDisplay(sklearn.metrics.ConfusionMatrixDisplay):  # type: i
         """Draw the matrix, with the same parameters as in scikit-learn.
 
         By default, ``xticks_rotation`` is "horizontal" for short names and 45 degrees otherwise.
-        With more than 20 classes, no numbers are shown in the cells.
+        With more than 20 classes, no values are shown in the cells.
         """
         matrix = np.asarray(self.confusion_matrix)
         is_share = matrix.dtype.kind == "f"
@@ -97,7 +97,7 @@ class ConfusionMatrixDisplay(sklearn.metrics.ConfusionMatrixDisplay):  # type: i
     def _write(
         self, shown: np.ndarray, mistakes: np.ndarray, values_format: str | None, style: Any
     ) -> np.ndarray:
-        """Write each cell's number, in white if the cell's color is dark."""
+        """Write each cell's value, in white if the cell is dark."""
         texts = np.empty(shown.shape, dtype=object)
         for (row, column), value in np.ndenumerate(shown):
             is_dark = mistakes[row, column] > 0.6 * mistakes.max() > 0

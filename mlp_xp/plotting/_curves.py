@@ -15,7 +15,7 @@ from mlp_xp.plotting._style import COLORS, ink, new_axes, plain, set_figure_titl
 
 # Curves of at most this many epochs have markers, so a single epoch is visible.
 _MARKED = 50
-_WIDEST = 20  # A legend with longer texts, in characters, has a single column.
+_WIDEST = 20  # A legend with longer labels, in characters, uses a single column.
 
 
 @dataclass(eq=False, repr=False)
@@ -28,9 +28,9 @@ class TrainingCurvesDisplay:
         The curves in each panel, by the panel's label, e.g. ``"loss"``, and the curve's name, e.g.
         ``"training"``. None and NaN are gaps.
     best_epoch : int, optional
-        Epoch whose weights were kept, from 1; marked in each panel. By default, the last epoch.
+        Epoch whose weights were kept, from 1, marked in each panel. By default, the last epoch.
     test : mapping of str to float, optional
-        Results on test data, by the label of the panel; marked at the epoch that was kept.
+        Results on test data by panel label, marked at the epoch whose weights were kept.
     colors : mapping of str to color, optional
         Colors by curve name, to override `curve_colors`.
 
@@ -101,7 +101,7 @@ class TrainingCurvesDisplay:
             measure = name.replace("_", " ")
         scored = [record for record in estimator.history_ if record.validation_score is not None]
         rows: list[dict[str, Any]] = [record._asdict() for record in estimator.history_]
-        if measure == "refinement":  # This score is the negative of a loss.
+        if measure == "refinement":  # This score is a negated loss.
             columns["loss"]["refinement"] = "refinement"
             for row in rows:
                 score_of_row = row["validation_score"]
@@ -174,7 +174,7 @@ class TrainingCurvesDisplay:
         if self.best_epoch is not None:
             dotted = axes.axvline(self.best_epoch, color=ink(), linewidth=1, linestyle=":")
             texts[dotted] = f"kept: epoch {self.best_epoch}"
-        if texts:  # The legend is above the axes, where it covers no curve.
+        if texts:  # Place the legend above the axes, where it does not cover curves.
             n_columns = 2 if max(map(len, texts.values())) <= _WIDEST else 1
             place: Any = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "ncols": n_columns}
             place |= {"handlelength": 1.4, "handletextpad": 0.5, "columnspacing": 1.0}
@@ -190,10 +190,10 @@ def curve_colors(panels: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 def training_panels(
     rows: Sequence[Mapping[str, Any]], columns: Mapping[str, Mapping[str, str]]
 ) -> dict[str, dict[str, list[Any]]]:
-    """Return the panels of a `TrainingCurvesDisplay` for a table with one row per epoch.
+    """Return the panels for a `TrainingCurvesDisplay` from a table with one row per epoch.
 
-    ``columns`` has the column of each curve, by the panel's label and the curve's name. Curves
-    without numbers are left out; panels whose label ends in ``[%]`` are in percent.
+    ``columns`` maps panel labels and curve names to columns. Curves without numbers are omitted;
+    panels whose label ends in ``[%]`` are in percent.
     """
     panels: dict[str, dict[str, list[Any]]] = {}
     for label, names in columns.items():

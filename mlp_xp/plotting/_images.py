@@ -20,7 +20,7 @@ class WeightsDisplay:
     ----------
     weights : (features, neurons) array
     image_shape : (channels, height, width) or (height, width)
-        The shape of the images that the features are pixels of; 1 or 3 channels.
+        The shape of the images whose pixels are the features; 1 or 3 channels.
 
     Attributes
     ----------
@@ -44,7 +44,7 @@ class WeightsDisplay:
     def from_estimator(
         cls, estimator: Any, *, image_shape: Sequence[int], n_neurons: int = 32, ax: Any = None
     ) -> WeightsDisplay:
-        """Draw the neurons with the largest weights of a fitted estimator.
+        """Draw a fitted estimator's neurons with the largest weights.
 
         Parameters
         ----------
@@ -145,8 +145,8 @@ class MistakesDisplay:
         ----------
         estimator : classifier with ``predict_proba`` and ``classes_``
         X : (samples, features) array
-            Pixels from 0 to 1; uint8, where the largest number in X is drawn in white; or other
-            numbers, where the smallest of each image is drawn in black and the largest in white.
+            Pixels from 0 to 1; uint8, with the largest value in X drawn in white; or other numbers,
+            with each image's smallest value drawn in black and its largest in white.
         y : (samples,) labels
         image_shape : (channels, height, width) or (height, width)
         class_names : sequence of str, optional
@@ -201,7 +201,7 @@ class MistakesDisplay:
 
 
 def largest_weights(estimator: Any, image_shape: Sequence[int], n_neurons: int) -> WeightsDisplay:
-    """Return the display of the neurons with the largest weights, without drawing it."""
+    """Return the display for the neurons with the largest weights, without drawing it."""
     weights = to_numpy(estimator.coefs_[0])
     if weights.ndim != 2:
         raise ValueError(
@@ -224,7 +224,7 @@ def surest_mistakes(
     class_names: Sequence[str] | None = None,
     n_images: int = 16,
 ) -> MistakesDisplay | None:
-    """Return the display of the most confident mistakes, or None if there are no mistakes.
+    """Return the display for the most confident mistakes, or None if there are no mistakes.
 
     The display is not drawn. Parameters are as in `MistakesDisplay.from_estimator`, but with
     probabilities of shape (samples, classes) instead of an estimator.
@@ -240,7 +240,7 @@ def surest_mistakes(
     known = dict(zip(classes.tolist(), names.tolist(), strict=True))
     truth = np.asarray([known.get(label, label) for label in y[rows].tolist()])
     images = x[rows]
-    if images.dtype == np.uint8:  # The largest pixel is 16 in scikit-learn's digits, not 255.
+    if images.dtype == np.uint8:  # The maximum is 16 in scikit-learn's digits, not 255.
         images = images / max(1, x.max())
     return MistakesDisplay(images, image_shape, truth, names[found[rows]], confidence[surest])
 
@@ -251,19 +251,19 @@ def _as_bytes(image: np.ndarray) -> np.ndarray:
 
 
 def _shape(image_shape: Sequence[int], n_features: int) -> tuple[int, ...]:
-    """Return (channels, height, width); raise ValueError unless it has ``n_features`` numbers."""
+    """Return (channels, height, width); raise ValueError unless the product is ``n_features``."""
     shape = tuple(image_shape)
     shape = (1, *shape) if len(shape) == 2 else shape
     if len(shape) != 3 or shape[0] not in (1, 3) or np.prod(shape) != n_features:
         raise ValueError(
             "`image_shape` must be (height, width) or (channels, height, width) with 1 or 3 "
-            f"channels, {n_features} numbers in total, got {tuple(image_shape)}."
+            f"channels, {n_features} values in total, got {tuple(image_shape)}."
         )
     return shape
 
 
 def _stretched(pixels: np.ndarray) -> np.ndarray:
-    """Return pixels, scaled to the range from 0 to 1 if necessary."""
+    """Scale pixels to the range from 0 to 1 if necessary."""
     if pixels.dtype == np.uint8:
         return pixels / 255.0
     least, largest = float(pixels.min()), float(pixels.max())

@@ -14,23 +14,23 @@ from mlp_xp.plotting._style import COLORS, new_figure
 _INK = "#010203"  # A unique color as a placeholder for the page's text color.
 _DARK = ("#4BA3E3", "#F0874A", "#2FC79B", "#E3A0C6", "#8FD0F5")
 
-# CSS variables with the colors of lines, for light and dark pages.
+# CSS variables for line colors, on light and dark pages.
 THEME = (
     "".join(f"--line-{i}:{color};" for i, color in enumerate(COLORS)),
     "".join(f"--line-{i}:{color};" for i, color in enumerate(_DARK)),
 )
 
-# The selectors for dark pages in JupyterLab, Visual Studio Code and Colab.
+# CSS selectors for dark themes in JupyterLab, Visual Studio Code and Colab.
 _DARK_PAGES = ("[data-jp-theme-light=false]", "[data-vscode-theme-kind*=dark]", "[theme=dark]")
 
 
 def inline_svg(draw: Callable[[Any], object], width: float, height: float, title: str) -> str:
-    """Return a figure, which ``draw(figure)`` fills, as an ``<svg>`` element.
+    """Return a figure drawn by ``draw(figure)`` as an ``<svg>`` element.
 
-    ``width`` and ``height`` are in inches. ``title`` is a description for readers who cannot see
-    the figure; it also makes the identifiers unique. Text, axes and grid have the page's text
-    color, and lines have the colors of `THEME` if the page defines them. The background is
-    transparent. The figure shrinks with the page.
+    ``width`` and ``height`` are in inches. ``title`` is a description for screen readers; it also
+    makes the identifiers unique. Text, axes and grid use the page's text color, and lines the
+    colors of `THEME` if the page defines them. The background is transparent. The figure shrinks
+    with the page.
     """
     matplotlib = optional("matplotlib")
     names = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
@@ -44,7 +44,7 @@ def inline_svg(draw: Callable[[Any], object], width: float, height: float, title
     }
     file = io.StringIO()
     with matplotlib.rc_context(style), warnings.catch_warnings():
-        # The page's font may have characters that matplotlib's lacks.
+        # The page's font may contain characters that matplotlib's font lacks.
         warnings.filterwarnings("ignore", "Glyph", UserWarning)
         figure = new_figure(width, height)
         draw(figure)
@@ -53,7 +53,7 @@ def inline_svg(draw: Callable[[Any], object], width: float, height: float, title
 
 
 def in_notebook_colors(svg: str) -> str:
-    """Add the colors of `THEME` for light and dark notebooks to a figure of `inline_svg`."""
+    """Add the colors of `THEME` for light and dark notebooks to a figure from `inline_svg`."""
     light, dark = THEME
     on_dark = ",".join(f"{page} .mlp-xp-curve" for page in _DARK_PAGES)
     style = f"<style>.mlp-xp-curve{{{light}}}{on_dark}{{{dark}}}</style>"
@@ -61,7 +61,7 @@ def in_notebook_colors(svg: str) -> str:
 
 
 def _themed(svg: str, title: str) -> str:
-    """Return only the ``<svg>`` element, with the colors of the page's theme."""
+    """Return only the ``<svg>`` element, using the page's theme colors."""
     svg = svg[svg.index("<svg") :]
     width, box = re.findall(r'width="([\d.]+)pt"|viewBox="([^"]+)"', svg)[:2]
     label = title.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
@@ -70,12 +70,12 @@ def _themed(svg: str, title: str) -> str:
         f'viewBox="{box[1] or width[1]}" role="img" aria-label="{label}" '
         f'style="width:{float(width[0] or box[0]) * 96 / 72:.0f}px;max-width:100%;height:auto">'
     )
-    # HTML does not allow control characters, which names may contain.
+    # Remove control characters, which names may contain but HTML does not allow.
     body = re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\ufffd", svg[svg.index(">") + 1 :])
     body = re.sub(
         r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>|<!--.*?-->", "", body, flags=re.S
     )
-    # Remove ids, which must be unique in a page, but are the same in all figures.
+    # Remove ids, which must be unique within a page but are the same in all figures.
     body = re.sub(r'<g id="[^"]*"', "<g", body)
     body = body.replace(_INK, "currentColor")
     for i, color in enumerate(COLORS):

@@ -1,4 +1,4 @@
-"""Plots of an estimator, as methods of the estimator's property ``plot``."""
+"""Plots of an estimator, as methods of its property ``plot``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mlp_xp.plotting._images import MistakesDisplay, WeightsDisplay
 class Plots:
     """Plots of a fitted estimator: ``model.plot()`` and ``model.plot.confusion(X, y)``.
 
-    Each method calls ``from_estimator`` of a display in `mlp_xp.plotting` or scikit-learn, with the
+    Each method calls ``from_estimator`` of a display in `mlp_xp.plotting` or scikit-learn with the
     same parameters.
 
     Examples
@@ -32,18 +32,18 @@ class Plots:
         self._estimator = estimator
 
     def __call__(self, X: Any = None, y: Any = None, **settings: Any) -> TrainingCurvesDisplay:
-        """Draw the training curves, and the results on test data if test data are given."""
+        """Draw the training curves, and results on test data if given."""
         return TrainingCurvesDisplay.from_estimator(self._estimator, X, y, **settings)
 
     def __repr__(self) -> str:
         return "<plots: plot(), .confusion, .calibration, .mistakes, .predictions, .weights>"
 
     def confusion(self, X: Any, y: Any, **settings: Any) -> ConfusionMatrixDisplay:
-        """Draw the confusion matrix of a classifier."""
+        """Draw a classifier's confusion matrix."""
         return ConfusionMatrixDisplay.from_estimator(self._estimator, X, y, **settings)
 
     def calibration(self, X: Any, y: Any, **settings: Any) -> CalibrationDisplay:
-        """Draw the reliability diagram of a classifier's probabilities."""
+        """Draw the reliability diagram for a classifier's probabilities."""
         return CalibrationDisplay.from_estimator(self._estimator, X, y, **settings)
 
     def mistakes(
@@ -55,7 +55,7 @@ class Plots:
         )
 
     def predictions(self, X: Any, y: Any, **settings: Any) -> PredictionErrorDisplay:
-        """Draw the predictions of a regressor against the true values, as in scikit-learn.
+        """Draw a regressor's predictions against the true values, as in scikit-learn.
 
         The default is ``kind="actual_vs_predicted"``.
         """
@@ -64,5 +64,5 @@ class Plots:
         return PredictionErrorDisplay.from_predictions(to_numpy(y), predicted, **settings)
 
     def weights(self, *, image_shape: Sequence[int], **settings: Any) -> WeightsDisplay:
-        """Draw the weights of the first layer, if the samples are images."""
+        """Draw the first layer's weights if the samples are images."""
         return WeightsDisplay.from_estimator(self._estimator, image_shape=image_shape, **settings)

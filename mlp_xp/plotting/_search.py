@@ -1,4 +1,4 @@
-"""A plot of the configurations that a tuned ensemble has tried."""
+"""A plot of the configurations tried by a tuned ensemble."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from mlp_xp.plotting._style import COLORS, ink, new_axes, plain
 
 
 class SearchDisplay:
-    """The configurations of a search: the loss of each, and the training time until it was known.
+    """The configurations tried in a search: each one's loss, against the training time so far.
 
     Filled points are configurations in the ensemble, with an area proportional to their weight.
-    Crosses were dropped after a few folds; their losses are only of these folds.
+    Crosses are configurations dropped after a few folds; their losses are from these folds only.
 
     Parameters
     ----------
     results : mapping of str to sequence
-        The attribute `search_results_` of a tuned ensemble.
+        A tuned ensemble's attribute `search_results_`.
     loss : float, optional
-        The loss of the ensemble, drawn as a line.
+        The ensemble's loss, drawn as a line.
 
     Attributes
     ----------
@@ -46,7 +46,7 @@ class SearchDisplay:
 
     @classmethod
     def from_estimator(cls, estimator: Any, *, ax: Any = None) -> Self:
-        """Draw the search of a fitted tuned ensemble.
+        """Draw a fitted tuned ensemble's search.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""The style of all figures, and a function to write them to files."""
+"""The style of all figures, and a function that writes them to files."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 from mlp_xp._utils.optional import optional
 from mlp_xp._utils.storage.durable import replacing
 
-# Wong, "Color blindness" (2011), doi:10.1038/nmeth.1618; distinct in grayscale too.
+# Wong, "Color blindness" (2011), doi:10.1038/nmeth.1618; also distinct in grayscale.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9")
 
 
 def new_figure(width: float, height: float) -> Any:
-    """Return a figure without a window, with a size in inches."""
+    """Return a figure without a window; the size is in inches."""
     return optional("matplotlib.figure").Figure(figsize=(width, height), layout="constrained")
 
 
@@ -32,7 +32,7 @@ def new_axes(ax: Any, n: int, size: tuple[float, float], *, columns: int | None 
     """
     if ax is not None and np.ndim(ax):
         if len(ax) != n:
-            raise ValueError(f"`ax` must be {n} axes, one, or None, got {len(ax)} axes.")
+            raise ValueError(f"`ax` must be {n} axes, a single Axes, or None, got {len(ax)} axes.")
         return list(ax)
     columns = min(columns or n, n)
     rows = -(-n // columns)

@@ -85,7 +85,7 @@ def test_an_error_on_one_rank_reaches_the_others_without_ending_processes(on_tcp
     assert isinstance(failed, MemoryError)
     for error in (first, last):
         assert isinstance(error, LostRankError)
-        assert "of 3 ended or is out of reach" in str(error)
+        assert "of 3 ended or is unreachable" in str(error)
 
 
 def test_a_missing_rank_is_named():
@@ -114,6 +114,6 @@ def test_connections_from_strangers_are_not_taken_for_ranks():
 
 def test_tcp_without_connected_ranks_says_what_to_type():
     X, y = helpers.problem()
-    message = r"distributed='tcp' needs the addresses of all processes: fit inside of `with mlp_xp"
+    message = r"distributed='tcp' needs the addresses of all processes: fit inside `with mlp_xp"
     with pytest.raises(RuntimeError, match=message):
         helpers.small(distributed="tcp").fit(X, y)

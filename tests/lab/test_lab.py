@@ -268,8 +268,11 @@ WRONG = [
     ({"data_train": np.zeros((7, 5))}, "`data_train` must have shape (7, 4) to fit"),
     ({"data_train": np.zeros((7, 2, 2))}, "reshape(data_train, (n, -1))"),
     ({"data_train": np.zeros((0, 4)), "labels_train": np.zeros(0, int)}, "data_train has no rows"),
-    ({"w1": np.zeros((4, 3), "f4")}, "must have one real floating dtype, got float32 and float64"),
-    ({name: w.astype(int) for name, w in NAMED.items()}, "one real floating dtype, got int64"),
+    (
+        {"w1": np.zeros((4, 3), "f4")},
+        "must have the same real floating dtype, got float32 and float64",
+    ),
+    ({name: w.astype(int) for name, w in NAMED.items()}, "same real floating dtype, got int64"),
     ({"labels_train": np.zeros(6, int)}, "`labels_train` must have shape (7,), got (6,)"),
     ({"labels_train": np.zeros((7, 1), int)}, "`labels_train` must have shape (7,), got (7, 1)"),
     ({"labels_train": np.zeros(7)}, "`labels_train` must contain integers, got dtype float64"),

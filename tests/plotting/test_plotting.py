@@ -182,7 +182,7 @@ def test_plot_shows_the_most_confident_mistakes(model):
 
 
 def test_invalid_plots_are_an_error(model):
-    said = r"`image_shape` must be .* 16 numbers in total, got \(3, 3\)"
+    said = r"`image_shape` must be .* 16 values in total, got \(3, 3\)"
     with pytest.raises(ValueError, match=said):
         model.plot.weights(image_shape=(3, 3))
     blocks = MLPClassifier(**SHORT | {"hidden_layer_sizes": (Blocks((4, 4), (0,)),)}).fit(X, Y)
@@ -203,7 +203,7 @@ def test_displays_draw_into_the_given_axes(model):
     assert model.plot.confusion(X, Y, ax=right).ax_ is right
     own = plotting.new_figure(9, 3).subplots(1, 3)
     assert model.plot(ax=own).axes_ == list(own)
-    with pytest.raises(ValueError, match="must be 3 axes, one, or None, got 2 axes"):
+    with pytest.raises(ValueError, match="must be 3 axes, a single Axes, or None, got 2 axes"):
         model.plot(ax=[left, right])
 
 

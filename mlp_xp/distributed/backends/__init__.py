@@ -1,5 +1,5 @@
-"""Backends for several ranks: sums, compilation and shared memory for each library.
+"""Backends for several ranks: each library's sums, compilation and shared memory.
 
-Each file subclasses a backend of `mlp_xp.backends`. Arrays of other libraries are summed in host
+Each file subclasses a backend from `mlp_xp.backends`. Other libraries' arrays are summed in host
 memory.
 """

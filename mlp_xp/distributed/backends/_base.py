@@ -1,4 +1,4 @@
-"""A backend for several ranks and any library, with sums in host memory."""
+"""A backend for several ranks with any library, which sums in host memory."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from mlp_xp.backends import Backend
 from mlp_xp.distributed.communicator import Communicator
 from mlp_xp.distributed.training.gradient import RankGradient
 
-# Libraries with a file in this folder; all other libraries use `RankBackend`.
+# Libraries with a file in this folder; all others use `RankBackend`.
 _FILES = {"cupy", "jax", "numpy", "torch"}
 
 
 @dataclass(frozen=True)
 class SumOnHost:
-    """The sum over ranks of a backend's arrays, computed in host memory."""
+    """A sum of arrays over ranks, computed in host memory."""
 
     backend: Backend
     communicator: Communicator
@@ -34,7 +34,7 @@ class SumOnHost:
 
 
 class RankBackend(Backend):
-    """The base class of backends for several ranks.
+    """The base class for backends on several ranks.
 
     Backends that compare equal have equal ``gradient`` attributes.
     """
@@ -63,7 +63,7 @@ def share_steps(backend: Backend, communicator: Communicator) -> RankBackend:
 
 @cache
 def _kind(kind: Any) -> Any:
-    """Return a backend class's subclass for several ranks."""
+    """Return the subclass of a backend class for several ranks."""
     if kind.name in _FILES:
         return importlib.import_module(f"mlp_xp.distributed.backends._{kind.name}").KIND
     return type(f"{kind.__name__}OfRanks", (RankBackend, kind), {})

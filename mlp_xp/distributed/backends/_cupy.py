@@ -1,4 +1,4 @@
-"""Sums over ranks with NCCL, one rank per device, on the stream that runs the steps."""
+"""Sums over ranks with NCCL, with one rank per device, on the stream that runs the steps."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _check_nccl() -> None:
 
 @dataclass(frozen=True)
 class SumOverRanks:
-    """The sum over the ranks of a communicator, on one device of each rank."""
+    """A sum over a communicator's ranks, with one device per rank."""
 
     communicator: Communicator
     device: int
@@ -53,7 +53,7 @@ class SumOverRanks:
         nccl, ring = _nccl(), _connect(self.communicator, self.device)
         numbers = {"f": nccl.NCCL_FLOAT32, "d": nccl.NCCL_FLOAT64}
         stream = cupy.cuda.get_current_stream().ptr
-        nccl.groupStart()  # Launch the sums of all arrays at once.
+        nccl.groupStart()  # Launch all sums at once.
         for array in arrays:
             place, number = array.data.ptr, numbers[array.dtype.char]
             ring.allReduce(place, place, array.size, number, nccl.NCCL_SUM, stream)
@@ -78,14 +78,14 @@ KIND = CupyRankBackend
 
 @cache
 def _connect(communicator: Communicator, device: int) -> Any:
-    """Create NCCL's communicator once; each rank has its own device."""
+    """Create the NCCL communicator once; each rank has its own device."""
     nccl = _nccl()
     number = communicator.broadcast(nccl.get_unique_id() if communicator.rank == 0 else None)
     return nccl.NcclCommunicator(communicator.size, number, communicator.rank)
 
 
 def _own(array: Any, taken: set[int]) -> Any:
-    """Return the array, or a copy if its address is in ``taken``; add the address."""
+    """Return the array, or a copy if its address is in ``taken``; add the result's address."""
     if not array.flags.c_contiguous or array.data.ptr in taken:
         array = array.copy(order="C")
     taken.add(array.data.ptr)

@@ -5,9 +5,9 @@ copy the callback's arguments, on the threads that wait for the callback
 (https://github.com/jax-ml/jax/issues/24255). Instead, a function is traced, its operations are
 split at the sums, and each piece is compiled separately.
 
-If virtual shards are used, compiled functions compute one shard. A rank runs each piece once per
-shard and sums over its shards, then over ranks. The compiled functions therefore do not depend on
-the number of ranks.
+With virtual shards, compiled functions compute one shard. A rank runs each piece once per shard and
+sums over its shards, then over ranks. The compiled functions therefore do not depend on the number
+of ranks.
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ _sum.multiple_results = _take.multiple_results = True
 
 
 class _OfShards(list[Any]):
-    """A value for each virtual shard of this rank."""
+    """Values for this rank's virtual shards."""
 
 
 def _sum_now(*values: Any, communicator: Communicator) -> list[Any]:
-    """Sum arrays in host memory, over the shards of this rank and over ranks."""
+    """Sum arrays in host memory, over this rank's shards and over ranks."""
     copies, places = [], []
     for value in values:
         arrays = value if isinstance(value, _OfShards) else [value]
         # Convert back to an array, since NumPy returns the sum of 0-d arrays as a scalar.
         copies.append(np.asarray(sum_in_pairs([np.array(a, order="C") for a in arrays])))
-        places.append(getattr(arrays[0], "sharding", None))  # Constants have no sharding.
+        places.append(getattr(arrays[0], "sharding", None))  # Constants lack sharding.
     communicator.sum(copies)
     return list(map(jax.device_put, copies, places))
 
 
 def _take_now(*arrays: Any, n_shards: int) -> list[Any]:
-    """Return the rows of each shard."""
+    """Select the rows of each shard."""
     return [_OfShards(cut_rows(array, n_shards)) for array in arrays]
 
 
@@ -69,7 +69,7 @@ _BETWEEN: dict[Any, Callable[..., list[Any]]] = {_sum: _sum_now, _take: _take_no
 
 @dataclass(frozen=True)
 class SumOverRanks:
-    """The sum over the ranks of a communicator."""
+    """A sum over a communicator's ranks."""
 
     communicator: Communicator
 
@@ -84,7 +84,7 @@ class TakeShard:
     n_shards: int
 
     def __call__(self, tree: Tree) -> Tree:
-        """Return one shard's rows of each array; None remains None."""
+        """Select one shard's rows from each array; None remains None."""
         flat = leaves(tree)
         given = [leaf for leaf in flat if leaf is not None]
         taken = iter(_take.bind(*given, n_shards=self.n_shards))
@@ -103,7 +103,7 @@ class _Piece(NamedTuple):
 class SplitFunction:
     """A pure function of trees, split where it sums over ranks or selects a virtual shard.
 
-    The last piece may reuse the memory of argument number ``donate``.
+    The last piece may reuse the memory of the argument at position ``donate``.
     """
 
     def __init__(self, function: Callable[..., Any], donate: int | None = None) -> None:
@@ -128,7 +128,7 @@ class SplitFunction:
             if (cut := piece.following) is not None:
                 found = _BETWEEN[cut.primitive](*read(cut.invars), **cut.params)
                 values |= dict(zip(cut.outvars, found, strict=True))
-        # All shards have equal results, so return the first shard's results.
+        # All shards give the same results, so return those from the first shard.
         return jax.tree.unflatten(result, _of_shard(read(graph.jaxpr.outvars), 0))
 
     def _compile(self, arguments: Any) -> tuple[Any, list[_Piece], Any]:
@@ -160,7 +160,7 @@ def _of_shard(values: list[Any], i: int) -> list[Any]:
 
 
 def _pieces(jaxpr: Any, donated: set[Any]) -> Iterator[_Piece]:
-    """Yield the compiled pieces of a function, in order."""
+    """Yield a function's compiled pieces in order."""
     groups: list[tuple[list[Any], Any]] = []
     operations: list[Any] = []
     for equation in jaxpr.eqns:
@@ -202,8 +202,8 @@ class JaxRankBackend(RankBackend, JaxBackend):
     def __init__(self, backend: Backend, communicator: Communicator) -> None:
         super().__init__(backend, communicator)
         if n_shards := communicator.n_shards:
-            # The rounding of XLA's sums depends on shapes and neighboring operations, so functions
-            # are always compiled for a single shard.
+            # The rounding of XLA's sums depends on shapes and adjacent operations, so functions are
+            # always compiled for a single shard.
             self.gradient = replace(self.gradient, n_shards=1, take_shard=TakeShard(n_shards))
 
     def _summing(self, backend: Backend) -> SumOverRanks:
@@ -224,7 +224,7 @@ _split = lru_cache(maxsize=128)(SplitFunction)
 
 @lru_cache(maxsize=128)
 def _split_loop(body: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a loop whose body is split at its sums over ranks."""
+    """Return a loop whose body is split at sums over ranks."""
     step = _split(body, 1)
 
     def run(start: int, stop: int, state: Any, *arguments: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Sums over ranks for NumPy, in the gradients' memory; a compiled step records sums as calls."""
+"""Sums over ranks for NumPy, in place; a compiled step records them as calls."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ from mlp_xp.optimizers import SGD, Adam, AdamW, Optimizer, Updated
 # are computed. These are the maximum number of pieces, their minimum size in bytes, and a divisor
 # of their number of rows.
 _PIECES, _PIECE_BYTES, _MULTIPLE = 8, 1 << 20, 12
-# Ranks share an array if a rank's part has at least this many numbers. A compiled step updates
+# Ranks share an array if a rank's part has at least this many elements. A compiled step updates
 # shared arrays in a call, so tracing the step never writes to the memory of other ranks.
 _LEAST_SHARED = 1 << 16
 
 
 @dataclass(frozen=True)
 class SumOverRanks:
-    """The sum over the ranks of a communicator.
+    """A sum over a communicator's ranks.
 
-    `ClipOfRanks` and `UpdateOfRanks` wait for gradients whose sums have already started.
+    `ClipOfRanks` and `UpdateOfRanks` wait for pending sums of gradients.
     """
 
     communicator: Communicator
-    # The addresses of arrays whose sums have started, and the functions that wait for the sums of
-    # their pieces.
+    # The addresses of arrays with pending sums, and the functions that wait for the sums of their
+    # pieces.
     _started: set[int] = field(default_factory=set, compare=False, repr=False)
     _waits: dict[int, list[Callable[[], None]]] = field(
         default_factory=dict, compare=False, repr=False
@@ -67,7 +67,8 @@ class SumOverRanks:
     def weight_gradient(self, x: Any, dy: Any, W: Any, multiply: Callable[..., None]) -> Any:
         """Compute the gradient of a dense layer's weights, and start summing its pieces.
 
-        A small gradient is summed later, since starting a sum costs about as much as the sum.
+        A small gradient is summed later, since starting a sum costs about as much as the sum
+        itself.
         """
         if W.size * W.itemsize < LONG_BYTES:
             return weight_gradient(x, dy, W, multiply)
@@ -78,14 +79,14 @@ class SumOverRanks:
         return dW
 
     def empty_like(self, array: Any) -> Any:
-        """Return memory for the gradient of an array."""
+        """Allocate the gradient of an array."""
         memory = self.communicator.empty(array.shape, array.dtype)
         if isinstance(array, Traced):
             return Traced(array.program, memory, is_pooled=True)
         return memory
 
     def pieces(self, array: Any) -> list[slice]:
-        """Return the groups of an array's rows that are summed together."""
+        """Return the groups of rows that are summed together."""
         n = 1
         if self.communicator.n_machines > 1:
             n = max(1, min(_PIECES, array.size * array.itemsize // _PIECE_BYTES))
@@ -94,7 +95,7 @@ class SumOverRanks:
         return [slice(i, i + step) for i in range(0, array.shape[0], step)]
 
     def start(self, array: Any, rows: slice) -> None:
-        """Start to sum a range of an array's rows."""
+        """Start summing a range of an array's rows."""
         self._started.add(address(array))
         call(self._start, array, rows)
 
@@ -103,7 +104,7 @@ class SumOverRanks:
         self._waits.setdefault(address(array), []).append(wait)
 
     def finish(self, tree: Tree, *, own_parts: bool = False) -> None:
-        """Wait for the started sums of a tree's arrays, or of this rank's parts of the arrays."""
+        """Wait for pending sums of a tree's arrays, or only of this rank's parts."""
         started = [array for array in leaves(tree) if self._has_started(array)]
         if started:
             call(self._finish, own_parts, *started)
@@ -113,27 +114,27 @@ class SumOverRanks:
         for array in arrays:
             for wait in self._waits.pop(address(array)):
                 if own_parts and isinstance(wait, SharedSum):
-                    # The other ranks wrote their gradients before they summed the loss.
+                    # The other ranks wrote their gradients before summing the loss.
                     wait.sum_part()
                 else:
                     wait()
 
     def share(self, array: Any) -> Any:
-        """Return an array of the state, in memory shared by all ranks if it is large."""
+        """Move an array of the state to memory shared by all ranks if the array is large."""
         machine = self.communicator.machine
         if machine is None or array.ndim < 2 or machine.is_shared(array):
             return array
         return machine.share(array) if array.size >= machine.size * _LEAST_SHARED else array
 
     def forget(self) -> None:
-        """Discard the sums that a failed step has started."""
+        """Discard pending sums after a failed step."""
         self._started.clear()
         self._waits.clear()
 
 
 @dataclass(frozen=True)
 class ClipOfRanks:
-    """The kernel ``clip``, which first waits for the sums of the gradients."""
+    """The kernel ``clip``, which first waits for pending sums of gradients."""
 
     clip: Callable[..., tuple[Tree, Any]]
     ranks: SumOverRanks
@@ -194,7 +195,7 @@ class UpdateOfRanks:
         return Updated(params, opt_state, sum(penalties[1:], total[0]))
 
     def _meet(self, _: np.ndarray) -> None:
-        """Wait until all ranks have updated their parts of the arrays."""
+        """Wait until all ranks have updated their parts."""
         self.ranks.communicator.barrier()
 
     def _sum_number(self, number: np.ndarray) -> None:
@@ -203,7 +204,7 @@ class UpdateOfRanks:
 
 @dataclass(frozen=True)
 class DenseOfRanks:
-    """The kernel ``dense``, which sums gradients over ranks while it computes further gradients."""
+    """The kernel ``dense``, which sums gradients over ranks while computing further gradients."""
 
     dense: Callable[..., Any]
     ranks: SumOverRanks
@@ -250,7 +251,7 @@ class NumpyRankBackend(RankBackend, NumpyBackend):
         return _AgreedLoop(body, self.communicator)
 
     def release(self, compiled: Any, state: Any) -> Any:
-        return state  # Ranks may share this memory, so the next fit allocates new memory.
+        return state  # Ranks may share this memory, so the next fit must allocate new memory.
 
     @contextlib.contextmanager
     def training(
@@ -267,7 +268,7 @@ KIND = NumpyRankBackend
 class _Agreed(Compiled):
     """A compiled function with sums over ranks, traced by all ranks or by none."""
 
-    state_stays = True  # Other ranks may use the addresses of the state's arrays.
+    state_stays = True  # Other ranks may be using the addresses of the state's arrays.
 
     def __init__(self, function: Callable[..., Any], communicator: Communicator) -> None:
         super().__init__(function)
@@ -275,9 +276,9 @@ class _Agreed(Compiled):
         self._is_known = False  # True once all ranks have tried to trace the function.
 
     def _end_trace(self, error: Exception | None) -> None:
-        """Raise a tracing error unless all ranks have it, since they would sum different arrays.
+        """Raise the error if only some ranks fail to trace, since they would sum different arrays.
 
-        All ranks first trace a function at the same step, and trace it again for new shapes.
+        All ranks first trace a function at the same step, and retrace it for new shapes.
         """
         is_alike = error is None
         if not self._is_known:

@@ -1,4 +1,4 @@
-"""Sums over ranks for PyTorch, in the gradients' memory."""
+"""Sums over ranks for PyTorch, in place."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from mlp_xp.distributed.communicator import LONG_BYTES, Communicator
 
 @dataclass(frozen=True)
 class SumOverRanks:
-    """The sum of tensors over ranks, by the communicator or in torch's default process group.
+    """A sum of tensors over ranks, by the communicator or torch's default process group.
 
-    The sums of some tensors may already have started. The group, ``"nccl"`` for GPUs with one rank
-    per device or ``"gloo"`` for host memory, is started if necessary.
+    Some sums may already be pending. The group, ``"nccl"`` for GPUs with one rank per device or
+    ``"gloo"`` for host memory, is started if necessary.
     """
 
     communicator: Communicator
@@ -39,7 +39,7 @@ class SumOverRanks:
         taken: set[int] = set()
         tensors, others, waits = [], [], []
         for leaf in leaves(tree):
-            # `_started` references each tensor whose sum has started, so the tensor's id is unique.
+            # `_started` references each tensor with a pending sum, so the tensor's id is unique.
             started = self._started.pop(id(leaf), None)
             if started is None:
                 others.append(_own(leaf, taken))
@@ -53,17 +53,17 @@ class SumOverRanks:
         return rebuild(tree, tensors)
 
     def start(self, tensor: Any) -> None:
-        """Start to sum a tensor in place; do not write to the tensor until the sum is done."""
+        """Start summing a tensor in place; do not write to it until the sum is done."""
         is_whole = tensor.dtype in (torch.float32, torch.float64) and tensor.is_contiguous()
         if is_whole and tensor.nbytes >= LONG_BYTES:
             self._started[id(tensor)] = tensor, self._start(tensor)
 
     def forget(self) -> None:
-        """Discard the sums that a failed step has started."""
+        """Discard pending sums after a failed step."""
         self._started.clear()
 
     def _start(self, tensor: Any) -> Callable[[], Any]:
-        """Start to sum a tensor, and return the function that waits for it."""
+        """Start summing a tensor, and return the function that waits for the result."""
         if not self.group:
             return self.communicator.start_sum(tensor.numpy())
         _start_group(self.communicator, self.group)
@@ -80,7 +80,7 @@ class SumOverRanks:
 
 @dataclass(frozen=True)
 class SentDense:
-    """The kernel ``dense``, which sums gradients over ranks while it computes further gradients."""
+    """The kernel ``dense``, which sums gradients over ranks while computing further gradients."""
 
     dense: Callable[..., Any]
     sums: SumOverRanks
@@ -135,7 +135,7 @@ KIND = TorchRankBackend
 
 @cache
 def _start_group(communicator: Communicator, kind: str) -> None:
-    """Start torch's default process group of all ranks, unless it exists."""
+    """Start torch's default process group for all ranks, unless it exists."""
     if torch.distributed.is_initialized():
         return
     rank, size = communicator.rank, communicator.size
@@ -153,7 +153,7 @@ def _start_group(communicator: Communicator, kind: str) -> None:
 
 
 def _own(tensor: Any, taken: set[int]) -> Any:
-    """Return a contiguous tensor, copied if its address is in ``taken``; add the address."""
+    """Return a contiguous tensor, copied if its address is in ``taken``; add its new address."""
     tensor = tensor.detach().contiguous()
     if (address := tensor.untyped_storage().data_ptr()) in taken:
         return tensor.clone()

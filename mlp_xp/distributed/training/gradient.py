@@ -1,7 +1,7 @@
-"""The gradient of a batch on several ranks, each of which computes a part of the rows.
+"""The gradient of a batch on several ranks, each of which computes some of the rows.
 
-A loss is a weighted average over the batch. Each rank multiplies the average over its rows by the
-rows' fraction of the batch's weight. The sums over ranks are then the results for the whole batch.
+A loss is a weighted average over the batch. Each rank multiplies the average over its rows by their
+fraction of the batch's total weight. Sums over ranks are then the results for the whole batch.
 """
 
 from __future__ import annotations
@@ -29,11 +29,10 @@ from mlp_xp.training.step.value_and_gradient import BatchGradient, value_and_gra
 class RankGradient:
     """The counterpart of `batch_gradient` for several ranks.
 
-    ``sum_over_ranks`` sums a tree of donated float32 or float64 arrays over all ranks, with the
-    same bits on each. ``n_shards`` is the number of virtual shards of a rank's rows. ``dense``
-    replaces the kernel ``dense``; its pullback starts to sum large gradients. If a step runs once
-    per virtual shard, ``take_shard`` selects the rows of a shard in a tree of arrays, and
-    ``n_shards`` is 1.
+    ``sum_over_ranks`` sums a tree of donated float32 or float64 arrays over all ranks, with bitwise
+    identical results. ``n_shards`` is the number of virtual shards per rank. ``dense`` replaces the
+    kernel ``dense``; its pullback starts to sum large gradients. If a step runs once per virtual
+    shard, ``take_shard`` selects the rows of a shard in a tree of arrays, and ``n_shards`` is 1.
     """
 
     sum_over_ranks: Callable[[Tree], Tree]
@@ -74,7 +73,7 @@ class RankGradient:
         return gradient
 
     def _own_rows(self, batch: Batch) -> Batch:
-        """Return a virtual shard's rows of a batch, if a step runs once per shard."""
+        """Return a virtual shard's rows of a batch if a step runs once per shard."""
         if self.take_shard is None:
             return batch
         x, y, (rows, weights, draws, positions, part) = batch
@@ -98,8 +97,8 @@ class RankGradient:
     def _sums(self, params: Params, grads: Tree, averages: Tree, *, xp: Namespace) -> Tree:
         """Sum the gradients and averages over all ranks in the parameters' dtype.
 
-        Sums in 16 bits would lose precision. If virtual shards are used, averages have one entry
-        per shard.
+        Sums in 16 bits would lose precision. With virtual shards, averages have one entry per
+        shard.
         """
         if self.n_shards:
             averages = map_leaves(lambda of_shards: sum_in_pairs(_entries(of_shards)), averages)

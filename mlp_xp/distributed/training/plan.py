@@ -32,12 +32,13 @@ def rank_plan(
     """Return one rank's part of a plan; each row of a batch belongs to one rank.
 
     A rank computes a contiguous part of each batch; samples that are mixed with each other are in
-    the same part. If ``owned`` is given, a rank computes the rows that it owns; ``owned`` has each
-    sample's position on this rank, or -1. Rows of weight 0 pad shorter parts, so that all batches
-    have the same shape. If ``n_shards`` is given, each rank's part of a batch consists of that many
-    virtual shards with equal numbers of rows, and ``parts`` are 1 divided by the total weight of a
-    batch. If ``takes_shards`` is true, a step processes one shard after another, and positions in
-    draws refer to the shard. Raise ValueError if mixed samples are on different ranks.
+    the same part. If ``owned`` is given, a rank computes the rows that it owns; ``owned`` contains
+    each sample's position on this rank, or -1. Shorter parts are padded with rows of weight 0, so
+    that all batches have the same shape. If ``n_shards`` is given, each rank's part of a batch
+    consists of that many virtual shards with equal numbers of rows, and ``parts`` are 1 divided by
+    the batch's total weight. If ``takes_shards`` is true, a step processes one shard after another,
+    and positions in draws refer to the shard. Raise ValueError if mixed samples are on different
+    ranks.
     """
     n_samples, batch_size = sum(plan.counts), plan.batch_size
     here = np.arange(n_samples)
@@ -122,7 +123,7 @@ def _partners(plan: EpochPlan, augmentation: Sequence[Augmentation]) -> np.ndarr
 def _part_numbers(plan: EpochPlan, partners: np.ndarray | None, n_parts: int) -> np.ndarray:
     """Return the number of the part that contains each row of a batch, without padding.
 
-    Rows that are mixed with each other form a unit, which is not split.
+    Rows that are mixed with each other form a unit that is not split.
     """
     n_samples = sum(plan.counts)
     steps, units = np.divmod(np.arange(n_samples), plan.batch_size)

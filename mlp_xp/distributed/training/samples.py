@@ -1,4 +1,4 @@
-"""The samples of a distributed fit: equal on all ranks, or gathered from each rank's rows."""
+"""The samples of a distributed fit: identical on all ranks, or gathered from each rank's rows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mlp_xp.training.data.rows import Shard, take_rows
 from mlp_xp.training.processes import SingleProcess
 
 _NUMBERS = "biufc"
-_FEW = 16  # The number of rows of X to compare between ranks.
+_FEW = 16  # The number of rows of X that are compared between ranks.
 
 
 def gather_samples(
@@ -29,8 +29,8 @@ def gather_samples(
 
     A rank may have no rows if its y has the right number of axes. ``check(X, exchange=...)``
     returns the rank's rows, or a placeholder row. ``suffix`` is appended to names in errors.
-    ``row_numbers`` are the positions of the rank's rows in the whole, if all ranks give them; by
-    default, rows are in the order of the ranks.
+    ``row_numbers`` are the positions of the rank's rows among all rows, if all ranks pass them; by
+    default, rows are in rank order.
     """
     X, y, weights = given
     n_rows = int(X.shape[0]) if hasattr(X, "shape") else len(X)

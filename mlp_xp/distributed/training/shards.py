@@ -1,10 +1,10 @@
-"""Kernels that compute a batch in virtual shards, with the same bits on any number of ranks.
+"""Kernels that compute a batch in virtual shards, bitwise identical on any number of ranks.
 
 A batch is split into shards with equal numbers of rows. Matrix products and sums are computed per
-shard. Their results are summed in pairs, then in pairs of pairs and so on, first on a rank and then
-over ranks. Activations are also computed per shard, since PyTorch rounds differently at the end of
-an array, where numbers do not fill a vector register. All other rowwise operations use all rows at
-once.
+shard. Their results are summed in pairs, then in pairs of pairs and so on, first within a rank and
+then over ranks. Activations are also computed per shard, since PyTorch rounds differently at the
+end of an array, where elements do not fill a vector register. All other rowwise operations use all
+rows at once.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mlp_xp.nn.layers import cut_rows, sum_in_pairs
 
 
 def in_shards(kernels: Kernels, n_shards: int) -> Kernels:
-    """Return the kernels of a step that compute matrix products and sums shard by shard."""
+    """Return a step's kernels that compute matrix products and sums shard by shard."""
 
     def shards(*arrays: Array) -> Iterator[tuple[Array, ...]]:
         return zip(*(cut_rows(array, n_shards) for array in arrays), strict=True)

@@ -105,8 +105,8 @@ class _Stacks:
             key = _key(request)
             if key is None:
                 results[id(request)] = StackError(
-                    "A stack cannot train models with augmentation, loss scaling, training accuracy, "
-                    "or streamed data."
+                    "A stack cannot train models with augmentation, loss scaling, training "
+                    "accuracy, or streamed data."
                 )
             else:
                 groups.setdefault(key, []).append(request)
@@ -158,7 +158,7 @@ def _parts(
 
 
 def _key(request: TrainingRequest) -> Hashable:
-    """Return a key, equal for models that can share a stack, or None if a stack cannot train them."""
+    """Return a key, equal for models that can share a stack; None if a stack cannot train them."""
     trainer, data, size = request.trainer, request.data, request.batch_size
     has_own = trainer.rules.augmentation or trainer.backend.scales_loss or trainer.with_accuracy
     if has_own or not isinstance(data, SharedResident):
