@@ -89,7 +89,7 @@ def tables(startup: Result) -> list[Table]:
     columns = ["library", "import", "first step", "quartiles", "quartiles of the step"]
     terms = (
         "Each library runs in a new process: first the import, then the first step of the medium "
-        "network, including compilation. Compilation caches of an earlier run were available."
+        "network, including compilation. Compilation caches from an earlier run were reused."
     )
     return [Table(PART.title, columns, rows, reasons(startup["imports"]), terms=terms)]
 
