@@ -378,7 +378,7 @@ def test_a_parquet_file_is_read_like_the_equivalent_csv_file(library, monkeypatc
     rejects("'y' has 'True'", read_table, Path("a.parquet"), "i", columns=[Column("y")])
     monkeypatch.setattr(_parquet, "_MIN_LIMIT", 31)
     monkeypatch.setattr(_parquet, "_MAX_RATIO", 0)
-    rejects("a.parquet has .* unpacks to 32 or more .2 rows of 2", load_files, "a.parquet")
+    rejects(r"a.parquet has .* unpacks to \d+ or more .2 rows of 2", load_files, "a.parquet")
 
 
 def test_a_table_with_text_keeps_its_dtypes_until_it_is_encoded():
