@@ -146,10 +146,26 @@ class Muon:
         if kind != "matrix":
             rule, own = self.of_kind(kind, coefs)
             return rule.update(p, g, state, own, kind=kind, xp=xp)
-        rate, shrink, *_ = coefs
-        velocity = state.mean
         dtype = g.dtype
-        g = xp.astype(g, p.dtype, copy=False)
+        p, D, state = self.direct(p, g, state, coefs, xp=xp)
+        return self.move(p, xp.astype(D, dtype, copy=False), coefs[0], xp=xp), state
+
+    def move(self, p: Array, D: Array, rate: Array, *, xp: Namespace) -> Array:
+        """Move a matrix along the orthogonal matrix that is nearest to D."""
+        step = _orthogonal(D, self.polynomials, is_tight=self.is_tight, xp=xp)
+        step = xp.astype(step, p.dtype, copy=False)
+        step *= self.factor(*p.shape[-2:]) * rate
+        p -= step
+        return p
+
+    def direct(
+        self, p: Array, g: Array, state: Any, coefs: Coefs, *, xp: Namespace
+    ) -> tuple[Array, Array, Any]:
+        """Return the decayed matrix, the direction D, and the state; all are elementwise."""
+        _, shrink, *_ = coefs
+        velocity = state.mean
+        if g.dtype != p.dtype:
+            g = xp.astype(g, p.dtype)
         if self.nesterov and not is_zero(self.momentum):
             # To save passes over the arrays, divide D by the momentum factor, since only D's
             # direction matters.
@@ -163,18 +179,22 @@ class Muon:
             g *= 1.0 - self.momentum
             velocity += g
             D = velocity
-        D = xp.astype(D, dtype, copy=False)
-        is_minimax = self.ns_polynomial == "minimax"
-        polynomials = _minimax(self.ns_steps) if is_minimax else (_JORDAN,) * self.ns_steps
-        move = _orthogonal(D, polynomials, is_tight=is_minimax, xp=xp)
-        move = xp.astype(move, p.dtype, copy=False)
-        move *= self._factor(*p.shape[-2:]) * rate
         if not is_zero(self.weight_decay):
             p *= shrink
-        p -= move
-        return p, AdamState(velocity, state.variance)
+        return p, D, AdamState(velocity, state.variance)
 
-    def _factor(self, fan_in: int, fan_out: int) -> float:
+    @property
+    def is_tight(self) -> bool:
+        """Whether the polynomials need a tight bound of the singular values."""
+        return self.ns_polynomial == "minimax"
+
+    @property
+    def polynomials(self) -> tuple[Quintic, ...]:
+        """The polynomial of each Newton-Schulz step."""
+        return _minimax(self.ns_steps) if self.is_tight else (_JORDAN,) * self.ns_steps
+
+    def factor(self, fan_in: int, fan_out: int) -> float:
+        """Return the factor s of a matrix."""
         if self.scale == "original":
             return math.sqrt(max(1.0, fan_out / fan_in))
         return 0.2 * math.sqrt(max(fan_in, fan_out))

@@ -122,7 +122,7 @@ def print_formulas() -> None:
             show(layers.dropout, x, Layout((), "int32"), 0.5, xp=None)
             number = Layout((), dtype.name)
             show(losses.accumulate, number, number, number, number)
-        fusion._total(1000, dtype.name)
+        fusion._total((1000,), dtype.name)
         update._average_loop(dtype.name).kernel((0,) * 64)
         for loop in update._clip_loops(dtype.name, 1.0):
             loop.kernel((0, 0))
@@ -130,9 +130,8 @@ def print_formulas() -> None:
         for rule in (SGD(0.0), SGD(), SGD(nesterov=True), *RULES):
             given = *dtypes, *(dtypes[:1] * len(rule.state_type._fields))
             for l2 in (False, True):
-                found = [
-                    update._trace_rule(rule, k, given, (0, 1), l2) for k in ("matrix", "vector")
-                ]
+                numbers = update._Numbers((0, 1), (), l2)
+                found = [update._trace_rule(rule, k, given, numbers) for k in ("matrix", "vector")]
                 formulas = tuple(rule.formula for rule in found)
                 update._update_loop(given, formulas).kernel((0, 1))
     update._update_loop(given, formulas).kernel((0, 1) * 32)

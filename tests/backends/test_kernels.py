@@ -8,7 +8,7 @@ from same_kernels import same
 from mlp_xp.backends.kernels import Kernels, Scaling, Source
 from mlp_xp.nn import losses
 from mlp_xp.nn.layers import ACTIVATIONS, Arrangement, Dense, Norm
-from mlp_xp.optimizers import SGD, Adam, AdamW, ByKind, Lion, init_opt_state
+from mlp_xp.optimizers import SGD, Adam, AdamW, ByKind, Lion, Muon, init_opt_state
 
 # Where a kernel is the default there is nothing to compare.
 pytestmark = pytest.mark.libraries("numpy", "torch", "cupy")
@@ -295,7 +295,11 @@ def test_optimizer_update_kernels(backend, name, shapes, dtypes, l2, rng):
 
 
 OTHERS = [(rule, ((4,), (3,)), {}) for rule in (SGD(), Adam(), AdamW())]
-OTHERS += [(Adam(), ((3, 4, 3), (3, 3)), {"n_leading": 1})]
+# A stack of models, and for Muon, matrices of several tiles, of which two have one size.
+STACKED, WIDE = ((3, 4, 3), (3, 3), (3, 3, 2), (3, 2)), ((130, 70), (70, 66), (66, 70), (70, 2))
+OTHERS += [(rule, STACKED, {"n_leading": 1}) for rule in OF_TREES.values()]
+OTHERS += [(rule, WIDE, {}) for name, rule in RULES.items() if "muon" in name]
+OTHERS += [(Muon(), ((2, 70, 20), (2, 20, 70), (2, 70, 3)), {"n_leading": 1})]
 OTHERS += [(Adam(), ((4, 3),), {"layout": LAYOUTS["columns"]})]
 
 
@@ -303,6 +307,17 @@ OTHERS += [(Adam(), ((4, 3),), {"layout": LAYOUTS["columns"]})]
 @pytest.mark.parametrize(("rule", "shapes", "options"), OTHERS)
 def test_optimizer_updates_of_arrays_with_unusual_shapes(backend, rule, shapes, options, l2, rng):
     check_update(backend, rule, shapes, ("float32",) * 2, l2, rng, **options)
+
+
+@cupy_alone
+@pytest.mark.parametrize("n_leading", [0, 1])
+def test_muon_of_matrices_that_are_too_wide_for_one_launch(backend, n_leading, rng, monkeypatch):
+    from mlp_xp.backends._cupy.kernels import orthogonal
+
+    monkeypatch.setattr(orthogonal, "WIDEST", 5)
+    shapes = [(7, 5), (5, 9), (9, 6), (6, 2)]
+    shapes = [(3,) * n_leading + shape for shape in shapes]
+    check_update(backend, Muon(), shapes, ("float32",) * 2, 0.1, rng, n_leading)
 
 
 def check_update(backend, rule, shapes, dtypes, l2, rng, n_leading=0, layout=LAYOUTS["rows"]):
@@ -328,8 +343,9 @@ def check_update(backend, rule, shapes, dtypes, l2, rng, n_leading=0, layout=LAY
 
     params = [rng.standard_normal(shape).astype(dtype) for shape in shapes]
     steps = [[rng.standard_normal(s).astype(gradient) for s in shapes] for _ in range(3)]
-    # torch's kernel adds the penalty after the cast, the default before.
-    precision = gradient if backend.name == "torch" else dtype
+    # torch's kernel adds the penalty after the cast, the default before. Muon's products are in the
+    # gradient's dtype.
+    precision = gradient if backend.name == "torch" or isinstance(rule, Muon) else dtype
     same(backend, run, terms=max(int(np.prod(s)) for s in shapes), precision=precision)
 
 

@@ -6,13 +6,14 @@ from dataclasses import replace
 
 import pytest
 from gradient import fourth_power
-from launches import OUTPUTS, launches_of, table, waits_of, written
+from launches import OUTPUTS, PAGE, launches_of, table, waits_of, written
 from rules import RULES
 
 from mlp_xp.augmentation import ColorJitter, Cutout, Flip, Mixup, Shift
 from mlp_xp.nn import losses
 from mlp_xp.nn.hidden import Branch, Project
 from mlp_xp.nn.layers import ACTIVATIONS, affine
+from mlp_xp.optimizers import Muon
 
 pytestmark = [pytest.mark.matrix, pytest.mark.libraries("cupy")]
 
@@ -78,10 +79,19 @@ def test_every_setting_takes_at_most_24_launches(backend):
     for loss in [*LOSSES, *several]:
         assert launches_of(backend, loss=loss) <= 24, loss
     for name, rule in RULES.items():
-        if not re.search("muon|by kind$", name):  # Muon makes matrices orthogonal by products.
-            assert launches_of(backend, rule=rule) <= 24, name
+        assert launches_of(backend, rule=rule) <= 24, name
     for settings in SETTINGS:
         assert launches_of(backend, **settings) <= 24, settings
+
+
+@pytest.mark.parametrize("widest", [7, 8])
+def test_muon_takes_few_launches_up_to_the_width_on_the_page(backend, widest, monkeypatch):
+    from mlp_xp.backends._cupy.kernels import orthogonal
+
+    assert f"at most {orthogonal.WIDEST:,} wide" in PAGE.read_text()
+    monkeypatch.setattr(orthogonal, "WIDEST", widest)
+    n_launches = launches_of(backend, rule=Muon())  # One matrix is 12 x 8, the other 8 x 8.
+    assert (n_launches <= 24) == (widest >= 8)
 
 
 @pytest.mark.parametrize("layers", LAYERS)

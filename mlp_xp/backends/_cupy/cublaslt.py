@@ -50,12 +50,20 @@ _log = logging.getLogger(__name__)
 
 
 def multiply(
-    a: Any, b: Any, *, precision: str | None = None, bias: Any = None, sums: Any = None
+    a: Any,
+    b: Any,
+    *,
+    precision: str | None = None,
+    bias: Any = None,
+    sums: Any = None,
+    out: Any = None,
+    is_added: bool = False,
 ) -> Any | None:
     """Compute a matrix product in one launch; return None if cuBLASLt does not support it.
 
     For two-dimensional operands, a bias can be added to each row, or the column sums of b can be
-    written to ``sums``. ``precision``, one of `COMPUTE_TYPES`, applies to float32 operands.
+    written to ``sums``. ``precision``, one of `COMPUTE_TYPES`, applies to float32 operands. The
+    product is written to a new array, or to ``out``, or added to it.
 
     References
     ----------
@@ -66,6 +74,9 @@ def multiply(
     if vector is not None:
         is_aligned = _alignment(vector) >= _VECTOR_ALIGNMENT
         is_known = is_known and is_aligned and vector.flags.c_contiguous
+    if out is not None:
+        is_known = is_known and out.dtype == a.dtype and out.flags.c_contiguous
+        is_known = is_known and _alignment(out) == _ALIGNMENT
     if not is_known or _library() is None:
         return None
     batch: tuple[int, ...] = ()
@@ -82,8 +93,9 @@ def multiply(
     )
     if product is None:
         return None
-    out = cupy.empty((*batch, a.shape[-2], b.shape[-1]), a.dtype)
-    return out if product.run(a, b, out, vector) else None
+    if out is None:
+        out = cupy.empty((*batch, a.shape[-2], b.shape[-1]), a.dtype)
+    return out if product.run(a, b, out, vector, is_added=is_added) else None
 
 
 # The shape, strides and alignment of a matrix or stack of matrices. A NamedTuple would take a third
@@ -253,7 +265,7 @@ class _Product:
         self._algorithm_address = self._algorithm.ctypes.data
         self._n_bytes = int(found["workspace_size"][0])
 
-    def run(self, a: Any, b: Any, out: Any, vector: Any) -> bool:
+    def run(self, a: Any, b: Any, out: Any, vector: Any, *, is_added: bool) -> bool:
         """Launch the product on the current stream; return whether cuBLASLt accepts it."""
         if self._is_refused:
             return False
@@ -267,7 +279,7 @@ class _Product:
                 self._lt.matmul(
                     *(self._handle, self._description),
                     *(self._factors[0], b.data.ptr, first, a.data.ptr, second),
-                    *(self._factors[1], out.data.ptr, result, out.data.ptr, result),
+                    *(self._factors[1 - is_added], out.data.ptr, result, out.data.ptr, result),
                     *(self._algorithm_address, workspace.ptr, self._n_bytes),
                     cupy.cuda.get_current_stream().ptr,
                 )

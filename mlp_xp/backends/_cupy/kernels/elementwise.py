@@ -65,7 +65,7 @@ def run_elementwise(step: Launch, name: str, places: Mapping[Node, Place]) -> Ru
             by_cupy(*inputs.values(), *outputs)
             return
         scalars = tuple(x for p, x in inputs.items() if p.value != FULL)
-        launch(lambda some: packed, lambda blocks: scalars, [(*arrays, *outputs)])
+        launch(lambda some: packed, lambda first: scalars, [(*arrays, *outputs)])
 
     return run
 

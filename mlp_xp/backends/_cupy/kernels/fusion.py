@@ -158,16 +158,16 @@ def _run_raw(launch: Launch, name: str, places: Mapping[Node, Place]) -> Run:
 
 
 @cache
-def _total(n_parts: int, dtype: str) -> Plan:
-    parts = Node("input", (), ("parts",), (n_parts,), dtype)
-    return Plan("mlp_xp_total", [Node("sum", (parts,), ((0,),), (), dtype)], [parts])
+def _total(shape: tuple[int, ...], dtype: str) -> Plan:
+    parts, last = Node("input", (), ("parts",), shape, dtype), len(shape) - 1
+    return Plan("mlp_xp_total", [Node("sum", (parts,), ((last,),), shape[:-1], dtype)], [parts])
 
 
 def add_up(parts: Any) -> Any:
-    """Return the sum of the partial sums of blocks of threads, as a 0-d array."""
-    if parts.size == 1:  # This needs no launch.
-        return parts.reshape(())
-    (found,) = _total(parts.size, parts.dtype.name)([parts])
+    """Return the sums of the partial sums of blocks of threads along the last axis."""
+    if parts.shape[-1] == 1:  # This needs no launch.
+        return parts.reshape(parts.shape[:-1])
+    (found,) = _total(parts.shape, parts.dtype.name)([parts])
     return found
 
 

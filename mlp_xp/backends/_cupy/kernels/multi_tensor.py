@@ -58,21 +58,24 @@ def multi_tensor(
     parameters, gradients) to a C type. ``marks`` has a number for each leaf, which the code reads
     as ``mark``. The code of ``prologue`` runs before a block's loop, and ``epilogue`` after it. The
     code of ``loop`` computes the element ``i``: it reads the values by their names, and writes to
-    ``new_NAME``.
+    ``new_NAME``. A leaf has an equal part for each ``model``, of which a block computes one: number
+    ``first + block`` of the model.
     """
-    fields = {name: f"const {kind}*" for name, kind in reads.items()}
-    fields |= {name: f"{kind}*" for name, kind in writes.items()}
-    parameters = [scalars] if scalars else []
+    fields = {
+        name: f"{kind}*" if name in writes else f"const {kind}* __restrict__"
+        for name, kind in (reads | writes).items()
+    }
+    parameters = [*([scalars] if scalars else []), "long long n_models"]
     choices, has_marks = [], bool(re.search(r"\bmark\b", loop))
     for k, mark in enumerate(marks):
         parameters += [f"{kind} {name}_leaf{k}" for name, kind in fields.items()]
         parameters.append(f"long long n{k}")
-        chosen = " ".join(f"of_{name} = {name}_leaf{k};" for name in fields)
+        chosen = " ".join(f"of_{name} = {name}_leaf{k} + model * n;" for name in fields)
         chosen += f" mark = {mark};" if has_marks else ""
         choices.append(
             f"  if (n == 0) {{ const long long blocks = (n{k} + {_PIECE} - 1) / {_PIECE}; "
-            f"if (block < blocks) {{ n = n{k}; {chosen} }} "
-            "else block -= blocks; }"
+            f"if (block < blocks * n_models) {{ n = n{k}; model = block / blocks; block %= blocks; "
+            f"{chosen} }} else {{ block -= blocks * n_models; first += blocks; }} }}"
         )
     pointers = " ".join(f"{kind} of_{name} = 0;" for name, kind in fields.items())
     loads = {name: f"load(of_{name} + start, count, is_whole)" for name in reads}
@@ -80,7 +83,7 @@ def multi_tensor(
     return "\n".join(
         (
             f"({', '.join(parameters)}) {{",
-            "  long long block = blockIdx.x, n = 0;",
+            "  long long block = blockIdx.x, model = 0, first = 0, n = 0;",
             f"  {pointers}{' int mark = 0;' if has_marks else ''}",
             *choices,
             "  const bool is_aligned = "
@@ -108,29 +111,30 @@ def multi_tensor(
     )
 
 
-def blocks_of(members: list[tuple[Any, ...]]) -> int:
-    """Return the number of blocks for a launch over these arrays."""
-    return sum(blocks_for(arrays[0].size, _PIECE) for arrays in members)
+def parts_of(members: list[tuple[Any, ...]], n_models: int = 1) -> int:
+    """Return into how many parts, each for a block of threads, the arrays of a model are split."""
+    return sum(blocks_for(arrays[0].size // n_models, _PIECE) for arrays in members)
 
 
 def launch(
     kernel_of: Callable[[slice], Any],
-    scalars_of: Callable[[slice], tuple[Any, ...]],
+    scalars_of: Callable[[int], tuple[Any, ...]],
     members: list[tuple[Any, ...]],
+    n_models: int = 1,
 ) -> None:
     """Launch a kernel over all leaves of some trees, in several launches if there are many leaves.
 
-    ``members`` has a tuple of arrays for each leaf: one array per tree. ``kernel_of`` returns the
-    kernel for a slice of the members; ``scalars_of`` returns the scalar arguments for a slice of
-    the blocks, which are numbered across launches.
+    ``members`` has a tuple of arrays for each leaf: one array per tree, with equal parts for each
+    model. ``kernel_of`` returns the kernel for a slice of the members; ``scalars_of`` returns the
+    scalar arguments, given the number of a model's parts in earlier launches.
     """
     first = 0
     for start in range(0, len(members), MOST_ARRAYS):
         some = slice(start, start + MOST_ARRAYS)
-        n_blocks = blocks_of(members[some])
-        if n_blocks:
-            arguments = list(scalars_of(slice(first, first + n_blocks)))
+        n_parts = parts_of(members[some], n_models)
+        if n_parts:
+            arguments = [*scalars_of(first), np.int64(n_models)]
             for arrays in members[some]:
-                arguments += [*arrays, np.int64(arrays[0].size)]
-            kernel_of(some)((n_blocks,), (THREADS,), tuple(arguments))
-        first += n_blocks
+                arguments += [*arrays, np.int64(arrays[0].size // n_models)]
+            kernel_of(some)((n_parts * n_models,), (THREADS,), tuple(arguments))
+        first += n_parts

@@ -66,20 +66,22 @@ def raw_kernel(
     options: tuple[str, ...] = (),
     helpers: str = "",
     /,
+    n_blocks: int | None = None,
     **constants: int,
 ) -> Any:
     """Return a raw kernel; ``body`` is its parameter list in parentheses and its code in braces.
 
     ``types`` maps the letters used for dtypes in the code to NumPy's type codes; T is the dtype of
-    sums. ``constants`` and THREADS are defined as macros.
+    sums. ``constants`` and THREADS are defined as macros. If given, ``n_blocks`` must fit a
+    multiprocessor at once.
     """
     lines = [f"#define {key} {value}" for key, value in ({"THREADS": THREADS} | constants).items()]
     lines += [
         f"typedef {C_TYPES[np.dtype(dtype).name]} {letter};" for letter, dtype in types.items()
     ]
-    code = "\n".join(
-        (*lines, PREAMBLE, functions(["sum"]), helpers, f'extern "C" __global__ void {name}{body}')
-    )
+    bounds = f"__launch_bounds__(THREADS, {n_blocks}) " if n_blocks else ""
+    head = f'extern "C" __global__ void {bounds}{name}'
+    code = "\n".join((*lines, PREAMBLE, functions(["sum"]), helpers, f"{head}{body}"))
     return compile_text(code, name, options)
 
 

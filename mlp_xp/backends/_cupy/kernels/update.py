@@ -5,9 +5,10 @@ The compiler prints the formulas of `mlp_xp.optimizers` for one element of each 
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Sequence
-from functools import cache, partial
+from collections.abc import Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import cupy
@@ -15,159 +16,27 @@ import numpy as np
 
 from mlp_xp import optimizers
 from mlp_xp._utils.array_types import Array, Namespace, Tree
+from mlp_xp._utils.settings import is_array, numbers, with_numbers
 from mlp_xp._utils.tree import leaves, rebuild
 from mlp_xp.backends._cupy.kernels.fusion import Plan, add_up, is_of_formula, nodes_of
-from mlp_xp.backends._cupy.kernels.multi_tensor import (
-    PACKS,
-    blocks_of,
-    launch,
-    multi_tensor,
-    width_of,
+from mlp_xp.backends._cupy.kernels.loops import (
+    Formula,
+    Loop,
+    array_node,
+    scalar_node,
+    split_sum,
 )
-from mlp_xp.backends._cupy.kernels.rendering import is_plain, raw_kernel
+from mlp_xp.backends._cupy.kernels.multi_tensor import parts_of
+from mlp_xp.backends._cupy.kernels.orthogonal import can_orthogonalize, orthogonalize
+from mlp_xp.backends._cupy.kernels.rendering import is_plain
 from mlp_xp.compiler import Node, in_order
 from mlp_xp.compiler import namespace as traced
 from mlp_xp.compiler.array import TracedArray
-from mlp_xp.compiler.cuda_elements import Parameters, print_element
-from mlp_xp.compiler.kernel import UnprintableError, replaced
-from mlp_xp.compiler.print_cuda import OPTIONS
-from mlp_xp.compiler.schedule import is_leaf, is_map
-from mlp_xp.optimizers import Optimizer, Updated, kinds, rule_of, update_array
+from mlp_xp.compiler.formula import evaluate
+from mlp_xp.optimizers import Optimizer, Updated, kinds, penalized, rule_of, update_array
 
-# The shape of a traced array. The code for one element depends on no shape.
-_SHAPE = (2, 3)
 # Every block adds up the sums of all blocks, unless there are more.
 _MOST_PARTS = 4096
-_LEAVE_SUM = """
-  __shared__ T shared[THREADS];
-  sum = reduce<Sum, THREADS, 1>(sum, shared);
-  if (threadIdx.x == 0) parts[blockIdx.x] = sum;"""
-# Every block adds up all partial sums.
-_ADD_PARTS = """
-  __shared__ T shared[THREADS];
-  T sum = 0;
-  for (long long i = threadIdx.x; i < n_parts; i += THREADS) sum += parts[i];
-  const T all = reduce<Sum, THREADS, 1>(sum, shared);"""
-
-
-class _Formula(NamedTuple):
-    """The formula for one element of each array.
-
-    Attributes
-    ----------
-    results : tuple of Node
-    written : tuple of int
-        The position of the array over which each result is written.
-    summand : Node or None
-        What is summed over all elements.
-    scalars : tuple of Node
-        The inputs that are single numbers.
-    total : Node or None
-        A node that is the sum of the summands of an earlier launch.
-    norm : Node or None
-        A single number that the first block stores.
-    """
-
-    results: tuple[Node, ...]
-    written: tuple[int, ...]
-    summand: Node | None = None
-    scalars: tuple[Node, ...] = ()
-    total: Node | None = None
-    norm: Node | None = None
-
-
-def _array(position: int, dtype: str) -> Node:
-    return Node("input", (), (position,), _SHAPE, dtype)
-
-
-def _scalar(name: str, dtype: str) -> Node:
-    return Node("input", (), (name,), (), dtype)
-
-
-def _loads(known: dict[Node, str]) -> Callable[[Node, str], str | None]:
-    return lambda node, hint: known.get(node)
-
-
-class _Loop:
-    """The launches that compute formulas for the leaves of some trees.
-
-    ``dtypes`` are the dtypes of the trees' arrays. A leaf has one of the formulas.
-    """
-
-    def __init__(self, name: str, dtypes: Sequence[str], formulas: Sequence[_Formula]) -> None:
-        self._name, self._dtypes = name, dtypes
-        self._parameters, self.has_sum, self.has_total = Parameters(), False, False
-        choices = []
-        for formula in formulas:
-            known = {_array(k, dtype): f"x{k}" for k, dtype in enumerate(dtypes)}
-            for node in formula.scalars:
-                known[node] = f"{self._parameters.add('array', node)}[0]"
-            if formula.total is not None:
-                known[formula.total], self.has_total = "all", True
-            wanted = [*formula.results, *([] if formula.summand is None else [formula.summand])]
-            lines, names = print_element(wanted, _loads(known), self._parameters)
-            lines += [f"new_x{k} = {x};" for k, x in zip(formula.written, names, strict=False)]
-            if formula.summand is not None:
-                self.has_sum = True
-                lines.append(f"sum += {names[-1]};")
-            choices.append(" ".join(lines))
-        self._end = ""
-        if formulas[0].norm is not None:
-            lines, (norm,) = print_element([formulas[0].norm], _loads(known), self._parameters)
-            stored = f"{' '.join(lines)} norm[0] = {norm};"
-            self._end = f"  if (blockIdx.x == 0 && threadIdx.x == 0) {{ {stored} }}"
-        cases = "\n".join(
-            f"      {'else ' if k else ''}if (mark == {k}) {{ {choice} }}"
-            for k, choice in enumerate(choices)
-        )
-        self._loop = cases if len(choices) > 1 else f"      {choices[0]}"
-        self._written = sorted({k for formula in formulas for k in formula.written})
-
-    def kernel(self, marks: tuple[int, ...]) -> Any:
-        """Return the kernel for leaves with these formulas."""
-        scalars = list(self._parameters.declared)
-        if self.has_sum:
-            scalars.append("T* parts")
-        if self.has_total:
-            scalars += ["const T* parts", "long long n_parts", "T* norm"]
-        reads = {f"x{k}": f"F{k}" for k in range(len(self._dtypes))}
-        writes = {f"x{k}": f"F{k}" for k in self._written}
-        prologue = _ADD_PARTS if self.has_total else "  T sum = 0;" if self.has_sum else ""
-        epilogue = _LEAVE_SUM if self.has_sum else self._end
-        trees = reads, writes, marks
-        body = multi_tensor(", ".join(scalars), *trees, self._loop, prologue, epilogue)
-        types = {"T": self._dtypes[0]} | {f"F{k}": d for k, d in enumerate(self._dtypes)}
-        return raw_kernel(self._name, body, types, OPTIONS, PACKS, WIDTH=width_of(self._dtypes))
-
-    def run(
-        self,
-        members: list[tuple[Any, ...]],
-        marks: Sequence[int],
-        values: dict[Node, Any],
-        sums: Callable[[slice], tuple[Any, ...]],
-    ) -> None:
-        """Launch the loop over the arrays of the leaves."""
-        numbers = [p.number if p.node is None else values[p.node] for p in self._parameters.names]
-        launch(
-            lambda some: self.kernel(tuple(marks[some])),
-            lambda blocks: (*numbers, *sums(blocks)),
-            members,
-        )
-
-
-def _split_sum(nodes: Sequence[Node]) -> Node | None:
-    """Return the only sum among what nodes are computed from; None if there is none.
-
-    Raise UnprintableError if the rest is not elementwise.
-    """
-    sums = [node for node in in_order(nodes) if node.operation == "sum"]
-    for node in in_order(nodes):
-        is_flat = math.prod(node.shape) in (1, math.prod(_SHAPE))
-        if not (is_leaf(node) or node in sums or (is_map(node) and is_flat)):
-            raise UnprintableError(node.operation)
-    if len(sums) > 1:
-        raise UnprintableError("there are several sums")
-    return sums[0] if sums else None
 
 
 # --- update --------------------------------------------------------------------------------------
@@ -176,58 +45,103 @@ def _split_sum(nodes: Sequence[Node]) -> Node | None:
 class _Rule(NamedTuple):
     """A rule for one kind of parameter: its formula, and its penalty as a node."""
 
-    formula: _Formula
+    formula: Formula
     penalty: Node | None
+
+
+class _Numbers(NamedTuple):
+    """The numbers of a rule on the device: coefficients, and settings that differ by model.
+
+    Each is known by its position among all numbers of the update, since one rule may have several
+    learning rates in `ByKind`.
+    """
+
+    coefs: tuple[int, ...]
+    settings: tuple[int, ...]
+    has_penalty: bool
 
 
 @cache
 def _trace_rule(
-    rule: Optimizer, kind: Any, dtypes: tuple[str, ...], places: tuple[int, ...], has_penalty: bool
+    rule: Optimizer, kind: Any, dtypes: tuple[str, ...], given: _Numbers
 ) -> _Rule | None:
     """Return the formula of a rule, or None if it is not elementwise.
 
-    The arrays are the parameter, the gradient, and the rule's state. ``places`` are the numbers of
-    the coefficients, which differ if one rule has several learning rates in `ByKind`.
+    The arrays are the parameter, the gradient, and the rule's state. The direction of an orthogonal
+    update is written over the gradient.
     """
-    dtype = dtypes[0]
-    arrays = [TracedArray(_array(k, d)) for k, d in enumerate(dtypes)]
-    coefs = [_scalar(f"coefficient {k}", dtype) for k in places]
-    l2 = _scalar("l2", dtype) if has_penalty else None
-    n_states = len(rule.state_type._fields)
-    p, g, *states = arrays
-    given = tuple(map(TracedArray, coefs)), None if l2 is None else TracedArray(l2)
-    xp: Any = traced.Namespace(dtype)
+    dtype, xp = dtypes[0], traced.Namespace(dtypes[0])
+    arrays = [array_node(k, d) for k, d in enumerate(dtypes)]
+    coefs = [scalar_node(f"number {k}", dtype) for k in given.coefs]
+    settings = [scalar_node(f"number {k}", dtype, is_setting=True) for k in given.settings]
+    l2 = [scalar_node("l2", dtype)] if given.has_penalty else []
     try:
-        new, kept, penalty = update_array(rule, kind, p, g, tuple(states[:n_states]), *given, xp=xp)
-        results, of_penalty = nodes_of((new, kept)), nodes_of(penalty)
-        total = _split_sum([*results, *of_penalty])
-        if total is not None and any(total in in_order([node]) for node in results):
+        if settings:
+            rule = with_numbers(rule, map(TracedArray, settings))
+        new, penalty = _outputs(rule, kind, arrays, coefs, l2, xp=xp)
+        total = split_sum([*new, *penalty])
+        if total is not None and any(total in in_order([node]) for node in new):
             return None
     except Exception as error:
         if not is_of_formula(error):
             raise
         return None
-    written = (0, *range(2, 2 + len(results) - 1))
-    scalars = tuple(coefs) + (() if l2 is None else (l2,))
+    changed = [k for k, node in enumerate(new) if node is not arrays[k]]
     summand = None if total is None else total.operands[0]
-    formula = _Formula(tuple(results), written, summand, scalars)
-    return _Rule(formula, of_penalty[0] if of_penalty else None)
+    results = tuple(new[k] for k in changed)
+    formula = Formula(results, tuple(changed), summand, (*coefs, *settings, *l2))
+    return _Rule(formula, penalty[0] if penalty else None)
+
+
+def _outputs(
+    rule: Any, kind: Any, arrays: list[Node], coefs: list[Node], l2: list[Node], *, xp: Any
+) -> tuple[list[Node], list[Node]]:
+    """Return what becomes of the arrays, and the penalty if there is one."""
+    p, g, *states = map(TracedArray, arrays)
+    numbers, factor = tuple(map(TracedArray, coefs)), TracedArray(l2[0]) if l2 else None
+    if not can_orthogonalize(rule):
+        new, kept, penalty = update_array(rule, kind, p, g, tuple(states), numbers, factor, xp=xp)
+        return [*nodes_of(new), arrays[1], *nodes_of(kept)], nodes_of(penalty)
+    penalized_g, penalty = penalized(kind, p, g, factor, xp=xp)
+    new = rule.direct(p, penalized_g, rule.state_type(*states), numbers, xp=xp)
+    return nodes_of(new), nodes_of(penalty)
 
 
 @cache
-def _update_loop(dtypes: tuple[str, ...], formulas: tuple[_Formula, ...]) -> _Loop:
-    return _Loop("mlp_xp_update", dtypes, formulas)
+def _update_loop(dtypes: tuple[str, ...], formulas: tuple[Formula, ...]) -> Loop:
+    return Loop("mlp_xp_update", dtypes, formulas)
 
 
 @cache
-def _penalty_plan(penalty: Node, n_parts: int, device: int) -> Plan:
+def _penalty_plan(
+    penalty: Node, parts: tuple[int, ...], factor: tuple[int, ...], device: int
+) -> Plan:
     """Return what computes the penalty, the sum's only use, from the sums of blocks."""
-    total = _split_sum([penalty])
+    total = split_sum([penalty])
     assert total is not None
-    parts = Node("input", (), ("parts",), (n_parts,), total.dtype)
-    new = Node("sum", (parts,), ((0,),), (), total.dtype)
-    others = [node for node in in_order([penalty], [total]) if node.operation == "input"]
-    return Plan("mlp_xp_penalty", replaced([penalty], {total: new}), [parts, *others])
+    inputs = [
+        Node("input", (), (name,), shape, total.dtype)
+        for name, shape in (("parts", parts), ("l2", factor))
+    ]
+    xp: Any = traced.Namespace(total.dtype)
+    order = in_order([penalty], [total])
+    values: dict[Node, Any] = {x: TracedArray(inputs[1]) for x in order if x.operation == "input"}
+    values[total] = xp.sum(TracedArray(inputs[0]), axis=-1)
+    evaluate(order, values, xp=xp)
+    return Plan("mlp_xp_penalty", nodes_of(values[penalty]), inputs)
+
+
+class _Leaf(NamedTuple):
+    """A parameter, its gradient and state, its rule with coefficients, and their traced formula.
+
+    ``values`` are the numbers in the formula.
+    """
+
+    arrays: tuple[Any, ...]
+    rule: Any
+    coefs: tuple[Any, ...]
+    traced: _Rule | None
+    values: dict[Node, Any]
 
 
 def update_tree(
@@ -243,46 +157,31 @@ def update_tree(
 ) -> Updated:
     """Compute `mlp_xp.optimizers.update_tree` in one launch, or two with an L2 penalty.
 
-    Arrays whose rule is not elementwise, such as the hidden matrices in Muon, are updated one by
-    one.
+    Muon takes another launch, and two for each hidden matrix that is not wide. Arrays whose rule is
+    not elementwise are updated one by one.
     """
     members = list(zip(leaves(params), leaves(grads), *map(leaves, opt_state), strict=True))
-    scalars = coefs if l2 is None else (*coefs, l2)
-    if n_leading or not _accepts(members, scalars):
+    own_kinds = kinds(params, n_leading)
+    found = _find_rules(optimizer, own_kinds, members, coefs, l2, n_leading)
+    if not found or (n_leading and any(leaf.traced is None for leaf in found)):
         return optimizers.update_tree(
             optimizer, params, grads, opt_state, coefs, l2, n_leading=n_leading, xp=xp
         )
-    updated: list[Any] = [(p, states) for p, _, *states in members]
-    penalty: Any = 0.0
-    groups: dict[int, list[tuple[int, _Rule, dict[Node, Any]]]] = {}
-    dtypes = tuple(array.dtype.name for array in members[0])
-    numbers: dict[int, int] = {}  # Coefficients are numbered by identity.
-    for i, kind in enumerate(kinds(params)):
-        rule, own = rule_of(optimizer, kind, coefs)
-        n_arrays = 2 + len(rule.state_type._fields)
-        places = tuple(numbers.setdefault(id(x), len(numbers)) for x in own)
-        found = _trace_rule(rule, kind, dtypes[:n_arrays], places, l2 is not None)
-        if found is None:
-            p, g, *states = members[i]
-            new, kept, more = update_array(optimizer, kind, p, g, tuple(states), coefs, l2, xp=xp)
-            updated[i] = new, kept
-            penalty = penalty if more is None else penalty + more
-        else:
-            values = dict(zip(found.formula.scalars, [*own, l2], strict=False))
-            groups.setdefault(n_arrays, []).append((i, found, values))
-    for n_arrays, group in groups.items():
-        some = [members[i][:n_arrays] for i, _, _ in group]
-        formulas = tuple(dict.fromkeys(rule.formula for _, rule, _ in group))
-        loop = _update_loop(dtypes[:n_arrays], formulas)
-        marks = [formulas.index(rule.formula) for _, rule, _ in group]
-        given = {node: x for _, _, values in group for node, x in values.items()}
-        parts = cupy.empty(blocks_of(some), dtypes[0]) if loop.has_sum else None
-        loop.run(some, marks, given, partial(_slice, parts))
-        of_penalty = next((rule.penalty for _, rule, _ in group if rule.penalty is not None), None)
-        if parts is not None and of_penalty is not None:
-            device = cupy.cuda.runtime.getDevice()
-            (more,) = _penalty_plan(of_penalty, parts.size, device)([parts, l2])
-            penalty = more if isinstance(penalty, float) else penalty + more
+    models = members[0][0].shape[:n_leading]
+    penalty = _update_leaves([leaf for leaf in found if leaf.traced is not None], l2, models)
+    orthogonal = [leaf for leaf in found if leaf.traced and can_orthogonalize(leaf.rule)]
+    if orthogonal:
+        rule, own = orthogonal[0].rule, orthogonal[0].coefs
+        moved = [leaf.arrays[:2] for leaf in orthogonal]
+        orthogonalize(rule, moved, own[0], math.prod(models), xp=xp)
+    updated: list[Any] = []
+    for leaf, kind, (p, g, *states) in zip(found, own_kinds, members, strict=True):
+        if leaf.traced is not None:
+            updated.append((p, states))
+            continue
+        new, kept, more = update_array(optimizer, kind, p, g, tuple(states), coefs, l2, xp=xp)
+        penalty = penalty if more is None else penalty + more
+        updated.append((new, kept))
     by_field = zip(*(kept for _, kept in updated), strict=True)
     return Updated(
         rebuild(params, (p for p, _ in updated)),
@@ -291,57 +190,134 @@ def update_tree(
     )
 
 
-def _slice(parts: Any, blocks: slice) -> tuple[Any, ...]:
-    return () if parts is None else (parts[blocks],)
+def _find_rules(
+    optimizer: Optimizer,
+    own_kinds: Sequence[Any],
+    members: list[tuple[Any, ...]],
+    coefs: tuple[Any, ...],
+    l2: Any,
+    n_leading: int,
+) -> list[_Leaf]:
+    """Return the leaves with their formulas; nothing if the kernels do not support the arrays."""
+    own_settings = [x for x in numbers(optimizer) if is_array(x)]
+    scalars = *coefs, *own_settings, *(() if l2 is None else (l2,))
+    if n_leading > 1 or not _accepts(members, scalars, members[0][0].shape[:n_leading]):
+        return []
+    dtypes = tuple(array.dtype.name for array in members[0])
+    known: dict[int, int] = {}  # Numbers are known by identity.
+
+    def place(values: Sequence[Any]) -> tuple[int, ...]:
+        return tuple(known.setdefault(id(x), len(known)) for x in values)
+
+    found = []
+    for kind, arrays in zip(own_kinds, members, strict=True):
+        rule, own = rule_of(optimizer, kind, coefs)
+        settings = numbers(rule) if own_settings else []
+        key = with_numbers(rule, itertools.repeat(0.5)) if settings else rule
+        n_arrays = 2 + len(rule.state_type._fields)
+        given = _Numbers(place(own), place(settings), l2 is not None)
+        traced_rule = _trace_rule(key, kind, dtypes[:n_arrays], given)
+        names = () if traced_rule is None else traced_rule.formula.scalars
+        values = dict(zip(names, [*own, *settings, l2], strict=False))
+        found.append(_Leaf(arrays[:n_arrays], rule, own, traced_rule, values))
+    return found
 
 
-def _accepts(members: list[tuple[Any, ...]], scalars: tuple[Any, ...]) -> bool:
+def _update_leaves(found: list[_Leaf], l2: Any, models: tuple[int, ...]) -> Any:
+    """Update arrays by elementwise formulas; return the penalty."""
+    n_models = math.prod(models)
+    groups: dict[int, list[_Leaf]] = {}
+    for leaf in found:
+        groups.setdefault(len(leaf.arrays), []).append(leaf)
+    launches = []
+    for group in groups.values():
+        formulas = tuple(dict.fromkeys(leaf.traced.formula for leaf in group if leaf.traced))
+        loop = _update_loop(tuple(array.dtype.name for array in group[0].arrays), formulas)
+        marks = [formulas.index(leaf.traced.formula) for leaf in group if leaf.traced]
+        launches.append((loop, group, marks))
+    counts = [parts_of([x.arrays for x in group], n_models) for _, group, _ in launches]
+    n_parts = sum(n for (loop, *_), n in zip(launches, counts, strict=True) if loop.has_sum)
+    parts = cupy.empty((*models, n_parts), found[0].arrays[0].dtype) if n_parts else None
+    first = 0
+    for (loop, group, marks), count in zip(launches, counts, strict=True):
+
+        def sums(start: int, loop: Loop = loop, first: int = first) -> tuple[Any, ...]:
+            if parts is None or not loop.has_sum:
+                return ()
+            return parts.reshape(-1)[first + start :], np.int64(n_parts)
+
+        values = {node: x for leaf in group for node, x in leaf.values.items()}
+        loop.run([leaf.arrays for leaf in group], marks, values, sums, n_models)
+        first += count if loop.has_sum else 0
+    penalties = [leaf.traced.penalty for leaf in found if leaf.traced and leaf.traced.penalty]
+    if parts is None or not penalties:
+        return 0.0
+    device = cupy.cuda.runtime.getDevice()
+    (penalty,) = _penalty_plan(penalties[0], parts.shape, l2.shape, device)([parts, l2])
+    return penalty
+
+
+def _accepts(
+    members: list[tuple[Any, ...]], scalars: Sequence[Any], models: tuple[int, ...]
+) -> bool:
     """Whether the kernels support the arrays: contiguous, each tree with one dtype."""
     dtype, gradient = (array.dtype for array in members[0][:2])
-    return is_plain(dtype, *scalars) and all(
-        is_plain(dtype, p, *states)
-        and is_plain(gradient, g)
-        and all(array.shape == p.shape for array in (g, *states))
-        for p, g, *states in members
+    return (
+        is_plain(dtype)
+        and all(_is_number(x, dtype, models) for x in scalars)
+        and all(
+            is_plain(dtype, p, *states)
+            and is_plain(gradient, g)
+            and all(array.shape == p.shape for array in (g, *states))
+            and p.shape[: len(models)] == models
+            for p, g, *states in members
+        )
     )
+
+
+def _is_number(x: Any, dtype: Any, models: tuple[int, ...]) -> bool:
+    """Whether an array is one number, or has one for each model."""
+    return isinstance(x, cupy.ndarray) and x.dtype == dtype and x.shape in ((), models)
 
 
 # --- average and clipping ------------------------------------------------------------------------
 
 
 @cache
-def _average_loop(dtype: str) -> _Loop:
-    a, p, rate = _array(0, dtype), _array(1, dtype), _scalar("rate", dtype)
+def _average_loop(dtype: str) -> Loop:
+    a, p, rate = array_node(0, dtype), array_node(1, dtype), scalar_node("rate", dtype)
     given = (TracedArray(a),), (TracedArray(p),), TracedArray(rate)
     xp: Any = traced.Namespace(dtype)
     (new,) = nodes_of(optimizers.averaged(*given, xp=xp))
-    return _Loop("mlp_xp_average", (dtype, dtype), [_Formula((new,), (0,), None, (rate,))])
+    return Loop("mlp_xp_average", (dtype, dtype), [Formula((new,), (0,), None, (rate,))])
 
 
 def averaged(average: Tree, params: Tree, rate: Array, *, xp: Namespace) -> Tree:
     """Compute `mlp_xp.optimizers.averaged` in one launch, also for stacks of models."""
     members = list(zip(leaves(average), leaves(params), strict=True))
-    is_known = rate.ndim == 0 and all(
-        is_plain(members[0][0].dtype, a, p, rate) and a.shape == p.shape for a, p in members
+    dtype, models = members[0][0].dtype, rate.shape
+    is_known = len(models) < 2 and all(
+        is_plain(dtype, a, p) and a.shape == p.shape and a.shape[: len(models)] == models
+        for a, p in members
     )
-    if not is_known:
+    if not is_known or not _is_number(rate, dtype, models):
         return optimizers.averaged(average, params, rate, xp=xp)
-    dtype = members[0][0].dtype.name
-    values = {_scalar("rate", dtype): rate}
-    _average_loop(dtype).run(members, [0] * len(members), values, lambda blocks: ())
+    values = {scalar_node("rate", dtype.name): rate}
+    marks = [0] * len(members)
+    _average_loop(dtype.name).run(members, marks, values, lambda first: (), math.prod(models))
     return average
 
 
 @cache
-def _clip_loops(dtype: str, max_norm: float) -> tuple[_Loop, _Loop]:
+def _clip_loops(dtype: str, max_norm: float) -> tuple[Loop, Loop]:
     """Return the loops for the norm, and for the scaling."""
     xp: Any = traced.Namespace(dtype)
-    scaled, norm = nodes_of(optimizers.clip((TracedArray(_array(0, dtype)),), max_norm, xp=xp))
-    total = _split_sum([scaled])
+    scaled, norm = nodes_of(optimizers.clip((TracedArray(array_node(0, dtype)),), max_norm, xp=xp))
+    total = split_sum([scaled])
     assert total is not None
-    add = _Formula((), (), total.operands[0])
-    scale = _Formula((scaled,), (0,), total=total, norm=norm)
-    return _Loop("mlp_xp_norm", (dtype,), [add]), _Loop("mlp_xp_clip", (dtype,), [scale])
+    add = Formula((), (), total.operands[0])
+    scale = Formula((scaled,), (0,), total=total, norm=norm)
+    return Loop("mlp_xp_norm", (dtype,), [add]), Loop("mlp_xp_clip", (dtype,), [scale])
 
 
 def clip(grads: Tree, max_norm: float, *, n_leading: int = 0, xp: Namespace) -> tuple[Tree, Array]:
@@ -351,14 +327,17 @@ def clip(grads: Tree, max_norm: float, *, n_leading: int = 0, xp: Namespace) -> 
     """
     members = [(g,) for g in leaves(grads)]
     is_known = members and all(is_plain(members[0][0].dtype, g) for (g,) in members)
-    if not is_known or n_leading or not 0.0 < max_norm < math.inf:
+    if not is_known or n_leading > 1 or not 0.0 < max_norm < math.inf:
         return optimizers.clip(grads, max_norm, n_leading=n_leading, xp=xp)
-    dtype = members[0][0].dtype
-    parts, norm = cupy.empty(max(blocks_of(members), 1), dtype), cupy.empty((), dtype)
-    marks, given = [0] * len(members), (parts, np.int64(parts.size), norm)
+    dtype, models = members[0][0].dtype, members[0][0].shape[:n_leading]
+    n_models = math.prod(models)
+    n_parts = max(parts_of(members, n_models), 1)
+    parts, norm = cupy.empty((*models, n_parts), dtype), cupy.empty(models, dtype)
+    marks, given = [0] * len(members), (parts, np.int64(n_parts), norm)
     add, scale = _clip_loops(dtype.name, max_norm)
-    add.run(members, marks, {}, lambda blocks: (parts[blocks],))
-    if parts.size > _MOST_PARTS:
-        given = (add_up(parts).reshape(1), np.int64(1), norm)
-    scale.run(members, marks, {}, lambda blocks: given)
+    flat = parts.reshape(-1)
+    add.run(members, marks, {}, lambda first: (flat[first:], np.int64(n_parts)), n_models)
+    if n_parts > _MOST_PARTS:
+        given = (add_up(parts).reshape(-1), np.int64(1), norm)
+    scale.run(members, marks, {}, lambda first: given, n_models)
     return grads, norm

@@ -30,6 +30,7 @@ SANITIZERS += ("--param=asan-stack=0",)
 STATUS = {
     1: "CUDA_ERROR_ILLEGAL_ADDRESS: an index outside of an array",
     2: "CUDA_ERROR_LAUNCH_TIMEOUT: threads of a block wait for each other at different places",
+    4: "CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE: the blocks do not fit the device at once",
 }
 
 
@@ -41,12 +42,14 @@ class Kernel:
     def __init__(self, library: ctypes.PyDLL, name: str) -> None:
         self._name, self._launch = name, library._launch
 
-    def __call__(self, grid: Sequence[int], block: Sequence[int], call: Any) -> None:
+    def __call__(
+        self, grid: Sequence[int], block: Sequence[int], call: Any, *, is_cooperative: bool = False
+    ) -> None:
         """Run the kernel; the bytes of each of `call.values` are an argument."""
         args = call.values
         pointers = (ctypes.c_void_p * max(len(args), 1))(*(arg.ctypes.data for arg in args))
         sizes = (ctypes.c_int * max(len(args), 1))(*(arg.nbytes for arg in args))
-        dims = (ctypes.c_uint * 6)(*grid, *block)
+        dims = (ctypes.c_uint * 7)(*grid, *block, is_cooperative)
         status, name = self._launch(pointers, sizes, len(args), dims), self._name
         if status == 3:
             raise TypeError(f"{name}: wrong number of arguments: {len(args)}")
@@ -66,7 +69,7 @@ def compile_kernel(code: str, name: str, options: tuple[str, ...] = ()) -> Kerne
     source = f"{includes}#line 1\n{code}\nLAUNCHER({name})\n"
     # By default, as in NVRTC, a product and a sum are one operation, rounded once.
     flags.append(f"-ffp-contract={'off' if '--fmad=false' in options else 'fast'}")
-    if "__syncthreads" in code:
+    if "__syncthreads" in code or "cooperative_groups" in code:
         flags.append("-DWITH_FIBERS")
     if not re.search(r"\bdouble\b", code):
         flags.append("-DFLUSH_TO_ZERO")
@@ -78,7 +81,9 @@ def compile_kernel(code: str, name: str, options: tuple[str, ...] = ()) -> Kerne
         *("-fno-exceptions", "-fno-threadsafe-statics", "-U_FORTIFY_SOURCE"),
         *(f"-I{INCLUDE}", *flags),
     ]
-    text = "\0".join([*command, *((INCLUDE / header).read_text() for header in HEADERS), source])
+    # A kernel may include further headers by itself.
+    headers = (header.read_text() for header in sorted(INCLUDE.iterdir()))
+    text = "\0".join([*command, *headers, source])
     path = _folder() / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.so"
     if not path.exists():
         made = path.with_suffix(f".{os.getpid()}.so")

@@ -24,6 +24,22 @@ class RawKernel:
         self.options = options
 
     def __call__(self, grid, block, args: Any, *, shared_mem=0, stream=None) -> None:
+        self.kernel(grid, block, args, shared_mem, stream)
+
+    @property
+    def kernel(self) -> "Function":
+        return Function(self)
+
+
+class Function:
+    """A compiled kernel, which a cooperative launch runs in blocks that wait for each other."""
+
+    def __init__(self, raw: RawKernel) -> None:
+        self.code, self.name, self.options = raw.code, raw.name, raw.options
+
+    def __call__(
+        self, grid, block, args, shared_mem=0, stream=None, enable_cooperative_groups=False
+    ) -> None:
         _check_type("grid", grid, tuple)
         _check_type("block", block, tuple)
         grid, block = (tuple(max(1, n) for n in (*size, 1, 1)[:3]) for size in (grid, block))
@@ -35,7 +51,8 @@ class RawKernel:
         call.values = [_value(arg) for arg in args]
         call.views = [arg._a for arg in args if is_array(arg)]
         kernel = _compile.compile_kernel(self.code, self.name, self.options)
-        run = functools.partial(kernel, grid, block, call)
+        is_cooperative = bool(enable_cooperative_groups)
+        run = functools.partial(kernel, grid, block, call, is_cooperative=is_cooperative)
         is_const = _const_pointers(self.code, self.name, len(args))
         arrays = [(arg, const) for arg, const in zip(args, is_const, strict=True) if is_array(arg)]
         reads, writes = ([a for a, const in arrays if const is kind] for kind in (True, False))

@@ -18,6 +18,7 @@ static char __start_shared[1], *__stop_shared = __start_shared;
 #define __forceinline__ inline
 #define __launch_bounds__(...)
 #define __restrict__ __restrict
+#define __align__(n) __attribute__((aligned(n)))
 
 struct uint3 { unsigned x, y, z; };
 typedef uint3 dim3;
@@ -28,7 +29,7 @@ static dim3 blockDim, gridDim;
          i += (ptrdiff_t)blockDim.x * gridDim.x)
 
 // An access outside of an array, or threads that wait for each other; the launch returns it.
-enum { OK, ILLEGAL_ADDRESS = 1, DEADLOCK = 2, WRONG_COUNT = 3, WRONG_SIZE = 100 };
+enum { OK, ILLEGAL_ADDRESS, DEADLOCK, WRONG_COUNT, TOO_LARGE, WRONG_SIZE = 100 };
 static int _status;
 
 // --- math: float functions for float, as CUDA has them ------------------------------------------

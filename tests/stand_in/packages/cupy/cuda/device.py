@@ -43,6 +43,10 @@ class Device:
         return "{major}{minor}".format_map(runtime.getDeviceProperties(self.id))
 
     @property
+    def attributes(self) -> dict[str, int]:
+        return {"MultiProcessorCount": 2, "CooperativeLaunch": 1}
+
+    @property
     def mem_info(self) -> tuple[int, int]:
         with self:
             return runtime.memGetInfo()
