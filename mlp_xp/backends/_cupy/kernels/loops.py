@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -81,7 +82,7 @@ class Loop:
         self._name, self._dtypes = name, dtypes
         self._parameters, self.has_sum, self.has_total = Parameters(), False, False
         self._scalars: dict[Node, str] = {}
-        self._loads: list[str] = []
+        self._loads: dict[str, str] = {}
         choices = []
         for formula in formulas:
             known = {array_node(k, dtype): f"x{k}" for k, dtype in enumerate(dtypes)}
@@ -114,8 +115,8 @@ class Loop:
             array = self._parameters.add("array", node)
             stride = self._parameters.add("stride", node)
             self._scalars[node] = f"scalar_{len(self._scalars)}"
-            kind = C_TYPES[node.dtype]
-            self._loads.append(f"  const {kind} {self._scalars[node]} = {array}[model * {stride}];")
+            name, kind = self._scalars[node], C_TYPES[node.dtype]
+            self._loads[name] = f"  const {kind} {name} = {array}[model * {stride}];"
         return self._scalars[node]
 
     def kernel(self, marks: tuple[int, ...]) -> Any:
@@ -128,7 +129,8 @@ class Loop:
         reads = {f"x{k}": f"F{k}" for k in range(len(self._dtypes))}
         writes = {f"x{k}": f"F{k}" for k in self._written}
         sums = _ADD_PARTS if self.has_total else "  T sum = 0;" if self.has_sum else ""
-        prologue = "\n".join([*self._loads, sums])
+        used = set(re.findall(r"\w+", self._loop + self._end))  # NVRTC warns of unused variables.
+        prologue = "\n".join([*(x for name, x in self._loads.items() if name in used), sums])
         epilogue = _LEAVE_SUM if self.has_sum else self._end
         trees = reads, writes, marks
         body = multi_tensor(", ".join(scalars), *trees, self._loop, prologue, epilogue)
