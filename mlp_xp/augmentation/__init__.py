@@ -1,11 +1,11 @@
 """Augmentation: random changes to the samples at each step. The labels remain correct.
 
 Rows are images, one channel plane after another, (batch, channels * height * width). `Flip`,
-`Shift` and `Cutout` move whole pixels, in the dtype of the data; a single pass applies any number
-of these augmentations. `ColorJitter` and `Mixup` change the network's inputs, after conversion to
-floating point and input scaling. The host draws random numbers from (seed, "augmentation", epoch),
-so a seed gives the same images on every backend. `backends` has fast kernels that gather images,
-and `training` defines the order of operations in a step.
+`Shift` and `Cutout` move whole pixels in the data's dtype; a single pass applies any number of
+them. `ColorJitter` and `Mixup` change the network's inputs, after conversion to floating point and
+input scaling. The host draws random numbers from (seed, "augmentation", epoch), so a seed gives the
+same images on every backend. `backends` has fast kernels that gather images, and `training` defines
+the order of operations in a step.
 """
 
 from __future__ import annotations

@@ -24,9 +24,9 @@ class Flip(Geometric):
     ----------
     image_shape : (channels, height, width)
     alternate : bool, default=False
-        By default, each image is mirrored with probability 1/2 in each epoch. If True, chance
-        decides only in the first epoch; then each image is mirrored in every other epoch, so two
-        successive epochs contain both versions of every image.
+        By default, each image is mirrored with probability 1/2 in each epoch. If True, mirroring is
+        random only in the first epoch; then each image is mirrored in every other epoch, so two
+        consecutive epochs contain both versions of every image.
 
     References
     ----------
@@ -122,7 +122,7 @@ class Shift(Geometric):
         return tuple(ShiftDraws(*draw) for draw in ((0, 0), (n, 0), (-n, 0), (0, n), (0, -n)))
 
     def draw(self, epoch: Epoch) -> ShiftDraws:
-        """Draw how far each image is shifted up and left."""
+        """Draw each image's shifts up and left."""
         shape = len(epoch.rows), 2
         return ShiftDraws(*epoch.new_generator().integers(-self.pixels, self.pixels + 1, shape).T)
 

@@ -1,4 +1,4 @@
-"""Checkpoints from which a fit can be resumed, and the best model so far."""
+"""Checkpoints to resume a fit from, and the best model so far."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from mlp_xp.training.checkpoints.snapshot import Snapshot, SnapshotError
 from mlp_xp.training.loop.records import Record
 
 _BEST = "best"
-_TERMINATED = 128 + 15  # The exit status that shells give for SIGTERM.
+_TERMINATED = 128 + 15  # The shell's exit status for SIGTERM.
 _SECONDS = {"s": 1, "second": 1, "min": 60, "minute": 60, "h": 3600, "hour": 3600}
 _INTERVAL = re.compile(rf"(\d+\.?\d*|\.\d+) ?(epoch|step|{'|'.join(_SECONDS)})s?")
 _FORMS = 'a number of epochs of at least 1, or text such as "100 steps", "30 s" or "10 min"'
@@ -79,8 +79,8 @@ class Checkpoint(Live):
     Parameters
     ----------
     folder : str or path-like
-        A folder for this fit only. If it has checkpoints of a different fit, they are removed after
-        this fit's first checkpoint.
+        A folder for this fit only. If it contains checkpoints from a different fit, they are
+        removed after this fit's first checkpoint.
     every : int or str, default=1
         Number of epochs between checkpoints; or ``"100 steps"``, ``"30 s"``, ``"10 min"`` or ``"1
         h"``, which also allow checkpoints within an epoch, at the next pause of the training (about
@@ -232,7 +232,7 @@ class Checkpoint(Live):
         """Remove old checkpoints, checkpoints of other fits, and damaged newer checkpoints."""
         found = checkpoints(self.folder)
         mine = [key for key, path in found.items() if key <= newest and path not in self._stale]
-        if newest not in mine:  # The new checkpoint has replaced one of another fit.
+        if newest not in mine:  # The new checkpoint has replaced one from another fit.
             mine.append(newest)
         scores = {record.epoch: _score(record) for record in model.history_}
         ends = [key for key in mine if not key[1] and key[0] in scores]

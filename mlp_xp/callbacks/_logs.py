@@ -15,7 +15,7 @@ from mlp_xp.training.loop.records import Record
 
 
 class CSVLog(Callback):
-    """A CSV log with one row per epoch, which contains the fields of the epoch's record.
+    """A CSV log with one row per epoch, containing the fields of the epoch's record.
 
     Fields that are None are empty. Floats are written with full precision. The file is complete
     after each epoch.

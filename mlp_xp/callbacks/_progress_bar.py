@@ -15,7 +15,7 @@ from mlp_xp.plotting import TrainingCurvesDisplay, in_notebook_colors, inline_sv
 from mlp_xp.training.loop.records import Record, Running
 from mlp_xp.training.loop.time_budget import Pace
 
-# The minimum pause between two drawings, as a multiple of the time that a drawing takes.
+# The minimum pause between two redraws, as a multiple of the time that a redraw takes.
 _CURVE_PAUSE = 20
 
 
@@ -147,7 +147,7 @@ class ProgressBar(Live):
         return seconds if end is None else min(seconds, end - time.perf_counter())
 
     def _draw_curve(self) -> None:
-        """Draw the training curves below the progress bar of a notebook."""
+        """Draw the training curves below a notebook's progress bar."""
         if not (self.curve and self._fitted is not None and isinstance(self._live, NotebookBar)):
             return
         start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The finished configurations of a tuned ensemble's search, from which it continues."""
+"""The finished configurations of a tuned ensemble's search, to resume it from."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _CURE = "expected a folder that SearchCheckpoint wrote"
 class SearchCheckpoint:
     """The finished configurations of a search, stored in a folder.
 
-    Pass it to `fit` of a tuned ensemble. If the search is interrupted, the same call of `fit`
-    continues after the last configuration that was finished, and with the time that is left.
+    Pass it to `fit` of a tuned ensemble. If the search is interrupted, the same call to `fit`
+    resumes after the last finished configuration, with the remaining time.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ class SearchCheckpoint:
 
     @property
     def n_folds(self) -> int | None:
-        """The number of folds that the stored search was given; None if nothing is stored."""
+        """The number of folds in the stored search; None if nothing is stored."""
         known = self._stored()
         return None if known is None else int(known["n_folds"])
 
@@ -62,12 +62,12 @@ class SearchCheckpoint:
         return read_json(path, _CURE) if path.exists() else None
 
     def begin(self, search: Search, n_folds: int) -> None:
-        """Read what is stored of a search, and store what it finishes from now on.
+        """Read a search's stored results, and store the results of each trial it finishes.
 
         Raises
         ------
         ValueError
-            If the folder is of a search with other settings or data.
+            If the folder belongs to a search with different settings or data.
         """
         make_folder(self.folder)
         identity, known = search.identity(), self._stored()
@@ -82,7 +82,7 @@ class SearchCheckpoint:
         search.read, search.write = self._read, self._write
 
     def _read(self, trial: Trial) -> None:
-        """Fill in the results of a trial, if they are stored."""
+        """Restore the results of a trial if they are stored."""
         number = trial.configuration.number
         path = self.folder / f"trial-{number}.json"
         if not path.exists():
@@ -99,7 +99,7 @@ class SearchCheckpoint:
         shared = self._search.samples.shared.names
         for i in trial.losses:
             network = load_model(self.folder / f"trial-{number}-fold-{i}")
-            if "columns_" in shared:  # All networks have the same columns.
+            if "columns_" in shared:  # All networks use the same columns.
                 network._state = replace(network._state, columns=shared["columns_"])
                 network.columns_ = shared["columns_"]
             trial.networks[i] = network

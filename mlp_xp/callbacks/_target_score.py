@@ -11,7 +11,7 @@ from mlp_xp.training.loop.records import Record
 
 
 class TargetScore(Callback):
-    """A target score: the fit ends after the first epoch that reaches this validation score.
+    """End the fit after the first epoch whose validation score reaches a target.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """Loaders for published data sets of small images, a small table, and the user's own files.
 
 Published data are found on disk or downloaded, then verified and cached. Every loader except
-`load_titanic` returns a `Dataset` with unscaled values. All files are treated as hostile: nothing
+`load_titanic` returns a `Dataset` with unscaled values. All files are treated as untrusted: nothing
 in them is executed or extracted, and their sizes are limited.
 """
 

@@ -1,4 +1,4 @@
-"""The data set that every loader returns, its error, and a random split."""
+"""The data set returned by every loader, its error, and a random split."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeVar
@@ -17,7 +17,7 @@ L = TypeVar("L", bound=np.generic)
 
 
 class DatasetError(ValueError):
-    """The error for a missing or damaged data set; it names the file and says how to fix it."""
+    """Raised if a data set is missing or damaged; the message names the file and the fix."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Dataset(NamedTuple):
     columns: Columns | None = None
 
     def __repr__(self) -> str:
-        """Return one line with the numbers of samples and classes."""
+        """Summarize the numbers of samples and classes on one line."""
         if self.image_shape is None:
             samples = f"samples of {self.x_train.shape[1]:,} features"
         else:

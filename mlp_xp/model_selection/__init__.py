@@ -1,4 +1,4 @@
-"""Scikit-learn's searches and cross-validation, which train many networks at once.
+"""Scikit-learn's searches and cross-validation, training many networks at once.
 
 Each function and class is scikit-learn's own, with the same parameters, results and errors. Only
 the fits differ from scikit-learn: `mlp_xp.estimators` runs them, keeps one copy of the data on the

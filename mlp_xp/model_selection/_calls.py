@@ -1,4 +1,4 @@
-"""The calls that scikit-learn passes to joblib to fit and score an estimator.
+"""The calls through which scikit-learn fits and scores estimators with joblib.
 
 Each call is a tuple ``(function, args, kwargs)``. The network is trained first. Then the function
 is called with an estimator whose `fit` returns at once, so scores, messages and errors are
@@ -28,7 +28,7 @@ _WEIGHTS = "sample_weight"
 
 
 def is_network(estimator: Any) -> bool:
-    """Whether an estimator is a network of this package, or a pipeline that ends in a network."""
+    """Whether an estimator is a network from this package, or a pipeline that ends in one."""
     if isinstance(estimator, Pipeline):
         return bool(estimator.steps) and isinstance(estimator.steps[-1][1], BaseMLP)
     return isinstance(estimator, BaseMLP)

@@ -48,8 +48,8 @@ class _ManyModels:
     def fit(self, X: Any, y: Any = None, **params: Any) -> Any:
         """Run the search, as in scikit-learn.
 
-        Ctrl-C ends the search with a warning: `cv_results_` has the finished candidates, and the
-        best of them is refitted as `best_estimator_`. A second Ctrl-C ends the refit. If the search
+        Ctrl-C ends the search with a warning: `cv_results_` contains the finished candidates, and
+        the best one is refitted as `best_estimator_`. A second Ctrl-C ends the refit. If the search
         is part of a cross-validation or another search, Ctrl-C raises `KeyboardInterrupt` and ends
         all of them.
 
@@ -110,7 +110,7 @@ class GridSearchCV(_ManyModels, model_selection.GridSearchCV):  # type: ignore[m
     """Exhaustive search over parameter values, with many networks trained at once.
 
     Parameters, attributes and results are as in `sklearn.model_selection.GridSearchCV`. Estimators
-    of other packages work, too.
+    from other packages also work.
 
     Parameters
     ----------

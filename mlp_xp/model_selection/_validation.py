@@ -84,7 +84,7 @@ def cross_val_score(estimator: Any, X: Any, y: Any = None, **settings: Any) -> A
 
 @_at_once(model_selection.cross_val_predict)
 def cross_val_predict(estimator: Any, X: Any, y: Any = None, **settings: Any) -> Any:
-    """Return a prediction for each sample, by a network that was not trained on the sample.
+    """Return a prediction for each sample from a network that was not trained on it.
 
     Parameters
     ----------

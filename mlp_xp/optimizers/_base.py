@@ -1,4 +1,4 @@
-"""The interface for update rules, and checks that they share."""
+"""The interface for update rules, and shared checks."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Optimizer(Protocol):
         """The rule's state type: a NamedTuple of arrays, each in the shape of the parameter."""
 
     def coefficients(self, learning_rate: float, t: int) -> tuple[float, ...]:
-        """Return the numbers that `update` needs for step ``t``, counted from 1."""
+        """Return the scalars that `update` needs for step ``t``, counted from 1."""
 
     def update(
         self, p: Array, g: Array, state: Any, coefs: Coefs, *, kind: Kind = ..., xp: Namespace

@@ -1,4 +1,4 @@
-"""Lion, which updates parameters by the sign of a momentum."""
+"""Lion, which updates parameters by the sign of the momentum."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class LionState(NamedTuple):
 
 @dataclass(frozen=True)
 class Lion:
-    r"""Updates by the sign of a momentum: every number moves up or down by the learning rate.
+    r"""Updates by the sign of the momentum: every element moves up or down by the learning rate.
 
     :math:`c = \beta_1 m + (1 - \beta_1) g`,
     :math:`p \leftarrow (1 - \eta \lambda)\, p - \eta\, \mathrm{sign}(c)`,

@@ -142,7 +142,7 @@ class Muon:
     def update(
         self, p: Array, g: Array, state: Any, coefs: Coefs, *, kind: Kind = "matrix", xp: Namespace
     ) -> tuple[Array, Any]:
-        """Move along the orthogonal matrix that is nearest to the momentum."""
+        """Move along the orthogonal matrix closest to the momentum."""
         if kind != "matrix":
             rule, own = self.of_kind(kind, coefs)
             return rule.update(p, g, state, own, kind=kind, xp=xp)
@@ -309,7 +309,7 @@ def _value(polynomial: Quintic, x: float) -> float:
 
 
 def _best_quintic(low: float, high: float) -> Quintic:
-    """Return the odd quintic polynomial nearest to 1 on an interval, by the Remez algorithm.
+    """Return the odd quintic polynomial closest to 1 on an interval, by the Remez algorithm.
 
     The polynomial is as far below 1 at ``low`` and at its valley as it is above 1 at its peak and
     at ``high``. The condition that two values are equal is a linear equation for a, b and c. The

@@ -26,7 +26,7 @@ def init_opt_state(optimizer: Optimizer, params: Tree, *, xp: Namespace) -> Any:
 
 
 def kinds(params: Tree, n_leading: int = 0) -> list[Kind]:
-    """Return the kind of each leaf; the last matrix of the tree is the output layer's.
+    """Return the kind of each leaf; the last matrix in the tree belongs to the output layer.
 
     The first ``n_leading`` axes are for the models of a stack. A block-diagonal layer's
     three-dimensional array counts as a matrix. A NamedTuple's attribute ``kinds``, if any, lists
@@ -123,7 +123,7 @@ def update_array(
 ) -> tuple[Array, Any, Array | None]:
     """Update one array as in `update_tree`; return the array, the state, and the penalty.
 
-    Per-model numbers must broadcast against the array.
+    Per-model values must broadcast against the array.
     """
     g, penalty = penalized(kind, p, g, l2, n_leading=n_leading, xp=xp)
     if g.dtype != p.dtype and kind not in getattr(optimizer, "low_precision", ()):
@@ -176,7 +176,7 @@ def clip(grads: Tree, max_norm: float, *, n_leading: int = 0, xp: Namespace) -> 
 def averaged(average: Tree, params: Tree, rate: Array, *, xp: Namespace) -> Tree:
     r"""Update an exponential moving average of the parameters, :math:`a \leftarrow a + r (p - a)`.
 
-    The average is donated. The rate, 1 minus the decay, is a number, or an array with one number
+    The average is donated. The rate, 1 minus the decay, is a scalar, or an array with one element
     per model.
 
     References
@@ -198,13 +198,13 @@ def averaged(average: Tree, params: Tree, rate: Array, *, xp: Namespace) -> Tree
 def _shaped(
     optimizer: Optimizer, coefs: Coefs, ndim: int, *, xp: Namespace
 ) -> tuple[Optimizer, Coefs]:
-    """Reshape a rule's per-model numbers and coefficients for arrays with ``ndim`` axes."""
+    """Reshape a rule's per-model settings and coefficients for arrays with ``ndim`` axes."""
     own = (for_axes(number, ndim, xp=xp) for number in numbers(optimizer))
     return with_numbers(optimizer, own), tuple(for_axes(coef, ndim, xp=xp) for coef in coefs)
 
 
 def for_axes(of_models: Any, ndim: int, *, xp: Namespace) -> Any:
-    """Reshape per-model numbers to broadcast against arrays with ``ndim`` axes."""
+    """Reshape per-model values to broadcast against arrays with ``ndim`` axes."""
     if not is_array(of_models):
         return of_models
     return xp.reshape(of_models, (*of_models.shape, *[1] * (ndim - of_models.ndim)))

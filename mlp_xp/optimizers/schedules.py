@@ -1,6 +1,6 @@
 """Learning-rate schedules: frozen settings that return a factor for each step.
 
-A schedule runs on the host, once per step; the step only receives the number.
+A schedule runs on the host, once per step; the step only receives the factor.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from mlp_xp._utils.dataclass import dataclass
 class Schedule(Protocol):
     """The factor that multiplies the initial learning rate at each step.
 
-    If a fit has a time limit, progress is the fraction of time that has passed. If calls to
-    `partial_fit` have different numbers of steps, progress is computed as if all epochs had as many
-    steps as the current epoch.
+    If a fit has a time limit, progress is the fraction of elapsed time. If calls to `partial_fit`
+    have different numbers of steps, progress is computed as if all epochs had as many steps as the
+    current epoch.
     """
 
     def __call__(self, step: int, n_steps: int, n_samples: int) -> float:
@@ -88,7 +88,7 @@ class InvScaling:
 
 @dataclass(frozen=True)
 class LinearWarmup:
-    """A linear rise over the first steps, then another schedule.
+    """A linear warmup over the first steps, then another schedule.
 
     Parameters
     ----------
@@ -120,7 +120,7 @@ class LinearWarmup:
 
 @dataclass(frozen=True)
 class Cosine:
-    r"""A fall along half a cosine.
+    r"""A decay along half a cosine.
 
     The factor is :math:`f + (1 - f)\,\tfrac12 (1 + \cos \pi s)`, for s from 0 to 1.
 
@@ -153,7 +153,7 @@ class Cosine:
 
 @dataclass(frozen=True)
 class Linear:
-    r"""A fall in a straight line, :math:`f + (1 - f)(1 - s)`, for s from 0 to 1.
+    r"""A linear decay, :math:`f + (1 - f)(1 - s)`, for s from 0 to 1.
 
     Parameters
     ----------
@@ -181,7 +181,7 @@ class Linear:
 
 @dataclass(frozen=True)
 class OneCycle:
-    r"""A rise from ``1 / start_div`` to 1 along a cosine, then a fall to ``1 / final_div``.
+    r"""A rise from ``1 / start_div`` to 1 along a cosine, then a decay to ``1 / final_div``.
 
     The peak is the solver's initial learning rate.
 
@@ -226,7 +226,7 @@ class OneCycle:
 
 @dataclass(frozen=True)
 class FlatCosine:
-    r"""A constant rate, then a fall along half a cosine to 0.
+    r"""A constant rate, then a decay to 0 along half a cosine.
 
     Parameters
     ----------

@@ -200,7 +200,7 @@ def _near(folder: Path) -> Path | None:
     with contextlib.suppress(OSError):
         if folder.is_file() and (folder.parent / SPEC).is_file():
             return folder.parent
-        # Folders whose name begins with a dot are from interrupted saves.
+        # Folders whose names begin with a dot are left by interrupted saves.
         return min((path.parent for path in folder.glob(f"[!.]*/{SPEC}")), default=None)
     return None
 
@@ -245,7 +245,7 @@ def _checked_spec(estimator: Any) -> tuple[dict[str, Any], dict[str, FittedState
 
 
 def load_model(folder: str | os.PathLike[str]) -> Any:
-    """Read a model that `save_model` wrote.
+    """Load a model saved by `save_model`.
 
     Nothing in the files is executed, and everything is checked before use: sizes and shapes (before
     memory is allocated), the SHA-256 of both files, and whether all weights are finite.

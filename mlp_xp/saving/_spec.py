@@ -124,7 +124,7 @@ def check_rebuilt(state: FittedState, spec: dict[str, Any]) -> None:
 
 
 def check_version(spec: dict[str, Any]) -> None:
-    """Raise SavingError for the format of another program, or an unsupported version."""
+    """Raise SavingError for another program's format or an unsupported version."""
     found, version = spec.get("format"), spec.get("format_version")
     expect(found == _FORMAT, f"format is {found!r}, not {_FORMAT!r}")
     known = f"format_version is {version!r}, but this mlp-xp reads {_DEFAULT_WEIGHTS} to {_VERSION}"
