@@ -30,7 +30,7 @@ EXAMPLES = sorted((DOCS / "gallery").glob("plot_*.py"))
 # The packages that a page needs beyond the extra `test`.
 NEEDED = {
     "docs/export.md": ["ndonnx", "onnxruntime", "skl2onnx", "torch"],
-    "docs/how-to/batches.md": ["torch"],
+    "docs/how-to/batches.md": ["pyarrow", "torch"],
     "docs/how-to/device.md": ["torch"],
     "docs/how-to/export.md": ["ndonnx", "onnxruntime"],
     "docs/how-to/gpu-arrays.md": ["torch"],

@@ -15,12 +15,14 @@ from mlp_xp.datasets._own_data.own import load_files
 from mlp_xp.datasets.cifar import CIFAR10, CIFAR100, load_cifar10, load_cifar100, read_cifar
 from mlp_xp.datasets.digits import digits_file, load_digits
 from mlp_xp.datasets.fashion_mnist import FASHION_MNIST, load_fashion_mnist
+from mlp_xp.datasets.parquet import Parquet
 from mlp_xp.datasets.titanic import load_titanic
 
 __all__ = [
     "LOADERS",
     "Dataset",
     "DatasetError",
+    "Parquet",
     "cache_dir",
     "load_cifar10",
     "load_cifar100",

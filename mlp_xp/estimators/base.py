@@ -131,7 +131,9 @@ class BaseMLP(SklearnNamesMixin, NotebookMixin, RecipeMixin, CallbackSupportMixi
         X : array-like, sparse matrix or data frame of shape (samples, features), of any library
             float32, float64 or integers. Or an iterable of batches ``(X, y)`` or ``(X, y,
             sample_weight)``, such as torch's DataLoader. It is read once before the first epoch and
-            again in each epoch; `batch_size` and `shuffle` are not used.
+            again in each epoch; `batch_size` and `shuffle` are not used. Or a table that is read in
+            parts: `mlp_xp.datasets.Parquet`, a polars LazyFrame, or a function that returns an
+            Arrow reader; y is then the name of a column.
         y : array-like of shape (samples,) or (samples, outputs), or str
             Class labels, or real values for a regressor. A text is the name of a column of X, which
             is then not used as input. None if X has batches.

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from mlp_xp._utils.columns.arrow import read_text
 from mlp_xp._utils.columns.kinds import CodedColumn, RawColumn
 from mlp_xp._utils.optional import pip_command
 from mlp_xp.datasets._dataset import DatasetError
@@ -161,13 +162,7 @@ def _of_arrow(name: str, column: Any) -> RawColumn | NDArray[Any]:
     if not hasattr(column.type, "value_type"):
         values: NDArray[Any] = column.to_numpy(zero_copy_only=False)
         return values
-    places: dict[Any, int] = {}
-    parts = [np.empty(0, dtype=np.int32)]
-    for part in column.chunks:  # Missing values have code -1, which selects the last place.
-        codes = np.nan_to_num(part.indices.to_numpy(zero_copy_only=False), nan=-1)
-        found = [places.setdefault(v, len(places)) for v in part.dictionary.to_pylist()]
-        parts.append(np.asarray([*found, -1], np.int32)[codes.astype(np.int64)])
-    return CodedColumn(name, "text", np.concatenate(parts), categories=[*places])
+    return read_text(name, column)
 
 
 def _read_fastparquet(path: Path, chosen: Sequence[str], are_dropped: bool) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import sparse
 
 from mlp_xp.backends import host, to_numpy
-from mlp_xp.estimators.checks.unusable import is_stream
+from mlp_xp.estimators.checks.unusable import is_stream, is_table_stream
 from mlp_xp.estimators.checks.validation import (
     Sample,
     SampleArguments,
@@ -41,16 +41,26 @@ def has_batches(X: Any, y: Any) -> bool:
 def refuse_batches(X: Any, y: Any, what: str) -> None:
     """Raise TypeError if X is an iterable of batches; ``what`` is e.g. "an ensemble"."""
     if has_batches(X, y):
-        raise TypeError(
-            f"X must be an array or a data frame for {what}, which takes some of its rows, got "
-            f"batches ({type(X).__name__}): join them, or fit an MLPClassifier or MLPRegressor."
-        )
+        found, cure = f"batches ({type(X).__name__})", "join them"
+    elif hasattr(X, "open_blocks"):
+        found, cure = repr(X), "read the files"
+    else:
+        return
+    raise TypeError(
+        f"X must be an array or a data frame for {what}, which takes some of its rows, got "
+        f"{found}: {cure}, or fit an MLPClassifier or MLPRegressor."
+    )
 
 
 def check_training(
     model: Any, given: SampleArguments, *, reset: bool, processes: SingleProcess
 ) -> Sample:
-    """Return the checked training samples, given as arrays or as batches."""
+    """Return the checked training samples, given as arrays, as batches, or as a stream."""
+    X, y, _ = given
+    if hasattr(X, "open_blocks") or (isinstance(y, str) and is_table_stream(X)):
+        from mlp_xp.estimators.checks.streams import check_stream  # Import only for streams.
+
+        return check_stream(model, given, reset=reset)
     if has_batches(*given[:2]):
         return check_batches(model, given, reset=reset)
     return check_sample(model, given, reset=reset, processes=processes)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from mlp_xp._utils.names import error_end, list_names
+from mlp_xp.estimators.checks.unusable import is_table_stream
 
 
 def take_target(X: Any, y: Any, name: str = "y") -> tuple[Any, Any]:
     """Return X and y; if y names a column of the data frame X, return this column as y."""
-    if not isinstance(y, str):
+    if not isinstance(y, str) or is_table_stream(X):
         return X, y
     from narwhals.stable import v2 as narwhals  # Import only for names of columns.
 

@@ -28,6 +28,12 @@ def is_stream(X: Any) -> bool:
     return hasattr(type(X), "__iter__") and not is_other
 
 
+def is_table_stream(X: Any) -> bool:
+    """Whether X is a table that is read in blocks: Parquet, a polars LazyFrame, or a function."""
+    is_lazy = type(X).__name__ == "LazyFrame" and hasattr(X, "collect_batches")
+    return hasattr(X, "open_blocks") or is_lazy or inspect.isroutine(X)
+
+
 def refuse_path(X: Any, name: str = "X") -> None:
     """Raise TypeError if the path of a file is given instead of its contents."""
     if isinstance(X, str | os.PathLike):
@@ -44,6 +50,11 @@ def refuse_unusable(X: Any, estimator: str, *, is_table: bool) -> None:
     Dates can be columns of a table.
     """
     refuse_path(X)
+    if hasattr(X, "open_blocks"):
+        raise TypeError(
+            f"X must be an array or a data frame, got {X!r}: only X of `fit` is read in parts. "
+            "Read them in parts yourself, e.g. by pyarrow.parquet.ParquetFile(file).iter_batches()."
+        )
     if is_stream(X) or inspect.isroutine(X):
         raise TypeError(
             f"X must be an array, got a {type(X).__name__}: to fit on batches (X, y), pass an "

@@ -46,7 +46,7 @@ from mlp_xp.estimators.settings.config import (
 )
 from mlp_xp.nn.hidden import Layer
 from mlp_xp.training.data.placement import Data
-from mlp_xp.training.data.rows import Batches
+from mlp_xp.training.data.rows import ReadAgain
 from mlp_xp.training.loop.fit_loop import FitLoop
 from mlp_xp.training.loop.history import History
 from mlp_xp.training.loop.records import Record
@@ -307,7 +307,7 @@ def fit_requests(
                 from mlp_xp.estimators.fitting.rank_zero import RankZeroReporter
 
                 reporter_type = RankZeroReporter
-            if isinstance(sample.X, Batches):
+            if isinstance(sample.X, ReadAgain):
                 training = sample.X, None, None
             with undone_by_errors(model):
                 begin(ready)

@@ -25,6 +25,7 @@ from mlp_xp.nn.layers import Embedding
 from mlp_xp.nn.network import Network, Params, adapt_params, init_batch_stats, init_params
 from mlp_xp.training.data.input_scaling import find_scaling
 from mlp_xp.training.data.rows import Shard, take_rows
+from mlp_xp.training.data.streams import Stream
 from mlp_xp.training.loop.records import ResumeState
 from mlp_xp.training.processes import SingleProcess
 from mlp_xp.training.trainer import Trainer
@@ -102,6 +103,7 @@ def new_state(
         is_checked=True,
         columns=columns,
     )
+    X = X.x if isinstance(X, Stream) else X  # Some rows are enough.
     if state.step_scaling is not None:
         x, exchange = (X.mine, processes.exchange) if isinstance(X, Shard) else (X, None)
         scaling = find_scaling(state.step_scaling, backend, x, dtype, exchange)

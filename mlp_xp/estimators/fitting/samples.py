@@ -20,6 +20,7 @@ from mlp_xp.nn.network import derived_blocks
 from mlp_xp.training.data.batches import StreamedBatches
 from mlp_xp.training.data.placement import Data, multiplies_sparse, put_data
 from mlp_xp.training.data.rows import Batches, Triple
+from mlp_xp.training.data.streams import Stream, StreamedRows
 from mlp_xp.training.step.step_settings import own_parts
 from mlp_xp.training.trainer import Trainer
 
@@ -40,6 +41,8 @@ def split_sample(
 
     If `random_state` is a generator, advance it as scikit-learn's split does.
     """
+    if isinstance(sample.X, Stream):
+        return _split_stream(sample, sample.X, fraction, seed)
     if isinstance(sample.X, Batches):
         raise ValueError(
             "early_stopping=True cannot hold out samples if X has batches: pass X_val and y_val, "
@@ -79,6 +82,17 @@ def split_sample(
         strata = strata if targets.kind == "binary" else None
         train_test_split(rows, test_size=fraction, random_state=generator, stratify=strata)
     return parts
+
+
+def _split_stream(sample: Sample, X: Stream, fraction: float, seed: int) -> tuple[Sample, Sample]:
+    """Split off the rows of a stream whose numbers have a small hash, and read them."""
+    fit, held = X.hold_out(fraction, seed)
+    if len(held) < 2 or not len(fit):
+        raise HeldOutError(
+            f"early_stopping=True holds out validation_fraction={fraction} of {len(sample.y)} "
+            "samples, which are too few: pass X_val and y_val, or more samples."
+        )
+    return sample.take(fit), sample.take(held)._replace(X=X.take(held))
 
 
 def refuse_without_held_out(params: Mapping[str, Any]) -> None:
@@ -121,16 +135,14 @@ def put_sample(
         return _place_batches(trainer, sample, targets, params.get("class_weight"))
     encoded = targets.encode(sample.y, trainer.dtype)
     _check_pullbacks(trainer, encoded)
-    backend, rules = trainer.backend, trainer.rules
+    backend, rules, dtype = trainer.backend, trainer.rules, trainer.dtype
     stays_sparse = multiplies_sparse(backend, rules.network, trainer.scaling, rules.augmentation)
-    data = put_data(
-        backend,
-        sample.X,
-        encoded,
-        trainer.dtype,
-        params["placement"],
-        multiplies_sparse=stays_sparse,
-    )
+    data: Data
+    if isinstance(sample.X, Stream):
+        data = StreamedRows(backend, sample.X, encoded, dtype)
+    else:
+        placed = params["placement"]
+        data = put_data(backend, sample.X, encoded, dtype, placed, multiplies_sparse=stays_sparse)
     if batch_size != "auto" and batch_size > data.n_samples:
         warn_caller(
             f"Got `batch_size` {batch_size} larger than the sample size {data.n_samples}. It "

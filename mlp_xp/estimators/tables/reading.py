@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from narwhals.stable import v2 as narwhals
 
+from mlp_xp._utils.columns.arrow import read_text
 from mlp_xp._utils.columns.kinds import RawColumn, no_values
 from mlp_xp._utils.columns.problems import ColumnError
 from mlp_xp._utils.columns.table import ColumnTable
@@ -91,6 +92,8 @@ def _of_series(label: str, series: Any) -> RawColumn:
     if isinstance(dtype, narwhals.Categorical | narwhals.Enum):
         values = np.fromiter(series.to_list(), object, len(series))
         return RawColumn(label, "text", values, is_declared=True)
+    if isinstance(dtype, narwhals.String) and series.implementation.is_pyarrow():
+        return read_text(label, series.to_native())
     if dtype.is_nested():
         raise no_values(label, series.to_list()[0])
     is_wide = isinstance(dtype, narwhals.Int128 | narwhals.UInt128)  # NumPy lacks these integers.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -44,12 +44,14 @@ def plan_epoch(
     epoch: int = 0,
     weights: np.ndarray | None = None,
     pad: bool = False,
+    order: Callable[[np.random.Generator], np.ndarray] | None = None,
 ) -> EpochPlan:
     """Return the plan of one epoch: every sample once, in batches.
 
-    Unless ``seed`` is None, samples are shuffled differently in each epoch. The last batch may be
-    shorter. If ``pad`` is true, the last batch is padded with samples of weight 0, so that all
-    batches have the same shape; weighted averages do not change.
+    Unless ``seed`` is None, samples are shuffled differently in each epoch; ``order(generator)``
+    returns a random order, by default any of all orders. The last batch may be shorter. If ``pad``
+    is true, the last batch is padded with samples of weight 0, so that all batches have the same
+    shape; weighted averages do not change.
     """
     batch_size = min(batch_size, n_samples)
     n_steps = -(-n_samples // batch_size)
@@ -63,7 +65,8 @@ def plan_epoch(
         rows = np.arange(n_samples, dtype=np.int32)
     else:
         generator = host_generator(seed, "shuffle", epoch)
-        rows = generator.permutation(n_samples).astype(np.int32)
+        drawn = generator.permutation(n_samples) if order is None else order(generator)
+        rows = drawn.astype(np.int32, copy=False)
     if weights is not None:
         weights = weights[rows]
     missing = n_steps * batch_size - n_samples

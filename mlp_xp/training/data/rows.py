@@ -69,12 +69,24 @@ class Shard(View):
         return self.x[rows] if sparse.issparse(self.x) else Rows(self.x, rows)
 
 
+class ReadAgain(View):
+    """Samples of which memory holds only some, so that each epoch reads all of them again."""
+
+    def take(self, rows: Any) -> np.ndarray:
+        """Return rows, given as a slice or as ascending positions."""
+        raise NotImplementedError
+
+    def select(self, rows: np.ndarray) -> ReadAgain:
+        """Return some of the samples, given as ascending positions, without reading them."""
+        raise NotImplementedError
+
+
 # The X, y and sample weights of a batch.
 Triple = tuple[np.ndarray, np.ndarray, np.ndarray | None]
 
 
 @dataclass(frozen=True, eq=False)
-class Batches(View):
+class Batches(ReadAgain):
     """Samples yielded in batches by an iterable, so that only one batch is in memory.
 
     ``x`` is the first batch, ``counts`` contains the number of samples per batch, and ``read()``
@@ -103,7 +115,7 @@ class Batches(View):
 
 def take_rows(x: Any, rows: Any) -> Any:
     """Return rows as a dense array, or as a table; ``rows`` is a slice or an array of positions."""
-    if isinstance(x, Batches):
+    if isinstance(x, ReadAgain):
         return x.take(rows)
     if isinstance(x, Rows):
         return take_rows(x.x, x.rows[rows])
@@ -139,6 +151,8 @@ def some_rows(x: Any, rows: np.ndarray) -> Any:
     """Return some rows: a copy if x is sparse, a table or small, otherwise `Rows` or a `Shard`."""
     if isinstance(x, Shard):
         return Shard(x.x, x.owned[rows])
+    if isinstance(x, ReadAgain):
+        return x.select(rows)
     if isinstance(x, Rows) and x.shared is not None:
         return Rows(x.x, x.rows[rows], x.shared)
     # Sparse rows stay sparse, since a dense array may not fit into memory.
