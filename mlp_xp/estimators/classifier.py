@@ -288,7 +288,8 @@ class MLPClassifier(LabelsMixin, BaseMLP):
         >>> from mlp_xp import MLPClassifier
         >>> X, y = load_digits(return_X_y=True)
         >>> model = MLPClassifier(
-        ...     early_stopping=True, prediction_sets="held_out", max_iter=20, random_state=0
+        ...     early_stopping=True, prediction_sets="held_out", max_iter=20, random_state=0,
+        ...     learning_rate="cosine", n_iter_no_change=float("inf"),
         ... ).fit(X[:1000], y[:1000])
         >>> sets = model.predict_set(X[1000:], coverage=0.99)
         >>> correct = sets[range(797), y[1000:]]
