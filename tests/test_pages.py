@@ -37,7 +37,6 @@ NEEDED = {
     "docs/how-to/gpu-trouble.md": ["torch"],
     "docs/how-to/reproduce.md": ["torch"],
     "docs/how-to/save.md": ["skops"],
-    "docs/how-to/shap.md": ["shap"],
     "docs/how-to/tune.md": ["optuna"],
 }
 WITH_CODE = [
@@ -71,7 +70,7 @@ JOBS = {
     "serving over HTTP": ("serve-http", "uvicorn"),
     "imbalanced classes": ("imbalanced", "average_precision"),
     "several labels or targets": ("several-targets", "multi-label"),
-    "SHAP values": ("shap", "shap.Explainer"),
+    "SHAP values": ("shap", "shap_values"),
     "an own metric": ("metrics", "make_scorer"),
     "learning rate": ("learning-rate", "validation_curve"),
     "fine-tuning": ("fine-tune", "warm_start"),

@@ -77,6 +77,22 @@ def read_rows(
     return table
 
 
+def read_tables(
+    files: Sequence[Path], info: DataInfo, ids: Sequence[str]
+) -> tuple[dict[str, list[Any]], Any]:
+    """Read tables; return the columns that identify each row, and all rows."""
+    tables = [read_rows(path, info, kept=ids) for path in files]
+    lengths = [len(table.rows) for table in tables]
+    rows: dict[str, list[Any]] = {}
+    if len(files) > 1:
+        names = map(str, files)
+        rows["file"] = [name for name, n in zip(names, lengths, strict=True) for _ in range(n)]
+    rows["row"] = [row for n in lengths for row in range(1, n + 1)]
+    for name in ids:
+        rows[name] = [value for table in tables for value in table.kept[name]]
+    return rows, join_rows([table.rows for table in tables])
+
+
 def read_labeled(files: Sequence[Path], info: DataInfo) -> Dataset:
     """Read tables with the target, and return all rows as test samples.
 

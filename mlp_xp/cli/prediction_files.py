@@ -7,7 +7,7 @@ import importlib
 import importlib.util
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,16 @@ def check_out(out: Path, files: Sequence[Path]) -> None:
             f"{out} needs pyarrow or polars, and neither is installed: type "
             f"{pip_command('pyarrow')}, or write a .csv file"
         )
+
+
+def check_ids(ids: Sequence[str], others: Collection[str]) -> None:
+    """Raise an error if a copied column has the name of another column of the file."""
+    for name in ids:
+        if name in others:
+            raise ValueError(
+                f"--id {name} is also the name of a column of the predictions: rename it in the "
+                "table"
+            )
 
 
 def write_columns(out: Path, columns: Mapping[str, list[Any]]) -> None:

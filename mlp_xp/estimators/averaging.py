@@ -13,6 +13,7 @@ from mlp_xp._utils.sklearn_compat import check_same_namespace
 from mlp_xp.backends import get_backend, host, namespace_backend
 from mlp_xp.estimators.base import BaseMLP
 from mlp_xp.estimators.checks.validation import check_x
+from mlp_xp.estimators.explanations.mixin import ExplanationMixin
 from mlp_xp.estimators.fitted.calibration import interval_levels, pool
 from mlp_xp.estimators.fitted.notebook_repr import DescriptionMixin
 from mlp_xp.estimators.fitted.prediction import as_labels
@@ -30,7 +31,7 @@ from mlp_xp.training.data.rows import Rows
 from mlp_xp.training.data.shared import SharedData
 
 
-class BaseEnsemble(DescriptionMixin, BaseEstimator):  # type: ignore[misc]
+class BaseEnsemble(ExplanationMixin, DescriptionMixin, BaseEstimator):  # type: ignore[misc]
     """The base class of all ensembles: fitted networks in `estimators_`, weighted by `weights_`.
 
     Without `weights_`, all networks have the same weight.

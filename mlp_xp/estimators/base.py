@@ -12,6 +12,7 @@ from mlp_xp.backends import get_backend, to_numpy
 from mlp_xp.estimators.checks.processes import validating
 from mlp_xp.estimators.checks.target_column import take_target
 from mlp_xp.estimators.checks.validation import SampleArguments, asks_for_table
+from mlp_xp.estimators.explanations.mixin import ExplanationMixin
 from mlp_xp.estimators.fitted.device_cache import FittedArrays, FittedAttribute
 from mlp_xp.estimators.fitted.notebook_repr import NotebookMixin
 from mlp_xp.estimators.fitted.sklearn_overrides import SklearnNamesMixin
@@ -24,7 +25,14 @@ from mlp_xp.recipes.parameters import Parameter
 from mlp_xp.training.loop.history import packed, unpacked
 
 
-class BaseMLP(SklearnNamesMixin, NotebookMixin, RecipeMixin, CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
+class BaseMLP(
+    ExplanationMixin,
+    SklearnNamesMixin,
+    NotebookMixin,
+    RecipeMixin,
+    CallbackSupportMixin,  # type: ignore[misc]
+    BaseEstimator,  # type: ignore[misc]
+):
     """The base class of `MLPClassifier` and `MLPRegressor`, with scikit-learn's interface.
 
     A subclass calls `_store` in its constructor, and sets `_parameters` and `_targets_type`.

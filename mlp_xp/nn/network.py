@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import fields
-from itertools import count
+from itertools import count, takewhile
 from typing import Any, get_args
 
 from mlp_xp._utils.array_types import Array, Namespace, Tree
@@ -214,6 +214,22 @@ class Network:
     def takes_sparse(self) -> bool:
         """Whether the input may be sparse, which only a dense first layer supports."""
         return self._all_blocks[0].takes_sparse
+
+    @cached_property
+    def additive_blocks(self) -> tuple[Block, ...]:
+        """The first blocks, whose output is a sum of functions of one input column each.
+
+        This is true in a prediction; a column's function includes its embedding.
+        """
+        n = 0 if self.inputs is None else 1
+        return self._all_blocks[:n] + tuple(
+            takewhile(lambda block: block.is_linear, self._all_blocks[n:])
+        )
+
+    @property
+    def other_blocks(self) -> tuple[Block, ...]:
+        """The blocks after `additive_blocks`."""
+        return self._all_blocks[len(self.additive_blocks) :]
 
     @property
     def adapts(self) -> bool:

@@ -119,6 +119,24 @@ def _add_predict(parser: Parser) -> None:
     add_output(parser)
 
 
+def _add_explain(parser: Parser) -> None:
+    _add_run(parser)
+    text = "a .csv, .npz or .parquet file, or a folder of such files"
+    add_option(parser, "files FILE", text, type=Path, nargs="+")
+    text = "write the values of each row to a .csv, .json or .parquet file, replaced if it exists"
+    add_option(parser, "--out FILE", text, type=Path)
+    text = "a table to draw 100 rows from, which all rows are compared with; best the training "
+    text += "data (FILE)"
+    add_option(parser, "--background FILE", text, type=Path)
+    text = "table columns to copy to the values, separated by commas"
+    add_option(parser, "--id COLUMNS", text, type=column_names, default=())
+    seed = number(int, at_least=0, below=2**32)
+    add_option(parser, "--seed N", "seed of the rows that are drawn (0)", type=seed, default=0)
+    _shared().add_csv_format(parser)
+    _shared().add_backend(parser)
+    add_output(parser)
+
+
 def _add_export(parser: Parser) -> None:
     _add_run(parser)
     add = partial(add_option, parser)
@@ -193,7 +211,7 @@ def _add_bench(parser: Parser) -> None:
 
 # The headings in ``mlp-xp --help``.
 _HEADINGS = {
-    "train and use networks": "train evaluate predict runs compare export",
+    "train and use networks": "train evaluate predict explain runs compare export",
     "learn and compare": "lab bench",
     "see what this machine has": "data recipes backends compile",
 }
@@ -233,6 +251,15 @@ COMMANDS = {
             "runs/homes new.csv",
             "runs/homes new.csv --id house --out predictions.csv",
             "runs/homes new.csv --json",
+        ),
+    ),
+    "explain": Command(
+        "show how much each column contributes to the predictions for a table",
+        _add_explain,
+        "explain:run",
+        (
+            "runs/homes new.csv",
+            "runs/homes new.csv --background homes.csv --id house --out values.csv",
         ),
     ),
     "runs": Command(

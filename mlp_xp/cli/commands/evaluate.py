@@ -10,16 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from mlp_xp._utils.columns.table import join_rows
-from mlp_xp.cli.loading import load_backend
 from mlp_xp.cli.new_data import find_files, read_labeled, with_format
 from mlp_xp.cli.run_folder.config import DataInfo, digest_of
-from mlp_xp.cli.run_folder.saved_run import read_run
+from mlp_xp.cli.run_folder.saved_run import read_run_on
 from mlp_xp.cli.terminal.lines import print_note
 from mlp_xp.cli.terminal.output import Output
 from mlp_xp.cli.terminal.text import count_text
 from mlp_xp.cli.training.tasks import baseline_of, task_of
 from mlp_xp.datasets import Dataset
-from mlp_xp.estimators.averaging import networks_of
 from mlp_xp.recipes import FILES
 
 _ALL_TESTED = "{} differs from the training data, so all of its samples are tested"
@@ -27,10 +25,7 @@ _ALL_TESTED = "{} differs from the training data, so all of its samples are test
 
 def run(args: argparse.Namespace, output: Output) -> int:
     """Print the scores of a network; for a classifier, also the accuracy of each class."""
-    model, info = read_run(args.run_folder)
-    load_backend(args.backend, args.device)
-    for network in networks_of(model):
-        network.set_params(backend=args.backend, device=args.device)
+    model, info = read_run_on(args)
     paths = [*args.files, *([] if args.data_path is None else [args.data_path])]
     if args.files and args.data_path:
         raise ValueError(f"type {args.files[0]} or --data-path {args.data_path}, not both")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import copy
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from mlp_xp.cli.loading import load_backend
 from mlp_xp.cli.run_folder.config import CHECKPOINTS, CONFIG, CURE, DataInfo, data_info, read_config
 from mlp_xp.cli.run_folder.folder import newest_model
 from mlp_xp.estimators import MLPClassifier, MLPRegressor
@@ -51,6 +53,15 @@ def read_run(folder: Path) -> tuple[Any, DataInfo]:
     except (KeyError, TypeError, ValueError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else error
         raise ValueError(f"{root / CONFIG}, 'data': {reason}: {CURE}") from error
+    return model, info
+
+
+def read_run_on(args: argparse.Namespace) -> tuple[Any, DataInfo]:
+    """Read the model of a run, to predict on the backend and device that were typed."""
+    model, info = read_run(args.run_folder)
+    load_backend(args.backend, args.device)
+    for network in networks_of(model):
+        network.set_params(backend=args.backend, device=args.device)
     return model, info
 
 

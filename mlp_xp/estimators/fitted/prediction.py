@@ -44,7 +44,7 @@ def network_outputs(
     ``to`` is the backend of the result, by default the backend of X.
     """
     state = fitted_state(model)
-    X, results, backend, dtype = _place(model, X, state, method)
+    X, results, backend, dtype = place(model, X, state, method)
     views: tuple[Any, ...] = ()
     if depth is not None and state.network.n_members > 1:
         raise ValueError(
@@ -92,9 +92,7 @@ def network_outputs(
         )
 
 
-def _place(
-    model: Any, X: Any, state: FittedState, method: str
-) -> tuple[Any, Backend, Backend, str]:
+def place(model: Any, X: Any, state: FittedState, method: str) -> tuple[Any, Backend, Backend, str]:
     """Return the checked data, the results' backend, and the computation's backend and dtype."""
     refuse_path(X)
     caller, results = get_backend(X), result_backend(state, X)
@@ -249,7 +247,7 @@ class PredictionMixin:
 
         X, target = take_target(X, target, "target")
         state = fitted_state(self).checked()
-        X, results, backend, dtype = _place(self, X, state, "input_gradient")
+        X, results, backend, dtype = place(self, X, state, "input_gradient")
         truth = check_y(self, target, X.shape[0], "target")
         state.targets.check_loss(truth, state.loss, "target")
         with backend.scope():

@@ -52,6 +52,7 @@ class Affine(Block):
     fan_out: int
     start: Start = "glorot"
     label: ClassVar[str] = "dense"
+    is_linear: ClassVar[bool] = True  # type: ignore[misc]
 
     @property
     def adapts(self) -> bool:  # type: ignore[override]
@@ -129,6 +130,7 @@ class BlockAffine(Block):
     arrangement: Arrangement
     start: Start = "glorot"
     is_dense: ClassVar[bool] = True  # type: ignore[misc]
+    is_linear: ClassVar[bool] = True  # type: ignore[misc]
 
     @property
     def label(self) -> str:

@@ -69,6 +69,7 @@ class Block:
     has_params: ClassVar[bool] = True
     takes_sparse: bool = False  # Whether the input may be sparse.
     is_dense: bool = False  # Whether the block is a single `Dense`.
+    is_linear: bool = False  # Whether, in a prediction, the output is linear in x plus a constant.
     fan_out: int | None = None  # The number of outputs; None if it equals the number of inputs.
     work: int = 0  # The number of operations per sample; see `Row`.
     n_keys: int = 0  # The number of dropouts; each needs a key per step.

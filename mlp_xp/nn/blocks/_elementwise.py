@@ -58,6 +58,7 @@ class Dropout(Block):
     rate: float
     number: int
     has_params: ClassVar[bool] = False
+    is_linear: ClassVar[bool] = True  # type: ignore[misc]
     n_keys: ClassVar[int] = 1  # type: ignore[misc]
 
     @property

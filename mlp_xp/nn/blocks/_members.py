@@ -20,6 +20,7 @@ class SharedAffine(Block):
     fan_in: int
     fan_out: int
     start: Start = "glorot"
+    is_linear: ClassVar[bool] = True  # type: ignore[misc]
 
     @property
     def label(self) -> str:

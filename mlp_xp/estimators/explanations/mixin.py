@@ -1,0 +1,87 @@
+"""The methods of estimators and ensembles that explain predictions."""
+
+from typing import Any
+
+
+class ExplanationMixin:
+    """A mixin with explanations of predictions."""
+
+    def shap_values(
+        self: Any,
+        X: Any,
+        background: Any = 100,
+        *,
+        output: str = "auto",
+        exact: bool | None = None,
+        tolerance: float = 0.01,
+        random_state: Any = None,
+    ) -> Any:
+        r"""Return the Shapley value of each column for each prediction.
+
+        A column's value is its average effect if the columns of a background row are replaced by
+        the explained row's columns, one after the other in any order (interventional Shapley
+        values). A row's values add up to the difference between its prediction and the mean
+        prediction of the background. A column of a table is replaced as a whole, with its
+        categories and its indicator of missing values. Dropout and `tta` are not used.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or data frame of shape (samples, features), of any library
+            The rows to explain.
+        background : int, or rows like X, default=100
+            The rows to compare with, best some 100 rows of the training data. An integer draws this
+            many rows of X, or uses all if X has fewer. The time grows with their number.
+        output : {"auto", "probability", "raw"}, default="auto"
+            What to explain. "auto" is what the model predicts: probabilities of a classifier,
+            values of a regressor. "raw" are a classifier's raw outputs, which are log-odds for two
+            classes.
+        exact : bool or None, default=None
+            Whether to evaluate all :math:`2^n` sets of n columns. By default, values of up to 15
+            columns are exact. Otherwise, permutations of the columns are drawn, and the result has
+            standard errors.
+        tolerance : float above 0, default=0.01
+            Without `exact`, draw until each standard error is at most this fraction of the output's
+            standard deviation. The errors do not include the choice of the background.
+        random_state : int, RandomState instance or None, default=None
+            Seed for the background rows and the permutations.
+
+        Returns
+        -------
+        shap.Explanation, or Explanation if shap is not installed
+            With the attributes ``values``, ``base_values``, ``data``, ``feature_names``,
+            ``output_names`` and, if sampled, ``error_std``. ``values`` are in NumPy and have the
+            shape (samples, columns) for two classes (of the second class) or a single value, and
+            otherwise (samples, columns, outputs). For several targets with classes, a list with one
+            explanation per target.
+
+        Raises
+        ------
+        ValueError
+            If there are more than 15 columns with ``exact=True``, or `background` has other
+            columns than X.
+
+        References
+        ----------
+        Lundberg, Lee, "A unified approach to interpreting model predictions" (2017),
+        arXiv:1705.07874; Mitchell, Cooper, Frank, Holmes, "Sampling permutations for Shapley value
+        estimation" (2022), arXiv:2104.12199, for the pairs of permutations.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from mlp_xp import MLPClassifier
+        >>> X, y = load_iris(return_X_y=True)
+        >>> model = MLPClassifier(max_iter=200, random_state=0).fit(X, y)
+        >>> found = model.shap_values(X[:5], background=X)
+        >>> found.values.shape
+        (5, 4, 3)
+        >>> total = found.base_values + found.values.sum(axis=1)
+        >>> bool(abs(total - model.predict_proba(X[:5])).max() < 1e-6)
+        True
+        """
+        # Import only if needed.
+        from mlp_xp.estimators.explanations.explanation import as_shap, explain
+
+        settings: Any = {"exact": exact, "tolerance": tolerance, "random_state": random_state}
+        found = explain(self, X, background, output=output, **settings)
+        return [*map(as_shap, found)] if isinstance(found, list) else as_shap(found)

@@ -1,0 +1,72 @@
+"""A network in two parts, to predict many rows that mix the columns of two rows.
+
+The first layer is linear, so its output for a mixed row is a sum with one term per column. Each
+term is computed once; the rest of the network then starts from sums of terms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import NamedTuple
+
+from mlp_xp._utils.array_types import Array, Namespace
+from mlp_xp._utils.tree import leaves
+from mlp_xp.backends import Backend
+from mlp_xp.backends.kernels import Kernels, Scaling, Source, Whitening
+from mlp_xp.nn.blocks import Context, chain
+from mlp_xp.nn.layers import BatchStats
+from mlp_xp.nn.losses import Loss
+from mlp_xp.nn.network import Network, Params
+from mlp_xp.training.step.inputs import in_dtype_of, of_features, rotated
+
+
+class Parts(NamedTuple):
+    """The two parts of a network.
+
+    ``first(params, batch_stats, x, scaling)`` returns the output of the first, additive blocks,
+    (batch, sums); without such blocks, these are the scaled inputs. ``rest(params, batch_stats,
+    one, other)`` adds arrays of such sums, which broadcast to (..., sums), and returns the
+    network's outputs for all of them, (rows, outputs).
+    """
+
+    first: Callable[..., Array]
+    rest: Callable[..., Array]
+
+
+def make_parts(network: Network, loss: Loss | None, kernels: Kernels, *, xp: Namespace) -> Parts:
+    """Return the two parts of a network; outputs are raw if ``loss`` is None."""
+    additive, others = network.additive_blocks, network.other_blocks
+    n_params = sum(block.has_params for block in additive)
+    widths = [block.fan_out for block in additive if block.fan_out]
+
+    def first(
+        params: Params,
+        batch_stats: tuple[BatchStats, ...],
+        x: Array,
+        scaling: Scaling | Whitening | None,
+    ) -> Array:
+        dtype = leaves(params)[0].dtype
+        scaled = kernels.gather(Source(x, None, of_features(scaling)), dtype=dtype, xp=xp)
+        scaled = rotated(scaled, scaling, xp=xp)
+        context = Context(xp, kernels, batch_stats)
+        sums = chain(additive, params[:n_params], scaled, context)[0]
+        return xp.reshape(sums, (x.shape[0], -1))  # Members' rows become columns.
+
+    def rest(
+        params: Params, batch_stats: tuple[BatchStats, ...], one: Array, other: Array
+    ) -> Array:
+        sums = one + other
+        sums = xp.reshape(sums, (-1, widths[-1] if widths else sums.shape[-1]))
+        logits = chain(others, params[n_params:], sums, Context(xp, kernels, batch_stats))[0]
+        logits = in_dtype_of(params, logits, xp=xp)
+        return logits if loss is None else loss.activate(logits, xp=xp)
+
+    return Parts(first, rest)
+
+
+@lru_cache(maxsize=64)
+def compiled_parts(backend: Backend, network: Network, loss: Loss | None) -> Parts:
+    """Return the two parts of a network, compiled by the backend."""
+    parts = make_parts(network, loss, backend.kernels, xp=backend.xp)
+    return Parts(*map(backend.compile, parts))
