@@ -252,6 +252,7 @@ ADDED = {"evaluate", "from_recipe", "from_weights", "hidden_activations", "histo
 ADDED |= {"input_gradient", "logits", "plot", "set_callbacks", "set_predict_proba_request"}
 ADDED |= {"shap_values"}
 ADDED |= {"set_predict_request", "summary", "validation_loss_curve_", "n_classes_", "member_std"}
+ADDED |= {"predict_set"}
 
 
 def test_dir_lists_only_public_names():

@@ -62,7 +62,7 @@ def signed(W: Array, signs: Signs, *, xp: Namespace) -> tuple[Array, Callable[[A
     >>> import array_api_compat.numpy as xp
     >>> from mlp_xp.nn.layers import Signs, signed
     >>> signs = Signs.between(xp.asarray([0.0, 1.0]), xp.asarray([0.0, 1.0, -1.0]))
-    >>> W = xp.asarray([[-1.0, -2.0, -3.0], [-4.0, -5.0, -6.0]])
+    >>> W = xp.asarray([[-1.0, -2.0, -3.0], [4.0, -5.0, -6.0]])
     >>> V, pullback = signed(W, signs, xp=xp)
     >>> V
     array([[-1., -2., -3.],
