@@ -16,6 +16,7 @@ from mlp_xp.datasets.cifar import CIFAR10, CIFAR100, load_cifar10, load_cifar100
 from mlp_xp.datasets.digits import digits_file, load_digits
 from mlp_xp.datasets.fashion_mnist import FASHION_MNIST, load_fashion_mnist
 from mlp_xp.datasets.parquet import Parquet
+from mlp_xp.datasets.predictions import write_predictions
 from mlp_xp.datasets.titanic import load_titanic
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "locate",
     "read_cifar",
     "split_dataset",
+    "write_predictions",
 ]
 
 LOADERS: dict[str, Callable[..., Dataset]] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,12 +23,21 @@ class Block(NamedTuple):
     where: str
     read: Callable[[], Iterator[Any]]
 
+    @contextmanager
+    def naming(self) -> Iterator[None]:
+        """Prefix errors with the name of the rows."""
+        try:
+            yield
+        except (TypeError, ValueError) as error:
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(f"{self.where}: {error}") from error
+
 
 class Parquet:
-    """A table in Parquet files, from which `fit` reads a few row groups at a time.
+    """A table in Parquet files, of which a few row groups are read at a time.
 
     Pass it to `fit` as X, and the name of the target's column as y. Only the targets, held-out rows
-    and a buffer of rows are kept in memory.
+    and a buffer of rows are kept in memory. Predictions and scores read it in parts, too.
 
     Parameters
     ----------
@@ -92,8 +101,13 @@ class Parquet:
             )
         return sorted(found)
 
-    def open_blocks(self, target: str) -> list[Block]:
-        """Check the columns of all files, and return their row groups."""
+    def open_blocks(
+        self, target: str | None = None, inputs: Collection[str] | None = None
+    ) -> list[Block]:
+        """Check the columns of all files, and return their row groups.
+
+        The blocks have the target and, of the other columns, those in ``inputs``, by default all.
+        """
         dataset, parquet = (
             optional(f"pyarrow.{name}", "parquet") for name in ("dataset", "parquet")
         )
@@ -107,7 +121,7 @@ class Parquet:
         fragments = list(tables.get_fragments())
         seen = {fragment.path: _state(fragment.path) for fragment in fragments}
         schema = _unite(tables.schema, fragments)
-        names = self._names(schema.names, target)
+        names = self._names(schema.names, target, inputs)
         condition = self._condition()
         blocks = []
         for fragment in fragments:
@@ -120,14 +134,17 @@ class Parquet:
                 )
         return blocks
 
-    def _names(self, known: Sequence[str], target: str) -> list[str]:
+    def _names(
+        self, known: Sequence[str], target: str | None, inputs: Collection[str] | None
+    ) -> list[str]:
         """Return the columns to read; raise DatasetError if one is missing."""
-        names = [*dict.fromkeys([*(known if self.columns is None else self.columns), target])]
+        targets = [] if target is None else [target]
+        names = [*dict.fromkeys([*(known if self.columns is None else self.columns), *targets])]
         for name in names:
             if name not in known:
                 end, shown = error_end(name, known), list_names(known)
                 raise DatasetError(f"{self.path} has no column {name!r}{end} It has {shown}.")
-        return names
+        return choose_names(names, None if inputs is None else {*inputs, *targets})
 
     def _condition(self) -> Any:
         if isinstance(self.filters, list | tuple):
@@ -167,6 +184,11 @@ class _Group(NamedTuple):
                 f"{self.fragment.path} has changed while it was read: fit again when it is "
                 "complete."
             )
+
+
+def choose_names(names: Sequence[str], wanted: Collection[str] | None) -> list[str]:
+    """Return the wanted names in order, or all if none is wanted or ``wanted`` is None."""
+    return [name for name in names if wanted is None or name in wanted] or list(names)
 
 
 def _state(path: str) -> tuple[int, int]:

@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
+from mlp_xp._utils.columns.streams import is_table_stream
 from mlp_xp._utils.sklearn_compat import check_same_namespace
 from mlp_xp.backends import get_backend, host, namespace_backend
 from mlp_xp.estimators.base import BaseMLP
@@ -50,6 +51,8 @@ class BaseEnsemble(ExplanationMixin, DescriptionMixin, BaseEstimator):  # type: 
         Raise an error that names `method` if the networks are not fitted or X is not valid.
         """
         check_is_fitted(self)
+        if is_table_stream(X):
+            return X  # Let each network read and encode X in parts.
         check_same_namespace(X, self, attribute="_any_weights", method=method)
         first, *others = (getattr(network, "columns_", None) for network in self.estimators_)
         if first is None and not any(others):
@@ -96,6 +99,7 @@ class AveragedLabels(LabelsMixin, BaseEnsemble):
         Parameters
         ----------
         X : array-like or sparse matrix of shape (samples, features), of any library
+            Or a table that is read in parts, such as `mlp_xp.datasets.Parquet`.
         return_std : bool, default=False
             Whether to also return the standard deviation over the networks.
 
@@ -132,6 +136,7 @@ class AveragedLabels(LabelsMixin, BaseEnsemble):
         Parameters
         ----------
         X : array-like or sparse matrix of shape (samples, features), of any library
+            Or a table that is read in parts, such as `mlp_xp.datasets.Parquet`.
         return_std : bool, default=False
 
         Returns
@@ -176,6 +181,7 @@ class AveragedValues(ValuesMixin, BaseEnsemble):
         Parameters
         ----------
         X : array-like or sparse matrix of shape (samples, features), of any library
+            Or a table that is read in parts, such as `mlp_xp.datasets.Parquet`.
         return_std : bool, default=False
         quantiles : float or sequence of float, optional
             Return these quantiles instead, as `MLPRegressor.predict` does.

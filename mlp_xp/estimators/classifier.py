@@ -209,6 +209,7 @@ class MLPClassifier(LabelsMixin, BaseMLP):
         Parameters
         ----------
         X : array-like or sparse matrix of shape (samples, features), of any library
+            Or a table that is read in parts, such as `mlp_xp.datasets.Parquet`.
         tta : Flip, Shift, a list of them, None or "estimator", default="estimator"
             Test-time augmentation; by default the parameter `tta` of the estimator.
 
@@ -232,6 +233,7 @@ class MLPClassifier(LabelsMixin, BaseMLP):
         Parameters
         ----------
         X : array-like or sparse matrix of shape (samples, features), of any library
+            Or a table that is read in parts, such as `mlp_xp.datasets.Parquet`.
         tta : Flip, Shift, a list of them, None or "estimator", default="estimator"
             Test-time augmentation; by default the parameter `tta` of the estimator.
 

@@ -10,7 +10,7 @@ from sklearn.utils.metaestimators import available_if
 from mlp_xp.backends import get_backend
 from mlp_xp.estimators.base import BaseMLP
 from mlp_xp.estimators.checks.processes import validating
-from mlp_xp.estimators.checks.target_column import take_target
+from mlp_xp.estimators.checks.target_column import take_scored_target
 from mlp_xp.estimators.checks.validation import check_y
 from mlp_xp.estimators.fitted.calibration import calibrate, check_levels, interval_levels
 from mlp_xp.estimators.fitted.prediction import AS_SET
@@ -198,6 +198,7 @@ class MLPRegressor(ValuesMixin, BaseMLP):
         Parameters
         ----------
         X : array-like or sparse matrix of shape (samples, features), of any library
+            Or a table that is read in parts, such as `mlp_xp.datasets.Parquet`.
         return_std : bool, default=False
             Whether to also return the standard deviation of the targets, after a fit with
             ``loss="gaussian"``.
@@ -301,7 +302,7 @@ class MLPRegressor(ValuesMixin, BaseMLP):
         >>> print(f"{np.mean((low < y[600:]) & (y[600:] < high)):.2f}")
         0.90
         """
-        X, y = take_target(X, y)
+        X, y = take_scored_target(X, y)
         outputs: Any = self._outputs(X, "calibrate_intervals", to=get_backend("numpy"))
         state = self._state
         columns = state.targets.plain.encode(check_y(self, y, len(outputs)), "float64")

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.exceptions import NotFittedError
 
 from mlp_xp import MLPClassifier, MLPEnsembleClassifier, MLPRegressor
-from mlp_xp.datasets import Parquet
+from mlp_xp.datasets import Parquet, write_predictions
 from mlp_xp.training.data.epoch_plan import plan_epoch
 
 polars = pytest.importorskip("polars")
@@ -261,9 +262,8 @@ def test_what_a_stream_does_not_support_is_an_error():
         Parquet("data", columns="size")
     with pytest.raises(TypeError, match=re.escape("got Parquet('data'): read the files, or fit")):
         MLPEnsembleClassifier(MLPClassifier(**SETTINGS)).fit(data, "kind")
-    model = MLPClassifier(**SETTINGS, **TABLE).fit(data, "kind")
-    with pytest.raises(TypeError, match="only X of `fit` is read in parts"):
-        model.predict(data)
+    with pytest.raises(TypeError, match=r"only `fit`, predictions and scores of .* in parts"):
+        MLPClassifier(**SETTINGS, **TABLE).fit(FRAME[INPUTS], FRAME["kind"], X_val=data, y_val=1)
 
 
 def test_few_of_many_rows_decide_about_columns(monkeypatch):
@@ -275,3 +275,102 @@ def test_few_of_many_rows_decide_about_columns(monkeypatch):
     model.fit(Parquet("all.parquet", columns=["size", "weight"]), "kind")
     assert model.columns_.input_names == ("size", "weight", "weight is missing")
     assert model.history_[0].n_samples == N
+
+
+@pytest.fixture
+def model():
+    return MLPClassifier(**SETTINGS, **TABLE).fit(FRAME[INPUTS], FRAME["kind"])
+
+
+SOURCES = {
+    "files": lambda: Parquet("data"),
+    "lazy": lambda: FRAME.lazy(),
+    "reader": lambda: lambda: pyarrow.RecordBatchReader.from_stream(FRAME.to_arrow()),
+}
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_predictions_and_scores_of_parts_equal_those_of_the_whole_table(source, model):
+    data, whole = SOURCES[source](), FRAME[INPUTS]
+    np.testing.assert_allclose(model.predict_proba(data), model.predict_proba(whole), rtol=1e-5)
+    assert model.predict(data).tolist() == model.predict(whole).tolist()
+    assert model.hidden_activations(data).shape == (N, 8)
+    assert model.score(data, "kind") == model.score(whole, FRAME["kind"])
+    assert model.evaluate(data, "kind") == pytest.approx(model.evaluate(whole, FRAME["kind"]))
+
+
+def test_regressors_and_ensembles_predict_parts():
+    columns = ["size", "code"]
+    settings = SETTINGS | {"categorical_features": "from_dtype"}
+    regressor = MLPRegressor(**settings).fit(FRAME[columns], FRAME["price"])
+    whole = regressor.predict(FRAME[columns])
+    np.testing.assert_allclose(regressor.predict(Parquet("data")), whole, rtol=1e-5)
+    assert regressor.score(Parquet("data"), "price") == pytest.approx(
+        regressor.score(FRAME[columns], FRAME["price"])
+    )
+    ensemble = MLPEnsembleClassifier(MLPClassifier(**SETTINGS, **TABLE), n_estimators=2)
+    ensemble.fit(FRAME[INPUTS], FRAME["kind"])
+    whole = ensemble.predict_proba(FRAME[INPUTS])
+    np.testing.assert_allclose(ensemble.predict_proba(Parquet("data")), whole, rtol=1e-5)
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_predictions_are_written_with_copied_columns(source, model):
+    data = "data/*.parquet" if source == "files" else SOURCES[source]()
+    assert write_predictions(model, data, "out/p.parquet", columns=["price", "town"]) == N
+    assert [path.name for path in Path("out").iterdir()] == ["p.parquet"]
+    found = polars.read_parquet("out/p.parquet")
+    names = ["price", "town", "label", "probability_bad", "probability_good"]
+    assert found.columns == names
+    assert found[["price", "town"]].equals(FRAME[["price", "town"]])
+    assert found["label"].to_list() == model.predict(FRAME[INPUTS]).tolist()
+    p = model.predict_proba(FRAME[INPUTS])
+    np.testing.assert_allclose(found[names[3:]].to_numpy(), p, rtol=1e-5)
+
+
+def test_predictions_for_several_targets_have_numbered_columns():
+    x, y = FRAME[["size", "price"]], FRAME[["price", "size"]].to_numpy()
+    write_predictions(MLPRegressor(**SETTINGS).fit(x, y), "data", "p.parquet")
+    assert polars.read_parquet("p.parquet").columns == ["prediction_0", "prediction_1"]
+    labels = (y > 0).astype(int)
+    several = MLPClassifier(**SETTINGS).fit(x, labels)
+    write_predictions(several, "data", "p.parquet")
+    found = polars.read_parquet("p.parquet")
+    assert found[["label_0", "label_1"]].to_numpy().tolist() == several.predict(x).tolist()
+    assert found.columns[2:] == ["probability_0", "probability_1"]
+    towns = np.stack([FRAME["kind"].to_numpy(), np.where(y[:, 0] > 0, "up", "down")], axis=1)
+    several = MLPClassifier(**SETTINGS).fit(x, towns)
+    write_predictions(several, "data", "p.parquet")
+    found = polars.read_parquet("p.parquet")
+    assert found[["label_0", "label_1"]].to_numpy().tolist() == several.predict(x).tolist()
+    assert found.columns[2:4] == ["probability_0_bad", "probability_0_good"]
+
+
+def test_nothing_is_written_if_a_prediction_fails(model):
+    def rejects(error, text, X="data", out="out/p.parquet", given=model, **settings):
+        with pytest.raises(error, match=text):
+            write_predictions(given, X, out, **settings)
+        assert [path.read_text() for path in Path("out").iterdir()] == ["earlier predictions"]
+
+    Path("out").mkdir()
+    Path("out/p.parquet").write_text("earlier predictions")
+    rejects(TypeError, "got a DataFrame: call predict for data in memory", FRAME)
+    rejects(TypeError, "`columns` must be a list of names, got the text 'size'", columns="size")
+    rejects(ValueError, "`out` must end in .parquet, got 'p.csv'", out="p.csv")
+    rejects(ValueError, "data/1.parquet is one of the files to predict", out="data/1.parquet")
+    rejects(ValueError, "row group 0 has no column 'towm' to copy: did you mean", columns=["towm"])
+    rejects(ValueError, "X has no rows", Parquet("data", filters=[("size", ">", 1e9)]))
+    FRAME.with_columns(label=1).write_parquet("labels.parquet")
+    rejects(ValueError, "`columns` has 'label', which is also", "labels.parquet", columns=["label"])
+    FRAME.drop("town").write_parquet("few.parquet")
+    rejects(
+        ValueError, "few.parquet, row group 0: X lacks columns of the fit, 'town'", "few.parquet"
+    )
+    wrong = [FRAME.cast({"size": str}), FRAME.with_columns(size=polars.lit("L"))]
+    polars.concat(wrong).write_parquet("text.parquet", row_group_size=N)
+    rejects(ValueError, "text.parquet, row group 1: X.'size'. has categories", "text.parquet")
+    with pytest.raises(ValueError, match="X has no rows"):
+        model.predict(Parquet("data", filters=[("size", ">", 1e9)]))
+    with pytest.raises(NotFittedError):
+        MLPClassifier().predict(Parquet("data"))
+    rejects(NotFittedError, "is not fitted", given=MLPClassifier())

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from mlp_xp._utils.columns.streams import is_table_stream
 from mlp_xp.backends import host, to_numpy
-from mlp_xp.estimators.checks.unusable import is_stream, is_table_stream
+from mlp_xp.estimators.checks.unusable import is_stream
 from mlp_xp.estimators.checks.validation import (
     Sample,
     SampleArguments,

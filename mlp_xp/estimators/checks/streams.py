@@ -1,9 +1,8 @@
-"""Checks of training data that do not fit into memory, such as Parquet files."""
+"""Checks of tables that do not fit into memory, such as Parquet files."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +15,7 @@ from mlp_xp.estimators.checks.validation import Sample, SampleArguments, check_x
 from mlp_xp.training.data.streams import Stream
 
 _MOST_ROWS = 200_000  # The maximum number of rows from which columns are learned.
+_EMPTY = "X has no rows: choose files that have rows, or change the filters."
 
 
 class _Scan(NamedTuple):
@@ -52,7 +52,7 @@ def check_stream(model: Any, given: SampleArguments, *, reset: bool) -> Sample:
     def read(number: int) -> Iterator[np.ndarray]:
         block, size, n_read = blocks[number], scan.sizes[number], 0
         for frame in block.read():
-            with _reading(block):
+            with block.naming():
                 piece = check_x(model, frame.drop_columns([y]), reset=False)
             n_read += len(piece)
             if n_read > size:
@@ -67,18 +67,39 @@ def check_stream(model: Any, given: SampleArguments, *, reset: bool) -> Sample:
     return Sample(Stream(x, scan.sizes, read, buffer_rows), target, None)
 
 
+def map_frames(model: Any, X: Any, function: Callable[[Any], Any]) -> Iterator[Any]:
+    """Yield a function of each part of a stream, which has only the columns of the model's fit.
+
+    Raise ValueError if the stream has no rows.
+    """
+    names = getattr(model, "feature_names_in_", None)
+    is_empty = True
+    for block in open_blocks(X, inputs=None if names is None else names.tolist())[0]:
+        for frame in block.read():
+            with block.naming():
+                found = function(frame)
+            is_empty = False
+            yield found
+    if is_empty:
+        raise ValueError(_EMPTY)
+
+
+def read_target(X: Any, y: str) -> np.ndarray:
+    """Return the column ``y`` of a stream; raise ValueError if a value is missing."""
+    targets: list[Any] = []
+    for block in open_blocks(X, y, ())[0]:
+        n_before = 0
+        for frame in block.read():
+            with block.naming():
+                targets.append(_target(frame, y, n_before))
+            n_before += len(frame)
+    if not targets:
+        raise ValueError(_EMPTY)
+    return _join(y, targets)
+
+
 def _kind(X: Any) -> str:
     return "a function" if hasattr(X, "__name__") else f"a {type(X).__name__}"
-
-
-@contextlib.contextmanager
-def _reading(block: Block) -> Iterator[None]:
-    """Prefix errors with the name of the block."""
-    try:
-        yield
-    except (TypeError, ValueError) as error:
-        kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f"{block.where}: {error}") from error
 
 
 def _scan(blocks: Sequence[Block], y: str) -> _Scan:
@@ -95,7 +116,7 @@ def _scan(blocks: Sequence[Block], y: str) -> _Scan:
     for block in blocks:
         start = n_rows
         for frame in block.read():
-            with _reading(block):
+            with block.naming():
                 targets.append(_target(frame, y, n_rows - start))
             frame = frame.drop_columns([y])
             rows = np.arange(-n_rows % every, len(frame), every)
@@ -109,7 +130,7 @@ def _scan(blocks: Sequence[Block], y: str) -> _Scan:
                 kept = [_thin(rows, frame, every) for rows, frame in kept]
         sizes.append(n_rows - start)
     if not n_rows:
-        raise ValueError("X has no rows: choose files that have rows, or change the filters.")
+        raise ValueError(_EMPTY)
     frames = [frame for _, frame in kept]
     frames += [frame for row, frame in dict(gaps.values()).items() if row % every]
     joined = arrow.concat_tables(frames, promote_options="permissive")

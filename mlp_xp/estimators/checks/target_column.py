@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from mlp_xp._utils.columns.streams import is_table_stream
 from mlp_xp._utils.names import error_end, list_names
-from mlp_xp.estimators.checks.unusable import is_table_stream
+
+
+def take_scored_target(X: Any, y: Any) -> tuple[Any, Any]:
+    """Return X and y like `take_target`, and read the target of a table that is read in parts."""
+    if isinstance(y, str) and is_table_stream(X):
+        from mlp_xp.estimators.checks.streams import read_target  # Import only for streams.
+
+        return X, read_target(X, y)
+    return take_target(X, y)
 
 
 def take_target(X: Any, y: Any, name: str = "y") -> tuple[Any, Any]:

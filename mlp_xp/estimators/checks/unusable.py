@@ -28,12 +28,6 @@ def is_stream(X: Any) -> bool:
     return hasattr(type(X), "__iter__") and not is_other
 
 
-def is_table_stream(X: Any) -> bool:
-    """Whether X is a table that is read in blocks: Parquet, a polars LazyFrame, or a function."""
-    is_lazy = type(X).__name__ == "LazyFrame" and hasattr(X, "collect_batches")
-    return hasattr(X, "open_blocks") or is_lazy or inspect.isroutine(X)
-
-
 def refuse_path(X: Any, name: str = "X") -> None:
     """Raise TypeError if the path of a file is given instead of its contents."""
     if isinstance(X, str | os.PathLike):
@@ -52,8 +46,9 @@ def refuse_unusable(X: Any, estimator: str, *, is_table: bool) -> None:
     refuse_path(X)
     if hasattr(X, "open_blocks"):
         raise TypeError(
-            f"X must be an array or a data frame, got {X!r}: only X of `fit` is read in parts. "
-            "Read them in parts yourself, e.g. by pyarrow.parquet.ParquetFile(file).iter_batches()."
+            f"X must be an array or a data frame, got {X!r}: only `fit`, predictions and scores of "
+            "MLPClassifier, MLPRegressor and ensembles read files in parts. Read the files first, "
+            "e.g. by pandas.read_parquet."
         )
     if is_stream(X) or inspect.isroutine(X):
         raise TypeError(

@@ -1,15 +1,17 @@
 """The predictions of a fitted estimator, and their evaluation."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from mlp_xp._utils.array_types import Array
+from mlp_xp._utils.columns.streams import is_table_stream
 from mlp_xp._utils.sklearn_compat import as_sparse, check_same_namespace
 from mlp_xp._utils.tree import leaves
 from mlp_xp.backends import Backend, get_backend
 from mlp_xp.estimators.checks.range import check_range
-from mlp_xp.estimators.checks.target_column import take_target
+from mlp_xp.estimators.checks.target_column import take_scored_target, take_target
 from mlp_xp.estimators.checks.unusable import refuse_path
 from mlp_xp.estimators.checks.validation import check_weights, check_x, check_y
 from mlp_xp.estimators.fitted.device_cache import put_leaves
@@ -41,9 +43,17 @@ def network_outputs(
     ``method`` is the name of the calling method, for errors. ``raw`` omits the output activation.
     If ``only_order``, the softmax may be skipped, since it does not change the order of a sample's
     outputs. ``depth`` selects a hidden layer, from 1, whose activations are returned instead.
-    ``to`` is the backend of the result, by default the backend of X.
+    ``to`` is the backend of the result, by default the backend of X. If X is read in parts, they
+    are predicted one by one, and only the outputs are kept.
     """
     state = fitted_state(model)
+    if type(X) is not np.ndarray and is_table_stream(X):
+        from mlp_xp.estimators.checks.streams import map_frames  # Import only for streams.
+
+        settings: Any = {"raw": raw, "only_order": only_order, "depth": depth, "tta": tta}
+        predict_part = partial(network_outputs, model, method=method, **settings)
+        joined: Any = np.concatenate([*map_frames(model, X, predict_part)])
+        return joined
     X, results, backend, dtype = place(model, X, state, method)
     views: tuple[Any, ...] = ()
     if depth is not None and state.network.n_members > 1:
@@ -265,7 +275,9 @@ class PredictionMixin:
         Parameters
         ----------
         X : array-like or sparse matrix of shape (samples, features), of any library
-        y : array-like of shape (samples,) or (samples, outputs)
+            Or a table that is read in parts, such as `mlp_xp.datasets.Parquet`.
+        y : array-like of shape (samples,) or (samples, outputs), or str
+            Targets, or the name of a column of X.
         sample_weight : array-like of shape (samples,), optional
         metrics : str, callable, list of str, or dict of them, optional
             Names of scikit-learn's scorers, e.g. ``"roc_auc_ovr"``, or callables
@@ -286,7 +298,7 @@ class PredictionMixin:
         >>> list(model.evaluate(X, y, metrics=["accuracy", "neg_log_loss"]))
         ['loss', 'accuracy', 'neg_log_loss']
         """
-        X, y = take_target(X, y)
+        X, y = take_scored_target(X, y)
         named = named_metrics(() if metrics is None else metrics)
         here = get_backend("numpy")
         logits: Any = network_outputs(self, X, "evaluate", raw=True, to=here)

@@ -11,7 +11,7 @@ from sklearn.metrics import accuracy_score, get_scorer, get_scorer_names, r2_sco
 from sklearn.utils.metaestimators import available_if
 
 from mlp_xp.backends import get_backend, host
-from mlp_xp.estimators.checks.target_column import take_target
+from mlp_xp.estimators.checks.target_column import take_scored_target
 from mlp_xp.estimators.checks.validation import check_weights
 from mlp_xp.estimators.fitted.calibration import Calibration, calibrated_quantiles
 from mlp_xp.estimators.fitted.prediction_sets import ONE_CLASS, prediction_sets
@@ -90,6 +90,7 @@ class LabelsMixin(ClassifierMixin):  # type: ignore[misc]
         Parameters
         ----------
         X : array-like or sparse matrix of shape (samples, features), of any library
+            Or a table that is read in parts, such as `mlp_xp.datasets.Parquet`.
         y : array-like of shape (samples,), (samples, classes) or (samples, targets), or str
             Class labels, or the name of a column of X.
         sample_weight : array-like of shape (samples,), optional
@@ -118,6 +119,7 @@ class ValuesMixin(RegressorMixin):  # type: ignore[misc]
         Parameters
         ----------
         X : array-like or sparse matrix of shape (samples, features), of any library
+            Or a table that is read in parts, such as `mlp_xp.datasets.Parquet`.
         y : array-like of shape (samples,) or (samples, outputs), or str
             Values, or the name of a column of X.
         sample_weight : array-like of shape (samples,), optional
@@ -190,7 +192,7 @@ def score_on_host(
     metric: Callable[..., float], model: Any, X: Any, y: Any, sample_weight: Any
 ) -> float:
     """Compute a scikit-learn metric of an estimator's predictions, for data of any library."""
-    X, y = take_target(X, y)
+    X, y = take_scored_target(X, y)
     predicted = host(model.predict(X))
     # For integers, this is the accuracy without scikit-learn's checks, which take longer.
     are_plain = type(y) is np.ndarray and y.ndim == 1 and y.shape == predicted.shape
