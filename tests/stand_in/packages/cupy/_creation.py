@@ -24,12 +24,21 @@ zeros_like(a, dtype=None, order='K', subok=None, shape=None)
 ones_like(a, dtype=None, order='K', subok=None, shape=None)
 full_like(a, fill_value, dtype=None, order='K', subok=None, shape=None)
 """
+FULL = "full(shape, fill_value, dtype=None, order='C')"
 CONSTANTS = {"zeros": 0, "ones": 1}
 
 
 def filled(name: str) -> Callable[..., Any]:
     def body(shape: Any, dtype: Any, order: str) -> ndarray:
         return _with(ndarray(shape, dtype, order=order), CONSTANTS.get(name))
+
+    return body
+
+
+def full(name: str) -> Callable[..., Any]:
+    def body(shape: Any, fill_value: Any, dtype: Any, order: str) -> ndarray:
+        dtype = np.asarray(fill_value).dtype if dtype is None else dtype
+        return _with(ndarray(shape, dtype, order=order), fill_value)
 
     return body
 
@@ -166,4 +175,4 @@ def eye(N: int, M: int | None = None, k: int = 0, dtype: Any = float, order: str
     return new
 
 
-CREATION = define(FILLED, filled) | define(FILLED_LIKE, filled_like)
+CREATION = define(FILLED, filled) | define(FULL, full) | define(FILLED_LIKE, filled_like)
