@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,7 +16,7 @@ from mlp_xp.backends import get_backend, host, namespace_backend
 from mlp_xp.estimators.base import BaseMLP
 from mlp_xp.estimators.checks.validation import check_x
 from mlp_xp.estimators.explanations.mixin import ExplanationMixin
-from mlp_xp.estimators.fitted.calibration import interval_levels, pool
+from mlp_xp.estimators.fitted.calibration import interval_levels, pooled_errors
 from mlp_xp.estimators.fitted.notebook_repr import DescriptionMixin
 from mlp_xp.estimators.fitted.prediction import as_labels
 from mlp_xp.estimators.fitted.scoring import (
@@ -84,8 +85,9 @@ def networks_of(model: Any) -> list[Any]:
 def pool_errors(networks: Sequence[Any]) -> None:
     """Give each network of an ensemble the held-out errors of all networks, if there are any."""
     states = [fitted_state(network) for network in networks]
-    for network, state in zip(networks, pool(states), strict=True):
-        network._state = state
+    if (errors := pooled_errors(states)) is not None:
+        for network, state in zip(networks, states, strict=True):
+            network._state = replace(state, calibration=errors)
 
 
 class AveragedLabels(LabelsMixin, BaseEnsemble):

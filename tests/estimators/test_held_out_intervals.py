@@ -84,6 +84,19 @@ def test_each_loss_and_several_outputs_have_intervals(loss):
         assert share == pytest.approx(0.9, abs=0.04)
 
 
+def test_intervals_of_gaussian_ensembles_use_the_held_out_errors(tmp_path):
+    X, y = noisy(3000)
+    y = np.random.default_rng(1).exponential(size=3000)  # A normal distribution has other tails.
+    model = regressor(loss="gaussian", learning_rate_init=0.005)
+    ensemble = MLPEnsembleRegressor(model, 2, random_state=0).fit(X[:1000], y[:1000])
+    found = ensemble.predict(X[1000:], interval=0.8)
+    low, high = found.T
+    assert np.mean(y[1000:] < low) == pytest.approx(0.1, abs=0.03)
+    assert np.mean(y[1000:] > high) == pytest.approx(0.1, abs=0.03)
+    for again in pickled_and_saved(ensemble, tmp_path):
+        np.testing.assert_array_equal(again.predict(X[1000:], interval=0.8), found)
+
+
 def test_a_tuned_ensemble_uses_its_folds():
     X, y = noisy(900)
     model = MLPTunedRegressor(regressor(), n_configurations=1, n_folds=3, random_state=0)

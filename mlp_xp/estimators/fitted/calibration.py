@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -136,18 +135,21 @@ def calibrated_quantiles(
     return xp.stack(found, axis=-1)
 
 
-def pool(states: Sequence[Any]) -> list[Any]:
-    """Return the states of an ensemble's networks, each with the errors of all networks.
+def pooled_errors(states: Sequence[Any]) -> Calibration | None:
+    """Return the held-out errors of all networks, or None if a network has none.
 
     A network's held-out samples are often too few for its extreme quantiles.
     """
     found = [state.calibration for state in states]
-    if len(states) == 1 or any(calibration is None for calibration in found):
-        return list(states)
+    if any(calibration is None for calibration in found):
+        return None
+    # After `pool_errors`, all networks have the same errors, in arrays that may be copies.
+    if all(np.array_equal(calibration.scores, found[0].scores) for calibration in found):
+        return found[0]
     scores = np.sort(np.concatenate([calibration.scores for calibration in found]), axis=0)
     if len(scores) > _MOST_ERRORS:
         scores = scores[np.linspace(0, len(scores) - 1, _MOST_ERRORS).round().astype(np.intp)]
-    return [replace(state, calibration=Calibration(scores)) for state in states]
+    return Calibration(scores)
 
 
 def interval_levels(interval: float, calibration: Calibration | None) -> tuple[float, float]:

@@ -13,7 +13,11 @@ from sklearn.utils.metaestimators import available_if
 from mlp_xp.backends import get_backend, host
 from mlp_xp.estimators.checks.target_column import take_scored_target
 from mlp_xp.estimators.checks.validation import check_weights
-from mlp_xp.estimators.fitted.calibration import Calibration, calibrated_quantiles
+from mlp_xp.estimators.fitted.calibration import (
+    Calibration,
+    calibrated_quantiles,
+    pooled_errors,
+)
 from mlp_xp.estimators.fitted.prediction_sets import ONE_CLASS, prediction_sets
 from mlp_xp.estimators.fitted.state import fitted_state
 from mlp_xp.estimators.targets import ClassTargets, Targets
@@ -242,9 +246,7 @@ def predict_sets(networks: Sequence[Any], probabilities: Any, coverage: float) -
             f"`predict_set` requires one class for each sample, got {kind} targets: fit a "
             "classifier for each target."
         )
-    lacking = [state.calibration for state in states if state.calibration is None]
-    calibration = None if lacking else states[0].calibration
-    return prediction_sets(host(probabilities), coverage, calibration)
+    return prediction_sets(host(probabilities), coverage, pooled_errors(states))
 
 
 def combined_values(
@@ -270,6 +272,7 @@ def combined_values(
             )
             joined = backend.xp.concat(list(mixture), axis=1)
         wanted: Any = {"return_std": return_std, "quantiles": quantiles}
+        wanted["calibration"] = pooled_errors(states)
         return predict_values(loss, states[0].targets, joined, **wanted)
     settings = {} if quantiles is None else {"quantiles": quantiles}
     mean, std = mean_and_spread([member.predict(X, **settings) for member in members], weights)
