@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import FrozenInstanceError, fields
+from functools import cache
 from reprlib import recursive_repr
 from typing import TYPE_CHECKING, Any
 
@@ -34,8 +35,13 @@ else:
         return define
 
 
+@cache
+def _compared(kind: Any) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind) if field.compare)
+
+
 def _values(settings: Any) -> tuple[Any, ...]:
-    return tuple(getattr(settings, field.name) for field in fields(settings) if field.compare)
+    return tuple([getattr(settings, name) for name in _compared(settings.__class__)])
 
 
 def _is_equal(self: Any, other: object) -> Any:
@@ -59,7 +65,7 @@ def _is_fixed(settings: Any, name: str) -> bool:
 
 def _set(self: Any, name: str, value: Any) -> None:
     is_new = name in self.__dataclass_fields__ and name not in vars(self)  # in `__init__`
-    if _is_fixed(self, name) and not is_new:
+    if not is_new and _is_fixed(self, name):
         raise FrozenInstanceError(f"cannot assign to field {name!r}")
     object.__setattr__(self, name, value)
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlp_xp._utils.columns.kinds import RawColumn, join_columns
 from mlp_xp._utils.dataclass import dataclass
+
+if TYPE_CHECKING:
+    from mlp_xp._utils.columns.kinds import RawColumn
 
 _BYTES = {np.dtype(bool), np.dtype(np.uint8)}
 
@@ -69,5 +71,7 @@ def join_rows(parts: Sequence[Any]) -> Any:
         return parts[0]
     if not all(isinstance(part, ColumnTable) for part in parts):
         return np.concatenate([*map(as_matrix, parts)])
+    from mlp_xp._utils.columns.kinds import join_columns  # Import only if there are tables.
+
     columns = zip(*(part.columns for part in parts), strict=True)
     return ColumnTable(tuple(map(join_columns, columns)))

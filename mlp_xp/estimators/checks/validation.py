@@ -17,7 +17,6 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from mlp_xp._utils.columns.values import large_integer
 from mlp_xp._utils.signals.forks import between_forks
 from mlp_xp.backends import Backend, get_backend, host, namespace_backend
 from mlp_xp.estimators.checks.unusable import refuse_masked, refuse_unusable
@@ -193,6 +192,8 @@ def _check_by_sklearn(estimator: Any, X: Any, *, reset: bool) -> Any:
             raise _nan_error() from None
         raise
     except OverflowError as error:
+        from mlp_xp._utils.columns.values import large_integer  # Import only if needed.
+
         raise ValueError(f"X has {large_integer(X)}: correct it.") from error
     except TypeError as error:
         if re.search(r"\b(date|timestamp)", str(error), re.IGNORECASE):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
-from functools import lru_cache
+from dataclasses import fields, is_dataclass, replace
+from functools import cache, lru_cache
 from operator import is_
 from typing import Any, cast
 
@@ -312,6 +312,12 @@ def _hashable(value: Any) -> Any:
     return _plain_numbers(tuple(value) if isinstance(value, list) else value)
 
 
+@cache
+def _arguments(kind: Any) -> tuple[str, ...]:
+    """Return the names of a dataclass's arguments; () for other classes."""
+    return tuple(field.name for field in fields(kind) if field.init) if is_dataclass(kind) else ()
+
+
 def _plain_numbers(settings: Any) -> Any:
     """Return settings with Python numbers instead of NumPy's, even in tuples and dataclasses.
 
@@ -326,16 +332,12 @@ def _plain_numbers(settings: Any) -> Any:
     if kind is tuple:
         plain = tuple(map(_plain_numbers, settings))
         return settings if all(map(is_, plain, settings)) else plain
-    if not hasattr(kind, "__dataclass_fields__"):
-        return settings
     changed = {}
-    for field in fields(settings):
-        if not field.init:
-            continue
-        value = getattr(settings, field.name)
+    for name in _arguments(settings.__class__):
+        value = getattr(settings, name)
         plain = _plain_numbers(value)
         if plain is not value:
-            changed[field.name] = plain
+            changed[name] = plain
     return replace(settings, **changed) if changed else settings
 
 

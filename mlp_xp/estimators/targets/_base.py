@@ -17,7 +17,6 @@ from sklearn.utils.validation import (
 )
 
 from mlp_xp._utils.array_types import Namespace
-from mlp_xp._utils.columns.values import large_integer
 from mlp_xp.backends import host
 from mlp_xp.estimators.checks.unusable import refuse_broken, refuse_masked
 from mlp_xp.nn.losses import Custom, Loss
@@ -143,6 +142,8 @@ def dense_targets(
                 y = y.astype(np.float64)
             assert_all_finite(y, input_name=name, estimator_name=estimator)
     except OverflowError as error:
+        from mlp_xp._utils.columns.values import large_integer  # Import only if needed.
+
         raise ValueError(f"{name} has {large_integer(y)}: correct it.") from error
     except (TypeError, ValueError):
         row = _missing_row(y)
