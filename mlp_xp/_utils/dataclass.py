@@ -1,4 +1,4 @@
-"""Frozen dataclasses that are four times as fast to define.
+"""Frozen dataclasses that take a quarter of the usual time to define.
 
 `dataclasses` compiles six methods for each frozen class, which took almost half the time of
 ``import mlp_xp.estimators``. Here, only ``__init__`` is compiled; all classes share the other

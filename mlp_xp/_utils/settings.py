@@ -1,9 +1,9 @@
-"""Hyperparameters in frozen settings, such as Adam's decay rates; a stack of models uses arrays.
+"""Hyperparameters in frozen settings, such as Adam's decay rates.
 
-The compiled step of a stack of models receives one number per model for each field that a class
-declares as a `hyperparameter`. Zeros are excluded, since a setting of 0 may need a different
-compiled step. Classes outside this package are excluded, since they may use inherited fields
-differently.
+When several models are trained at once, as a stack, their compiled step receives one number per
+model for each field that a class declares as a `hyperparameter`. Zeros are excluded, since a
+setting of 0 may need a different compiled step. Classes outside this package are excluded, since
+they may use inherited fields differently.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Features of scikit-learn 1.9, replaced by no-ops on earlier releases."""
+"""Features that scikit-learn has had since version 1.9, with no-ops for earlier versions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Augmentation: random changes to the samples at each step. The labels remain correct.
+"""Augmentation: random changes to the samples at each step that leave their labels correct.
 
 Rows are images, one channel plane after another, (batch, channels * height * width). `Flip`,
 `Shift` and `Cutout` move whole pixels in the data's dtype; a single pass applies any number of

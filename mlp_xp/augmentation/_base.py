@@ -1,4 +1,4 @@
-"""The base classes for augmentations, and the rows for which augmentations draw random numbers."""
+"""Base classes for augmentations, and the rows of an epoch for which they draw random numbers."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ class Epoch(NamedTuple):
     batch_sizes: HostArray
 
     def new_generator(self) -> Any:
-        """Return the generator for random numbers that are different in each epoch.
+        """Return the random generator whose numbers differ in each epoch.
 
         Draw the numbers row by row, so that padding does not change the numbers of earlier rows.
         """
         return self.generator(self.number + 1)
 
     def fixed_generator(self) -> Any:
-        """Return the generator for random numbers that are the same in all epochs."""
+        """Return the random generator whose numbers are the same in all epochs."""
         return self.generator(0)
 
 
 class Mixture(NamedTuple):
-    """The position of each sample's partner, ``(batch,)``, and the weight of the sample itself."""
+    """How to mix samples: each sample's partner and its own weight, both ``(batch,)``."""
 
     partners: Array
     share: Array
@@ -62,14 +62,15 @@ class Augmentation:
     Attributes
     ----------
     mixes_targets : bool, default=False
-        Whether `mixture` mixes the targets. Only one augmentation per model can mix targets.
+        Whether the augmentation mixes the targets, too. At most one augmentation of a model can do
+        so.
     """
 
     mixes_targets: ClassVar[bool] = False
 
     @property
     def views(self) -> tuple[Draws, ...]:
-        """The draws, as Python numbers, over which a prediction with ``tta`` averages."""
+        """The image variants, as arguments for `apply`, that a prediction with ``tta`` averages."""
         return ()
 
     def check(self, n_features: int, name: str) -> None:
@@ -111,7 +112,7 @@ class Augmentation:
         return x
 
     def mixture(self, draws: Draws) -> Mixture:
-        """Return the mixture that `apply` used, in order to mix the targets."""
+        """Return how `apply` mixed the samples, so that the targets can be mixed, too."""
         raise NotImplementedError
 
 
@@ -154,7 +155,7 @@ class ImageAugmentation(Augmentation):
 
 
 def plain_number(value: Any, kind: type = float) -> int | float | None:
-    """Return a Python or NumPy number as a Python number, or None for another kind of number."""
+    """Convert a Python or NumPy number to a Python number; return None for anything else."""
     is_integer = isinstance(value, Integral)
     if isinstance(value, bool) or not (is_integer or (kind is float and isinstance(value, Real))):
         return None

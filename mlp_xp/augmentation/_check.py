@@ -1,4 +1,4 @@
-"""Checks of the parameters ``augmentation`` and ``tta``."""
+"""Check the parameters ``augmentation`` and ``tta``."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class Flip(Geometric):
 
     @property
     def views(self) -> tuple[FlipDraws, ...]:
-        """The views for a prediction: the original image, and the mirrored image."""
+        """The views that a prediction averages: the original image and the mirrored image."""
         return FlipDraws(0), FlipDraws(1)
 
     def draw(self, epoch: Epoch) -> FlipDraws:
@@ -117,7 +117,7 @@ class Shift(Geometric):
 
     @property
     def views(self) -> tuple[ShiftDraws, ...]:
-        """The views for a prediction: the original image, and shifts up, down, left and right."""
+        """The views that a prediction averages: the image, and shifts up, down, left and right."""
         n = self.pixels
         return tuple(ShiftDraws(*draw) for draw in ((0, 0), (n, 0), (-n, 0), (0, n), (0, -n)))
 
@@ -207,5 +207,5 @@ def _both(rows: Array, columns: Array, *, xp: Namespace) -> Array:
 
 
 def _reflected(places: Array, n: int, *, xp: Namespace) -> Array:
-    """Return positions, reflected at the outermost pixels without repeating these pixels."""
+    """Reflect positions at the outermost pixels, without repeating those pixels."""
     return (n - 1) - xp.abs((n - 1) - xp.abs(places))

@@ -1,4 +1,4 @@
-"""Pixel maps, which contain the source of each pixel in an image, and their application."""
+"""Pixel maps, which say where each pixel of an augmented image comes from."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def make_pixel_map(
 
 
 def view_draws(augmentation: Sequence[Augmentation]) -> list[tuple[Draws, ...]]:
-    """Return all combinations of views, over which a prediction averages."""
+    """Return all combinations of views, for a prediction that averages them."""
     return list(product(*(transform.views for transform in augmentation)))
 
 

@@ -121,7 +121,7 @@ class Mixup(Augmentation):
         object.__setattr__(self, "alpha", alpha)
 
     def draw(self, epoch: Epoch) -> MixupDraws:
-        """Draw the weight of each sample; all rows in a step have the same weight.
+        """Draw the weight of each sample, which is the same for all rows in a step.
 
         Padding rows are their own partners.
         """

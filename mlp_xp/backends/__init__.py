@@ -107,12 +107,12 @@ def namespace_backend(array: object) -> str | None:
 
 
 def host(values: Any) -> Any:
-    """Convert other libraries' arrays to NumPy; return lists and data frames unchanged."""
+    """Convert other libraries' arrays to NumPy arrays; return lists and data frames unchanged."""
     return to_numpy(values) if namespace_backend(values) not in (None, "numpy") else values
 
 
 def installed(name: str) -> bool:
-    """Whether a backend's library is installed, without importing it."""
+    """Whether a backend's library is installed; this does not import the library."""
     return importlib.util.find_spec(BACKENDS[name].package) is not None
 
 
@@ -129,7 +129,7 @@ def compile_ahead() -> str:
 
 
 def has_cuda_driver() -> bool:
-    """Whether a CUDA driver is installed; much faster than importing an array library."""
+    """Whether a CUDA driver is installed. This is much faster than importing an array library."""
     for library in ("libcuda.so.1", "nvcuda.dll"):
         try:
             ctypes.CDLL(library)

@@ -178,11 +178,11 @@ class Backend:
         )
 
     def emulates(self, precision: str) -> bool:
-        """Whether products in this precision are far slower than in float32 on this device."""
+        """Whether this device is far slower at products in this precision than in float32."""
         return False
 
     def _kernels_in(self, precision: str) -> Kernels:
-        """Return kernels that compute matrix products in a lower precision."""
+        """Return kernels whose matrix products use a lower precision."""
         if precision == "tf32":
             return self.kernels
         gather = rounded(self.kernels.gather, LOW_PRECISIONS[precision])
@@ -277,7 +277,7 @@ class Backend:
         return contextlib.nullcontext()
 
     def is_long(self, work: int, n_steps: int) -> bool:
-        """Whether a fit with this many operations and steps waits for the compiler."""
+        """Whether a fit with this many operations and steps should wait for the compiler."""
         return False
 
     def sharing(self, n_threads: int) -> contextlib.AbstractContextManager[object]:
@@ -285,10 +285,10 @@ class Backend:
         return contextlib.nullcontext()
 
     def synchronize(self, tree: Tree | None = None) -> None:
-        """Wait for this thread's work on the device, or at least until a tree is computed."""
+        """Wait for this thread's work on the device, or at least for the arrays of a tree."""
 
     def feed(self, batches: Iterable[tuple[np.ndarray, ...]]) -> Iterator[tuple[Array, ...]]:
-        """Copy host batches to the device, each while the caller uses the previous one.
+        """Copy batches from the host to the device, each while the caller uses the previous one.
 
         A batch's arrays may be overwritten once the next batch is requested. No batch may have more
         rows than the first.
@@ -316,7 +316,7 @@ class Backend:
             yield self.get(previous)
 
     def free_memory(self) -> int | None:
-        """Return the free bytes on the device, or None if it shares host memory."""
+        """Return the number of free bytes on the device, or None if it uses the host's memory."""
         return None
 
     def block_bytes(self) -> int:

@@ -1,4 +1,4 @@
-"""Mixed precision: matrix products in a lower precision than the float32 parameters.
+"""Mixed precision, where matrix products use a lower precision than the float32 parameters.
 
 "bf16" and "float16" round the inputs of a step. A layer casts its parameters to the dtype of its
 input, so all later activations, matrix products and gradients are 16-bit. The CuPy backend instead

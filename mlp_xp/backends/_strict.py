@@ -1,4 +1,4 @@
-"""array-api-strict, for tests: only the standard's functions, on simulated devices."""
+"""The array-api-strict backend for tests: only the standard's functions, on simulated devices."""
 
 from __future__ import annotations
 

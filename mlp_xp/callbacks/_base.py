@@ -13,7 +13,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _does_nothing(hook: F) -> F:
-    """Mark a method that does nothing, so a fit can skip it and run many steps at once."""
+    """Mark a method that does nothing, so that a fit can skip it and run many steps at once."""
     hook.does_nothing = True  # type: ignore[attr-defined]
     return hook
 

@@ -1,4 +1,4 @@
-"""Checkpoints to resume a fit from, and the best model so far."""
+"""Save checkpoints from which a fit can resume, and the best model so far."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _parse(every: Any) -> _Interval:
 
 @dataclass
 class _Work:
-    """A fit's open resources, its best model since the last checkpoint, and the pending write."""
+    """A fit's open resources, its best model since the last checkpoint, and a pending write."""
 
     resources: contextlib.ExitStack
     is_terminated: Callable[[], bool]

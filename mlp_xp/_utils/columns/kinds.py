@@ -1,4 +1,4 @@
-"""The kinds of columns, and the class for a column before encoding."""
+"""Define the kinds of columns, and the class that holds a column before encoding."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ class ColumnError(ValueError):
 
 
 class Problems:
-    """The errors of all columns of a table, raised as one."""
+    """Collects the errors of all columns of a table and raises them as a single error."""
 
     def __init__(self) -> None:
         self._errors: list[ColumnError] = []
@@ -48,7 +48,7 @@ class Problems:
 
 
 def _explain(errors: list[ColumnError]) -> str:
-    """Describe the problem of several columns, in full for the first ones."""
+    """Describe the problems of several columns; only the first ones are described in full."""
     texts = [f"{error.label} {error.reason}" for error in errors[:_EXPLAINED]]
     labels = [error.label for error in errors[_EXPLAINED:_NAMED]]
     labels += [f"{len(errors) - _NAMED} more"] if len(errors) > _NAMED else []

@@ -1,4 +1,4 @@
-"""Tables that are read in parts, recognized without importing the library that reads them."""
+"""Recognize tables that are read in parts, without importing the library that reads them."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def words_of(values: Iterable[Category]) -> dict[Category, str]:
 
 
 def changed(label: str, now: str, earlier: str, text: str = "") -> ColumnError:
-    """Return the error for a column whose kind differs from the fit."""
+    """Return the error for a column whose kind has changed since the fit."""
     what = f"text such as {text[:40]!r}" if text else "it"
     cure = f"convert {what}, or refit on such data"
     return ColumnError(label, f"has {now}, but had {earlier} during fit", cure)

@@ -1,4 +1,4 @@
-"""The kind of a column, inferred from its values."""
+"""Infer the kind of a column from its values."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def read_values(label: str, values: np.ndarray) -> RawColumn:
 
 
 def _as_dates(values: list[Any]) -> np.ndarray:
-    """Return dates without time zones as ``datetime64``; parse each distinct date once."""
+    """Return dates without time zones as ``datetime64``, parsing each distinct date only once."""
     distinct = dict.fromkeys(values)
     if any(getattr(value, "tzinfo", None) for value in distinct):  # Equal times may differ locally.
         return np.asarray([*map(_as_date, values)], "datetime64[us]")

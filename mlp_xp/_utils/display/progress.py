@@ -1,4 +1,4 @@
-"""Progress bars: one updated line in a terminal, about twenty printed lines elsewhere."""
+"""Progress bars: a line that is updated in a terminal, or about twenty printed lines elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Delay forks until no other thread is computing, and free the locks that a child inherits.
+"""Delay forks until no other thread is computing, and release the locks that a child inherits.
 
 OpenBLAS stops its threads before a fork, even if another Python thread is waiting for them. The
 parent process may then hang. The child process may hang, too: it inherits the locks of other
@@ -76,7 +76,7 @@ def between_forks(function: F) -> F:
 
 
 def fork_safe_lock() -> threading.Lock:
-    """Return a lock that is free in a forked process, even if another thread held it."""
+    """Return a lock that is released in a forked process, even if another thread held it."""
     lock = threading.Lock()
     _locks.add(lock)
     return lock

@@ -30,7 +30,7 @@ class _Presses:
 def _handled(
     number: signal.Signals, handle: Callable[[int, FrameType | None], None], *, instead_of: Any
 ) -> Iterator[None]:
-    """Replace the default handler of a signal, in the main thread only.
+    """Replace a signal's default handler; only the main thread may do this.
 
     Do nothing if the signal is ignored or the user has installed a handler.
     """
@@ -47,7 +47,7 @@ def _handled(
 
 @contextlib.contextmanager
 def interrupts() -> Iterator[Callable[[], bool]]:
-    """Record Ctrl-C as a flag instead of an exception; yield a function that returns the flag.
+    """Record Ctrl-C as a flag instead of raising an exception; yield a function that returns it.
 
     A step modifies the training state in place, so an exception in the middle would corrupt it. A
     second Ctrl-C raises `KeyboardInterrupt` as usual. Nested contexts share one flag. Outside the
@@ -72,7 +72,7 @@ def ctrl_c_pressed() -> bool:
 
 @contextlib.contextmanager
 def terminations() -> Iterator[Callable[[], bool]]:
-    """Record SIGTERM as a flag instead of ending the process; yield a function that returns it.
+    """Record SIGTERM as a flag instead of ending the process; yield a function that reads the flag.
 
     Do nothing outside the main thread or if the user has installed a handler.
     """

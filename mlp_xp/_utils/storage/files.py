@@ -1,4 +1,4 @@
-"""Read files from untrusted sources: only regular files of limited size."""
+"""Read files from untrusted sources, which must be regular files of limited size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The path of the cache folder."""
+"""Find the cache folder."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class Graphs(ABC):
 
     @abstractmethod
     def ordered(self) -> contextlib.AbstractContextManager[None]:
-        """Return the context for work on the graphs' stream, in order with the caller's stream."""
+        """Return the context for work on the graphs' stream, in sync with the caller's stream."""
 
     @abstractmethod
     def new_pool(self) -> Any:
@@ -66,7 +66,7 @@ class Graphs(ABC):
 
     @abstractmethod
     def take(self, pairs: Iterable[tuple[Any, Any]], position: Any) -> None:
-        """Fill each pair's second array with rows of the first, from row ``position[0]`` on."""
+        """Fill each pair's second array with rows of the first, starting at row ``position[0]``."""
 
     @abstractmethod
     def memory(self, array: Any) -> int:
@@ -244,7 +244,10 @@ def _kind(array: Any) -> tuple[Any, ...]:
 
 
 def _are(arrays: list[Any], others: list[Any]) -> bool:
-    """Whether two lists contain the same objects; comparing values would wait for the device."""
+    """Whether two lists contain the same objects.
+
+    Comparing their values would wait for the device.
+    """
     return len(arrays) == len(others) and all(map(operator.is_, arrays, others))
 
 
@@ -254,7 +257,7 @@ def _map_arrays(function: Callable[[Any], Any], tree: Tree) -> Tree:
 
 
 def _write(old: list[Any], new: list[Any], graphs: Graphs) -> None:
-    """Copy a new state to the old state's memory; some arrays may already be there."""
+    """Copy a new state to the old state's memory, where some of its arrays may already be."""
     memory = {graphs.memory(array) for array in old}
     moved = [(mine, value) for mine, value in zip(old, new, strict=True) if mine is not value]
     for mine, value in moved:
@@ -283,5 +286,5 @@ def _no_collection() -> Iterator[None]:
 
 @lru_cache(maxsize=128)
 def report(body: Callable[..., Any], reason: str) -> None:
-    """Log that a function's steps cannot be captured, once per function and reason."""
+    """Log once per function and reason that the function's steps cannot be captured."""
     _log.warning("Training steps run one by one, without CUDA graphs (%s).", reason)

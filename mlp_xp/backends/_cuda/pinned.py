@@ -1,4 +1,4 @@
-"""Copy batches through pinned memory, to the device and back, while the device computes.
+"""Copy batches to the device and back through pinned memory while the device computes.
 
 Copies run on a separate stream, and events order them with the computation. The host waits only for
 the pinned memory that it reads or writes next.
@@ -41,7 +41,7 @@ class Copier(Protocol):
 
 
 def feed(copier: Copier, batches: Iterable[tuple[np.ndarray, ...]]) -> Iterator[tuple[Array, ...]]:
-    """Copy host batches to the device, each while the caller uses the previous batch.
+    """Copy batches from the host to the device, each while the caller uses the previous one.
 
     Two sets of buffers alternate. A set is refilled only after the computation with its last batch,
     and used only after the copy. No batch may have more rows than the first.

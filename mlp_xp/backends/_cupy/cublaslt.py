@@ -119,7 +119,7 @@ class _Layout(NamedTuple):
 
 
 def _readable(array: Any, batch: tuple[int, ...]) -> Any:
-    """Return the array broadcast to ``batch``, with strides that cuBLASLt supports."""
+    """Broadcast an array to ``batch``, with strides that cuBLASLt supports."""
     if batch:
         matrix = array.shape[-2:]
         array = cupy.broadcast_to(array, (*batch, *matrix)).reshape(-1, *matrix)
@@ -289,7 +289,7 @@ class _Product:
 
 
 def _set(lt: Any, kind: str, thing: int, attributes: dict[str, int]) -> None:
-    """Set attributes of a cuBLASLt object; their values are passed by address."""
+    """Set attributes of a cuBLASLt object, whose values are passed by address."""
     names = {
         "matrix_layout": "MatrixLayoutAttribute",
         "matmul_desc": "MatmulDescAttribute",

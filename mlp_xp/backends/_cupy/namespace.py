@@ -28,7 +28,7 @@ def vecdot(a: Any, b: Any, /, *, axis: int = -1) -> Any:
 
 
 def concat(arrays: Any, /, *, axis: int | None = 0) -> Any:
-    """Join arrays along an axis, a few at a time."""
+    """Concatenate arrays along an axis, a few at a time."""
     parts = list(arrays)
     while len(parts) > _MOST_ARRAYS and sum(p.nbytes for p in parts) < len(parts) * _LARGE:
         groups = range(0, len(parts), _MOST_ARRAYS)

@@ -1,4 +1,4 @@
-"""Check that a CUDA device works; otherwise, report whether the driver or a library is missing.
+"""Check that a CUDA device works, or report which part, the driver or a library, is missing.
 
 CuPy's wheels do not include the CUDA libraries, and CuPy can be imported without them. The first
 kernel needs NVRTC and the CUDA headers, and the first product needs cuBLAS.
@@ -19,7 +19,7 @@ from mlp_xp.backends._cupy.kernels.rendering import kernel
 
 
 class _Part(NamedTuple):
-    """A CUDA component: its name, its package for CUDA 13, and a word in errors about it."""
+    """A CUDA component: its name, its package for CUDA 13, and a word in its error messages."""
 
     name: str
     package: str
@@ -38,7 +38,7 @@ def _add_one_kernel() -> Any:
 
 @cache
 def prove(number: int) -> None:
-    """Run a kernel and a product on a CUDA device, once; raise BackendError if that fails."""
+    """Run a kernel and a matrix product on a CUDA device once; raise BackendError if that fails."""
     try:
         with cupy.cuda.Device(number):
             # CuPy can create a Device without a GPU, but the first allocation fails.
@@ -63,7 +63,7 @@ def no_gpu(error: Exception) -> BackendError:
 
 @contextlib.contextmanager
 def _needing(number: int, *parts: _Part) -> Iterator[None]:
-    """Raise a BackendError that names the missing CUDA component if the block raises an error."""
+    """Turn an error in the block into a BackendError that names the missing CUDA component."""
     try:
         yield
     except Exception as error:

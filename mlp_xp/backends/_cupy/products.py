@@ -1,4 +1,4 @@
-"""Dense layers by cuBLASLt; its matrix products also add the bias and compute the bias gradient."""
+"""Dense layers with cuBLASLt, whose matrix products also add the bias and compute its gradient."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class JaxBackend(Backend):
     """JAX on one device.
 
     JAX supports float64 only in 64-bit mode, which is enabled only within this package's
-    computations. To compute with float64 results yourself, set ``jax_enable_x64``.
+    computations. To use float64 results in your own JAX code, set ``jax_enable_x64``.
     """
 
     name = "jax"

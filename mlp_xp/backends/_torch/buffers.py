@@ -1,4 +1,4 @@
-"""Buffers for large arrays, which the torch kernels reuse at each step.
+"""Buffers for large arrays that torch kernels reuse at each step.
 
 On a CPU, torch allocates each tensor with the C library. When a large block is freed, the C library
 returns it to the operating system. Newly mapped pages are slow: with batches of 4,096 rows and

@@ -104,7 +104,7 @@ def _join(parts: Any, arrangement: Arrangement) -> Any:
 
 
 def _gelu_form(x: Any) -> str:
-    """Return the GELU variant: "tanh", our formula, or for bfloat16 "none", the error function.
+    """Return torch's GELU variant: "tanh" as in our formula, or for bfloat16 "none" (erf).
 
     On a CPU, torch computes the error function in a quarter of the time. The results differ by at
     most 5e-4, which is less than bfloat16 resolves near 1.
@@ -157,7 +157,7 @@ def gather(source: Source, *, dtype: DType, xp: Namespace) -> Any:
 
 
 def _take_pixels(owner: Any, images: Any, lines: Any, columns: Any, *, xp: Namespace) -> Any:
-    """Compute `mlp_xp.augmentation.take_pixels`: 1 ms for 512 CIFAR-10 images instead of 15.
+    """Compute `mlp_xp.augmentation.take_pixels` in 1 ms for 512 CIFAR-10 images, not 15 ms.
 
     The indices are broadcast without a copy. The output memory is reused, because allocating it
     would take longer than the rest.
@@ -175,7 +175,7 @@ _FUSED = (SGD, Adam, AdamW)
 
 @functools.cache
 def _forever(device: torch.device) -> torch.Tensor:
-    """Return an infinite step number, for which torch's bias corrections are 1.
+    """Return an infinite step number, which makes torch's bias corrections 1.
 
     `Optimizer.coefficients` includes both corrections in the learning rate.
     """

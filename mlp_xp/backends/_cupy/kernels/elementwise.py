@@ -1,4 +1,4 @@
-"""Elementwise launches: 16 bytes at once where arrays have no gaps, and else in CuPy's loops."""
+"""Elementwise kernels, which load 16 bytes at once if arrays are contiguous."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ Run = Callable[[dict[Node, Any]], None]
 
 
 class Place(NamedTuple):
-    """The columns of a joined array that a node's array is."""
+    """The columns that a node's array occupies in a concatenated array."""
 
     whole: Node
     columns: slice
 
 
 def make_array(node: Node, values: dict[Node, Any], places: Mapping[Node, Place]) -> Any:
-    """Return a new array for a node, which may be a part of another array."""
+    """Return an uninitialized array for a node, which may be part of another array."""
     if node in places:
         whole, columns = places[node]
         if whole not in values:
@@ -41,7 +41,7 @@ def make_array(node: Node, values: dict[Node, Any], places: Mapping[Node, Place]
 
 
 def run_elementwise(step: Launch, name: str, places: Mapping[Node, Place]) -> Run:
-    """Return what runs a launch without reductions."""
+    """Return the function that runs a launch without reductions."""
     text, parameters = print_elementwise(step)
     shape = step.targets[0].shape
     shapes = {FULL: shape, ROW: (*shape[:-1], 1), COLUMN: shape[-1:], SCALAR: ()}
@@ -71,7 +71,7 @@ def run_elementwise(step: Launch, name: str, places: Mapping[Node, Place]) -> Ru
 
 
 def _cupy_kernel(text: str, parameters: Mapping[Parameter, str], name: str) -> Any:
-    """Return a kernel for arrays with any strides, which are broadcast."""
+    """Return a kernel that broadcasts arrays with any strides."""
     declared: dict[bool, list[str]] = {True: [], False: []}
     for p, own_name in parameters.items():
         dtype = p.dtype if p.node is None else p.node.dtype
@@ -88,7 +88,7 @@ def _elementwise_kernel(inputs: str, outputs: str, text: str, name: str) -> Any:
 
 
 def _packed_kernel(text: str, parameters: Mapping[Parameter, str], name: str) -> Any:
-    """Return a kernel for arrays without gaps, and single numbers."""
+    """Return a kernel for contiguous arrays and single numbers."""
     scalars, prologue = list[str](), list[str]()
     reads, writes = dict[str, str](), dict[str, str]()
     dtypes = {p.node.dtype for p in parameters if p.node is not None}

@@ -1,4 +1,4 @@
-"""Embeddings: the gradient of a table is computed in one launch."""
+"""Compute the gradient of an embedding table in one launch."""
 
 from __future__ import annotations
 

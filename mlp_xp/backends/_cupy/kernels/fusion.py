@@ -1,4 +1,4 @@
-"""Compile functions of arrays: trace them once, then compute them in few launches."""
+"""Compile functions of arrays: trace them once, then run them with few kernel launches."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def _base(node: Node, inputs: Sequence[Node]) -> Node:
 
 
 def _places(node: Node, results: Sequence[Node], known: Collection[Node]) -> dict[Node, Place]:
-    """Return where the operands of a ``concat`` belong, or nothing if they are needed alone."""
+    """Return where a ``concat`` puts its operands, or nothing if they are needed separately."""
     start, places = 0, dict[Node, Place]()
     is_columns = len(node.shape) == 2 and node.settings == (1,)
     for x in node.operands:
@@ -164,7 +164,7 @@ def _total(shape: tuple[int, ...], dtype: str) -> Plan:
 
 
 def add_up(parts: Any) -> Any:
-    """Return the sums of the partial sums of blocks of threads along the last axis."""
+    """Add up the partial sums of all thread blocks along the last axis."""
     if parts.shape[-1] == 1:  # This needs no launch.
         return parts.reshape(parts.shape[:-1])
     (found,) = _total(parts.shape, parts.dtype.name)([parts])
@@ -172,7 +172,7 @@ def add_up(parts: Any) -> Any:
 
 
 def _in_lines(array: Any, *, is_strided: bool) -> Any:
-    """Return an array without gaps, or for views of matrices, without gaps in each row."""
+    """Return a contiguous array; in a view of a matrix, only each row must be contiguous."""
     if array.flags.c_contiguous:
         return array
     if is_strided and array.strides[1] == array.itemsize:
@@ -181,10 +181,10 @@ def _in_lines(array: Any, *, is_strided: bool) -> Any:
 
 
 class _LoopNamespace(Namespace):
-    """The namespace of traced arrays, with functions as the loops of a launch compute them."""
+    """A namespace of traced arrays whose functions match what a kernel's loops compute."""
 
     def argmax(self, x: TracedArray, *, axis: int = -1) -> Any:
-        """Return the first position of NaN or of the maximum, by two reductions."""
+        """Return the position of the first NaN, or else of the maximum, using two reductions."""
         axis = 0 if axis is None and x.ndim == 1 else axis
         last = x if axis in (-1, x.ndim - 1) else self.moveaxis(x, axis, -1)
         positions = self.arange(last.shape[-1], dtype="int64")
@@ -200,9 +200,9 @@ def trace(function: Callable[..., Any], arguments: Tree) -> tuple[Any, list[Node
 
 
 def is_of_formula(error: Exception) -> bool:
-    """Whether a formula cannot be compiled; other errors are mistakes of the compiler.
+    """Whether an error means that a formula cannot be compiled; others are compiler bugs.
 
-    Any error of a user's code will do, since a formula with a pullback need not be traceable.
+    Any error in a user's code counts, since a formula with a pullback need not be traceable.
     """
     if isinstance(error, FormulaError | UnprintableError):
         return True
@@ -265,7 +265,7 @@ class Differentiable:
         return self._backward[key]
 
     def __call__(self, *arguments: Any) -> tuple[Any, Callable[..., Any], list[Any]]:
-        """Return y, its pullback, and what else the function returns."""
+        """Return y, its pullback, and the function's other results."""
         inputs = _arrays(arguments)
         found = self._forward(inputs)
         y, more = _rebuild(self._out, found[: self._n_results])
@@ -282,7 +282,7 @@ def _arrays(tree: Tree) -> list[Any]:
 
 
 def nodes_of(tree: Tree) -> list[Node]:
-    """Return the nodes of a tree of traced arrays; None has none."""
+    """Return the nodes of a tree of traced arrays; for None, return no nodes."""
     return [x.node for x in _arrays(tree)]
 
 
@@ -292,7 +292,7 @@ def _rebuild(tree: Tree, arrays: Sequence[Any]) -> Tree:
 
 
 class _BuiltIn:
-    """A cache of a built-in function's compiled forms."""
+    """A cache for the compiled versions of a built-in function."""
 
 
 @cache

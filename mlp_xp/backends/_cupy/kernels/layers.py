@@ -1,4 +1,4 @@
-"""Activations, dropout and normalization, each compiled to few launches."""
+"""Activations, dropout and normalization, each compiled to a few kernel launches."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WITH_DX, _WITHOUT_DX = {"need_dx": True}, {"need_dx": False}
 def activate(
     function: str | Activation, x: Any, *, xp: Namespace
 ) -> tuple[Array, ActivationPullback]:
-    """Compute `mlp_xp.nn.layers.activate`, also for formulas of users."""
+    """Compute `mlp_xp.nn.layers.activate`, also for users' formulas."""
     is_named = isinstance(function, str)
     name = f"mlp_xp_{function}" if is_named else "mlp_xp_activation"
 

@@ -1,4 +1,4 @@
-"""Loops over the leaves of some trees, printed from the formula for one element of each array."""
+"""Loops over the arrays of trees, generated from the formula for one element of each array."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def array_node(position: int, dtype: str) -> Node:
 
 
 def scalar_node(name: str, dtype: str, *, is_setting: bool = False) -> Node:
-    """Return a number; a rule recognizes its own settings of each model by their axes."""
+    """Return the node for a number, with axes if each model has its own."""
     return Node("input", (), (name,), (1, 1) if is_setting else (), dtype)
 
 
@@ -73,7 +73,7 @@ def _loads(known: dict[Node, str]) -> Callable[[Node, str], str | None]:
 
 
 class Loop:
-    """The launches that compute formulas for the leaves of some trees.
+    """The kernel launches that compute formulas for the arrays of trees.
 
     ``dtypes`` are the dtypes of the trees' arrays. A leaf has one of the formulas.
     """
@@ -110,7 +110,7 @@ class Loop:
         self._written = sorted({k for formula in formulas for k in formula.written})
 
     def _scalar(self, node: Node) -> str:
-        """Return the name of a number of the block's model."""
+        """Return the name of a number that belongs to the block's model."""
         if node not in self._scalars:
             array = self._parameters.add("array", node)
             stride = self._parameters.add("stride", node)
@@ -145,7 +145,7 @@ class Loop:
         sums: Callable[[int], tuple[Any, ...]],
         n_models: int = 1,
     ) -> None:
-        """Launch the loop over the arrays of the leaves.
+        """Launch the loop over all arrays.
 
         ``sums(i)`` returns the last scalar arguments for a launch that begins with part ``i`` of
         each model.
@@ -169,7 +169,7 @@ def _number_of(p: Parameter, values: dict[Node, Any]) -> Any:
 
 
 def split_sum(nodes: Sequence[Node]) -> Node | None:
-    """Return the only sum among what nodes are computed from; None if there is none.
+    """Return the only sum from which the nodes are computed, or None if there is no sum.
 
     Raise UnprintableError if the rest is not elementwise.
     """

@@ -1,4 +1,4 @@
-"""A batch's average loss with its gradient, and its accuracy, each compiled to one or two launches.
+"""A batch's average loss with its gradient, and its accuracy, each in one or two launches.
 
 A small batch is summed by one block of threads. For a larger batch, a second launch adds up the
 sums of several blocks.

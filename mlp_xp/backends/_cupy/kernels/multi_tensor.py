@@ -52,14 +52,14 @@ def multi_tensor(
     prologue: str = "",
     epilogue: str = "",
 ) -> str:
-    """Return the C code of a kernel that loops over all arrays of some trees, for `raw_kernel`.
+    """Return C code, for `raw_kernel`, that loops over all arrays of the trees.
 
     ``scalars`` are the first parameters. ``reads`` and ``writes`` map each tree's name (e.g.
     parameters, gradients) to a C type. ``marks`` has a number for each leaf, which the code reads
     as ``mark``. The code of ``prologue`` runs before a block's loop, and ``epilogue`` after it. The
     code of ``loop`` computes the element ``i``: it reads the values by their names, and writes to
-    ``new_NAME``. A leaf has an equal part for each ``model``, of which a block computes one: number
-    ``first + block`` of the model.
+    ``new_NAME``. Each leaf has equal parts for all models; a block computes part ``first + block``
+    of a ``model``.
     """
     fields = {
         name: f"{kind}*" if name in writes else f"const {kind}* __restrict__"
@@ -112,7 +112,7 @@ def multi_tensor(
 
 
 def parts_of(members: list[tuple[Any, ...]], n_models: int = 1) -> int:
-    """Return into how many parts, each for a block of threads, the arrays of a model are split."""
+    """Return the number of parts into which a model's arrays are split, one per thread block."""
     return sum(blocks_for(arrays[0].size // n_models, _PIECE) for arrays in members)
 
 
@@ -122,7 +122,7 @@ def launch(
     members: list[tuple[Any, ...]],
     n_models: int = 1,
 ) -> None:
-    """Launch a kernel over all leaves of some trees, in several launches if there are many leaves.
+    """Launch a kernel over all leaves of the trees, several times if there are many leaves.
 
     ``members`` has a tuple of arrays for each leaf: one array per tree, with equal parts for each
     model. ``kernel_of`` returns the kernel for a slice of the members; ``scalars_of`` returns the

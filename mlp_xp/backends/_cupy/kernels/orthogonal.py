@@ -1,9 +1,9 @@
-"""Muon's Newton-Schulz steps: all products of small matrices of a model in one launch.
+"""Muon's Newton-Schulz steps, with all products of a model's small matrices in one launch.
 
 With G = D D^T, each step multiplies D by P = a I + b G + c G^2, and G becomes P G P. All of these
-are as wide as the shorter side of D. cuBLASLt computes G, and adds T D to the parameters, where T
-is the product of all P. In between, the blocks of one launch compute T for all matrices, tile by
-tile. They wait for each other after each product, which only a cooperative launch allows.
+matrices are as wide as the shorter side of D. cuBLASLt computes G, and adds T D to the parameters,
+where T is the product of all P. In between, the blocks of one launch compute T for all matrices,
+tile by tile. They wait for each other after each product, which only a cooperative launch allows.
 """
 
 from __future__ import annotations
@@ -204,7 +204,7 @@ class _Places(NamedTuple):
 
 @cache
 def _places(sizes: tuple[tuple[int, int], ...], n_models: int, device: int) -> _Places:
-    """Return the places; ``sizes`` has each parameter's number of matrices, and their width."""
+    """Return the layout; ``sizes`` contains each parameter's number of matrices and their width."""
     starts, matrices, end = list[int](), list[tuple[int, ...]](), 0
     for count, n in sizes:
         starts.append(end)
@@ -238,14 +238,14 @@ def _can_wait(device: int) -> bool:
 
 
 def can_orthogonalize(rule: Any) -> bool:
-    """Whether a rule moves along orthogonal matrices that `orthogonalize` can compute."""
+    """Whether a rule's updates are orthogonal matrices that `orthogonalize` can compute."""
     return type(rule) is Muon and rule.ns_steps <= _MOST_STEPS
 
 
 def orthogonalize(
     rule: Muon, members: Sequence[tuple[Any, Any]], rate: Any, n_models: int, *, xp: Namespace
 ) -> None:
-    """Move parameters along the orthogonal matrices that are nearest to directions.
+    """Update parameters along the orthogonal matrices that are closest to the given directions.
 
     ``members`` are the parameters and directions. ``rate`` is a 0-d array, or has the learning rate
     of each model. The matrices of wide parameters are computed one by one.
@@ -301,6 +301,6 @@ def _is_wide(D: Any) -> bool:
 
 
 def _part(numbers: Any, start: int, D: Any) -> Any:
-    """Return the square matrices that begin at a position, as wide as the shorter side of D."""
+    """Return the square matrices, as wide as the shorter side of D, that begin at a position."""
     shape = *D.shape[:-2], *[min(D.shape[-2:])] * 2
     return numbers[start : start + int(np.prod(shape))].reshape(shape)

@@ -36,7 +36,7 @@ def kernel(*variants: tuple[Any, ...]) -> Callable[[Factory], Factory]:
 
 
 def record(generated: Any) -> Any:
-    """Remember a kernel that the compiler printed, for `every_kernel`."""
+    """Remember a kernel that the compiler generated, for `every_kernel`."""
     _GENERATED.append(generated)
     return generated
 
@@ -55,7 +55,7 @@ def every_kernel() -> Iterator[Any]:
 
 @cache
 def compile_text(code: str, name: str, options: tuple[str, ...]) -> Any:
-    """Return the kernel of a complete source; equal sources are compiled once."""
+    """Compile a complete source, or return the cached kernel for an equal source."""
     return record(cupy.RawKernel(code, name, options))
 
 
@@ -69,7 +69,7 @@ def raw_kernel(
     n_blocks: int | None = None,
     **constants: int,
 ) -> Any:
-    """Return a raw kernel; ``body`` is its parameter list in parentheses and its code in braces.
+    """Return a raw kernel whose ``body`` is a parameter list in parentheses and code in braces.
 
     ``types`` maps the letters used for dtypes in the code to NumPy's type codes; T is the dtype of
     sums. ``constants`` and THREADS are defined as macros. If given, ``n_blocks`` must fit a

@@ -1,4 +1,4 @@
-"""Products with sparse rows, in one launch each, and with sums in a fixed order.
+"""Products with sparse rows, each in one launch that sums in a fixed order.
 
 CuPy's sparse matrices copy entries to the host to find the shape and check the order of the
 entries, and cuSPARSE cannot be captured in a CUDA graph.

@@ -1,4 +1,4 @@
-"""Update all parameters in one launch, update their moving average, and clip the gradient.
+"""Kernels that update all parameters or their moving average in one launch, or clip the gradient.
 
 The compiler prints the formulas of `mlp_xp.optimizers` for one element of each array.
 """
@@ -43,17 +43,17 @@ _MOST_PARTS = 4096
 
 
 class _Rule(NamedTuple):
-    """A rule for one kind of parameter: its formula, and its penalty as a node."""
+    """The formula that updates one kind of parameter, and the node for its penalty."""
 
     formula: Formula
     penalty: Node | None
 
 
 class _Numbers(NamedTuple):
-    """The numbers of a rule on the device: coefficients, and settings that differ by model.
+    """The numbers that a rule needs on the device: coefficients, and settings that differ by model.
 
-    Each is known by its position among all numbers of the update, since one rule may have several
-    learning rates in `ByKind`.
+    Each is identified by its position among all numbers of the update, since a rule in `ByKind` may
+    have several learning rates.
     """
 
     coefs: tuple[int, ...]
@@ -67,8 +67,8 @@ def _trace_rule(
 ) -> _Rule | None:
     """Return the formula of a rule, or None if it is not elementwise.
 
-    The arrays are the parameter, the gradient, and the rule's state. The direction of an orthogonal
-    update is written over the gradient.
+    The arrays are the parameter, the gradient and the rule's state. An orthogonal update overwrites
+    the gradient with its direction.
     """
     dtype, xp = dtypes[0], traced.Namespace(dtypes[0])
     arrays = [array_node(k, d) for k, d in enumerate(dtypes)]
@@ -96,7 +96,7 @@ def _trace_rule(
 def _outputs(
     rule: Any, kind: Any, arrays: list[Node], coefs: list[Node], l2: list[Node], *, xp: Any
 ) -> tuple[list[Node], list[Node]]:
-    """Return what becomes of the arrays, and the penalty if there is one."""
+    """Return the new values of the arrays, and the penalty if there is one."""
     p, g, *states = map(TracedArray, arrays)
     numbers, factor = tuple(map(TracedArray, coefs)), TracedArray(l2[0]) if l2 else None
     if not can_orthogonalize(rule):
@@ -116,7 +116,7 @@ def _update_loop(dtypes: tuple[str, ...], formulas: tuple[Formula, ...]) -> Loop
 def _penalty_plan(
     penalty: Node, parts: tuple[int, ...], factor: tuple[int, ...], device: int
 ) -> Plan:
-    """Return what computes the penalty, the sum's only use, from the sums of blocks."""
+    """Return the plan that computes the penalty from the sums of the thread blocks."""
     total = split_sum([penalty])
     assert total is not None
     inputs = [
@@ -157,8 +157,8 @@ def update_tree(
 ) -> Updated:
     """Compute `mlp_xp.optimizers.update_tree` in one launch, or two with an L2 penalty.
 
-    Muon takes another launch, and two for each hidden matrix that is not wide. Arrays whose rule is
-    not elementwise are updated one by one.
+    Muon needs another launch, plus two for each hidden matrix that is not wide. Arrays whose rule
+    is not elementwise are updated one by one.
     """
     members = list(zip(leaves(params), leaves(grads), *map(leaves, opt_state), strict=True))
     own_kinds = kinds(params, n_leading)
@@ -198,7 +198,7 @@ def _find_rules(
     l2: Any,
     n_leading: int,
 ) -> list[_Leaf]:
-    """Return the leaves with their formulas; nothing if the kernels do not support the arrays."""
+    """Return the leaves with their formulas, or nothing if the kernels do not support them."""
     own_settings = [x for x in numbers(optimizer) if is_array(x)]
     scalars = *coefs, *own_settings, *(() if l2 is None else (l2,))
     if n_leading > 1 or not _accepts(members, scalars, members[0][0].shape[:n_leading]):
@@ -276,7 +276,7 @@ def _accepts(
 
 
 def _is_number(x: Any, dtype: Any, models: tuple[int, ...]) -> bool:
-    """Whether an array is one number, or has one for each model."""
+    """Whether an array is a single number or has one number per model."""
     return isinstance(x, cupy.ndarray) and x.dtype == dtype and x.shape in ((), models)
 
 
@@ -293,7 +293,7 @@ def _average_loop(dtype: str) -> Loop:
 
 
 def averaged(average: Tree, params: Tree, rate: Array, *, xp: Namespace) -> Tree:
-    """Compute `mlp_xp.optimizers.averaged` in one launch, also for stacks of models."""
+    """Compute `mlp_xp.optimizers.averaged` in one launch, also for several models at once."""
     members = list(zip(leaves(average), leaves(params), strict=True))
     dtype, models = members[0][0].dtype, rate.shape
     is_known = len(models) < 2 and all(
@@ -310,7 +310,7 @@ def averaged(average: Tree, params: Tree, rate: Array, *, xp: Namespace) -> Tree
 
 @cache
 def _clip_loops(dtype: str, max_norm: float) -> tuple[Loop, Loop]:
-    """Return the loops for the norm, and for the scaling."""
+    """Return the loop that computes the norm and the loop that scales the gradient."""
     xp: Any = traced.Namespace(dtype)
     scaled, norm = nodes_of(optimizers.clip((TracedArray(array_node(0, dtype)),), max_norm, xp=xp))
     total = split_sum([scaled])
@@ -323,7 +323,7 @@ def _clip_loops(dtype: str, max_norm: float) -> tuple[Loop, Loop]:
 def clip(grads: Tree, max_norm: float, *, n_leading: int = 0, xp: Namespace) -> tuple[Tree, Array]:
     """Compute `mlp_xp.optimizers.clip` in two launches: for the norm, and for the scaling.
 
-    A third one adds up the sums of blocks if there are many.
+    If there are many thread blocks, a third launch adds up their sums.
     """
     members = [(g,) for g in leaves(grads)]
     is_known = members and all(is_plain(members[0][0].dtype, g) for (g,) in members)

@@ -1,4 +1,4 @@
-"""Embedding gradients: each gradient is added to its row of the table, element by element."""
+"""Add each embedding's gradient to its row of the table, element by element."""
 
 from __future__ import annotations
 

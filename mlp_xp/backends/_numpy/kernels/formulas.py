@@ -144,7 +144,7 @@ def elementwise_kernel(
 
 @lru_cache(maxsize=256)
 def reduction_loop(name: str, x: Layout, width: int = 0) -> Sized:
-    """Return the loop for a "sum", "prod", "max" or "min", in total or per row of ``width``."""
+    """Return the loop for a "sum", "prod", "max" or "min" over all elements or per row."""
     _, (node,) = trace_formula(lambda x, *, xp: x, x, names=["x"])
     total = node if name == "sum" else Node(name, (node,), (), x.shape, x.dtype)
     return _sum_loop([node], total, width)

@@ -106,7 +106,7 @@ dense_in_bfloat16 = partial(dense, in_bfloat16=True)
 
 
 def _take_pixels(images: Array, lines: Array, columns: Array, *, xp: Namespace) -> Array:
-    """Compute `mlp_xp.augmentation.take_pixels`: 1 ms for 512 CIFAR-10 images instead of 22.
+    """Compute `mlp_xp.augmentation.take_pixels` in 1 ms for 512 CIFAR-10 images, not 22 ms.
 
     NumPy copies whole rows much faster than single elements, so the images are transposed, their
     columns are copied as rows, and the result is transposed back.

@@ -1,4 +1,4 @@
-"""Matrix products in machine code: in tiles, with packed or unpacked operands, and in bfloat16."""
+"""Tiled matrix products in compiled code, with packed or unpacked operands, also in bfloat16."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def multiply(
     in_pairs: bool = False,
     ahead: Ahead | None = None,
 ) -> None:
-    """Compute the product of two matrices, each possibly transposed, plus a bias, into ``out``.
+    """Write the product of two matrices, each possibly transposed, plus a bias, to ``out``.
 
     With ``in_pairs``, float32 operands are rounded to bfloat16; sums are computed in float32. An
     operand from `pack_ahead` can be used only once.
@@ -93,7 +93,7 @@ def multiply(
 def pack_ahead(ahead: Ahead, x: Array, *, is_left: bool) -> None:
     """Round a batch to bfloat16, and pack it for two matrix products in one pass.
 
-    The batch is multiplied by the weights, and is an operand of x^T dy.
+    The forward pass multiplies the batch by the weights; the backward pass computes x^T dy.
     """
     packing = bfloat16_packing()
     tile = _find_tile(packing)
@@ -106,11 +106,12 @@ def pack_ahead(ahead: Ahead, x: Array, *, is_left: bool) -> None:
 
 
 def choose_packed(a: Array, b: Array, out: Array, *, ta: bool, tb: bool) -> Factors:
-    """Return which operands to pack: those that tiles would read slowly and repeatedly.
+    """Return which operands to pack.
 
-    In x W, x is never packed, and W only if x has many rows. In dy W^T, dy is never packed, and W
-    is packed unless dy has few rows. In x^T dy, both are packed if the result is large and the
-    batch has many rows. See `Tile` for processors that also pack small products.
+    Packing pays off if tiles would otherwise read an operand slowly and repeatedly. In x W, x is
+    never packed, and W only if x has many rows. In dy W^T, dy is never packed, and W is packed
+    unless dy has few rows. In x^T dy, both are packed if the result is large and the batch has many
+    rows. See `Tile` for processors that also pack small products.
     """
     (m, n), itemsize, tile = out.shape, out.itemsize, find_tile()
     packs_small = tile is not None and tile.packs_small
@@ -144,7 +145,7 @@ def product_tasks(
     ahead: Ahead | None = None,
     may_split: bool = False,
 ) -> list[Task]:
-    """Return the kernel calls that compute a matrix product, including calls that pack operands.
+    """Return the kernel calls for a matrix product, including the calls that pack its operands.
 
     If ``may_split`` is true, threads may split sums, whose order then depends on their number.
     """
@@ -226,7 +227,7 @@ def product_tasks(
 
 
 def _may_split(m: int, n: int, k: int, itemsize: int) -> bool:
-    """Whether threads may split a product's sums, as its result fits in their work space."""
+    """Whether a product's result fits in the threads' work space, so they may split its sums."""
     return itemsize == 4 and 4 * m * n <= SCRATCH and k > max(m, n)
 
 
@@ -235,12 +236,12 @@ def _find_tile(packing: int) -> Tile | None:
 
 
 def _left_width(tile: Tile) -> int:
-    """Return the width of a left operand's column panels: 0 for AMX, which uses tiles instead."""
+    """Return the width of the left operand's column panels, or 0 for AMX, which uses tiles."""
     return 0 if tile == AMX_TILE else tile.rows
 
 
 def _n_steps(n: int, packing: int) -> int:
-    """Return the number of steps in a sum of n products."""
+    """Return how many steps a sum of n products takes."""
     if packing == AMX:
         return _line_words(n)
     return -(-n // 2) if packing else n
@@ -259,7 +260,7 @@ def _line_words(n: int) -> int:
 
 
 def _pack(source: Array, widths: dict[str, int], packing: int) -> tuple[Task, dict[str, Array]]:
-    """Return the call that packs an operand in one or more orders, and the packed arrays."""
+    """Return the packed arrays, and the kernel call that packs an operand in one or more orders."""
     (n_rows, n_columns), dtype = source.shape, f"u{source.itemsize}"
     outs: dict[str, Array] = {}
     fields: dict[str, Any] = {}
@@ -279,6 +280,6 @@ def _pack(source: Array, widths: dict[str, int], packing: int) -> tuple[Task, di
 
 
 def _distance(x: Array) -> int:
-    """Return the stride between rows, in elements."""
+    """Return the number of elements from the start of one row to the start of the next."""
     # An axis of length 1 may have any stride in NumPy, but the BLAS rejects invalid strides.
     return x.strides[0] // x.itemsize if x.shape[0] > 1 else x.shape[1]

@@ -1,4 +1,4 @@
-"""Update large parameters in cache-sized pieces, or small ones in fewer NumPy calls."""
+"""Update large parameters in cache-sized pieces, and small parameters with fewer NumPy calls."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ _N_AXES = 3
 def arrange(
     arrays: Sequence[Any], shape: tuple[int, ...]
 ) -> tuple[tuple[int, ...], tuple[str, ...], list[Any]] | None:
-    """Return the grid of a loop over broadcast arrays, the arrays' layouts, and the arrays.
+    """Return the grid of a loop over broadcast arrays, and the arrays with their layouts.
 
     Views are reshaped to the grid. Return None if the loop would need more than three axes.
     """
@@ -45,7 +45,7 @@ def arrange(
 
 
 def merge_axes(shape: Sequence[int], strides: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
-    """Return the fewest axes for a loop over arrays, each as its length and the arrays' strides.
+    """Merge the axes of a loop over arrays; return each axis's length and the arrays' strides.
 
     Adjacent axes are merged if the strides of all arrays allow it.
     """

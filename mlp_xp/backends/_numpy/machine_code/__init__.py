@@ -1,9 +1,9 @@
-"""Machine code for NumPy: compile, cache and load it.
+"""Compile, cache and load machine code for the NumPy backend.
 
-A kernel call is a record with named fields (`runtime.tasks`). A table of kernel calls runs without
-the Python interpreter, in one thread or in a thread pool. The pool's threads synchronize within a
-microsecond; BLAS, OpenMP or Python threads need 10 to 50 microseconds. Matrix products use our own
-generated code or SciPy's BLAS, which each thread calls for its part of the result.
+A kernel call is a record with named fields (`runtime.tasks`). The interpreter is not involved when
+a thread, or a pool of threads, runs a table of kernel calls. The pool's threads synchronize within
+a microsecond; BLAS, OpenMP or Python threads need 10 to 50 microseconds. Matrix products use our
+own generated code or SciPy's BLAS, which each thread calls for its part of the result.
 
 Each kind of kernel call is compiled when it is first needed (`_entry_points`), in a separate
 process (`_build`), and stored as an object file. Machine code is always loaded from that file, so
@@ -290,7 +290,7 @@ def _file(folder: Path, name: str) -> Path:
 
 @contextlib.contextmanager
 def _one_process() -> Iterator[None]:
-    """Wait while another process, such as another rank, compiles for the same folder."""
+    """Wait while another process, such as another rank, compiles code for the same folder."""
     folder = _writable()
     if folder is None:
         yield
@@ -302,7 +302,7 @@ def _one_process() -> Iterator[None]:
 
 
 def _kept(units: Sequence[Unit]) -> dict[Unit, bytes]:
-    """Return the cached object files of these units."""
+    """Return these units' cached object files."""
     found = {unit: _read(unit.name) for unit in units}
     return {unit: code for unit, code in found.items() if code is not None}
 

@@ -1,4 +1,4 @@
-"""Blocks of matrix products with AMX: 32 x 32 results in four tile registers.
+"""Compute matrix products with AMX, in blocks of 32 x 32 results in four tile registers.
 
 A tile register has 16 rows of 64 bytes. Two tiles of A (16 rows of 16 pairs) are multiplied by two
 tiles of B (16 pairs for 16 columns). See Intel, "Software Developer's Manual", volume 2, TDPBF16PS.

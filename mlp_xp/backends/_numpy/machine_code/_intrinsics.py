@@ -1,4 +1,4 @@
-"""Operations that numba lacks: pointers, atomic integers, waiting, and powers of two."""
+"""Operations that numba lacks, such as pointers, atomic integers, waiting and powers of two."""
 
 from __future__ import annotations
 
@@ -160,13 +160,13 @@ def copy(source, target, n):  # type: ignore[no-untyped-def]
 
 @jit
 def start_of(thread, n_threads, n):  # type: ignore[no-untyped-def]
-    """Return the start of a thread's part of ``range(n)``, a multiple of 16 (whole vectors)."""
+    """Return where a thread's part of ``range(n)`` starts, a multiple of 16 (whole vectors)."""
     return n if thread == n_threads else (n * thread // n_threads) // 16 * 16
 
 
 @jit
 def part_of(thread, n_threads, n, multiple):  # type: ignore[no-untyped-def]
-    """Return the start of a thread's part of ``range(n)``, a multiple of ``multiple``."""
+    """Return where a thread's part of ``range(n)`` starts, a multiple of ``multiple``."""
     return min(n, -(-n // at_least_one(multiple)) * thread // n_threads * multiple)
 
 

@@ -1,4 +1,4 @@
-"""Handwritten loops, except matrix products and softmax: copies, sums, and gradients."""
+"""Handwritten loops that copy, sum, or compute gradients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Matrix products: our own code in tiles, or SciPy's BLAS on processors without AVX2."""
+"""Matrix products in our own tiled code, or with SciPy's BLAS on processors without AVX2."""
 
 from __future__ import annotations
 

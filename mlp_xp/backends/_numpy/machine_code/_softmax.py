@@ -1,4 +1,4 @@
-"""The mean softmax cross-entropy of a matrix and its gradient, written by hand.
+"""Handwritten code for the mean softmax cross-entropy of a matrix and its gradient.
 
 A row stays in registers between passes, so this is faster than the compiler's loops.
 """

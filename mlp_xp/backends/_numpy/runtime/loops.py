@@ -13,7 +13,7 @@ _lock = fork_safe_lock()
 
 
 def position_of(kernel: Kernel) -> int:
-    """Return the position of a kernel's loop in `LOOPS`; add it if no loop has the same text."""
+    """Return the position of a kernel's loop in `LOOPS`; add the loop if it is new."""
     loop = print_kernel(kernel)
     with _lock:
         if loop.name not in _positions:

@@ -1,4 +1,4 @@
-"""Flush subnormal numbers to zero: they are up to 100 times slower on many processors.
+"""Flush subnormal numbers to zero, since many processors compute them up to 100 times as slowly.
 
 Long after convergence, Adam's moments become subnormal. NumPy has no setting for this, so the C
 library's ``fesetenv`` sets the mode of the current thread.

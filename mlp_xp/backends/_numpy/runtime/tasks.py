@@ -36,7 +36,7 @@ class Product(
         defaults=(0,),
     )
 ):
-    """The product C = A B + bias by the BLAS: (m, n), (m, k) and (k, n), C-contiguous.
+    """The product C = A B + bias, computed by the BLAS, of C-contiguous matrices (m, k) and (k, n).
 
     ``lda`` is the stride between rows of A in memory, in elements. ``bias`` is added to each row of
     C. ``blas`` is the address of the BLAS function, which `link` sets.

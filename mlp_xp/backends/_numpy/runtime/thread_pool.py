@@ -1,4 +1,4 @@
-"""The threads that run machine code, and the limit on BLAS threads while they run.
+"""The threads that run machine code; while they run, the number of BLAS threads is limited.
 
 `machine_code` compiles and loads each function when it is first called.
 """
@@ -31,7 +31,7 @@ _has_failed = False
 
 
 def can_compile() -> bool:
-    """Whether machine code can be compiled here; this does not import numba."""
+    """Whether machine code can be compiled on this machine; this does not import numba."""
     return not _has_failed and _is_installed()
 
 

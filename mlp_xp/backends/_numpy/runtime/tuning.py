@@ -64,7 +64,7 @@ def rows_of_block(n_columns: int) -> int:
 
 
 class Tile(NamedTuple):
-    """The part of a matrix product that registers hold: rows, vectors per row, bytes per vector.
+    """The part of a product that is kept in registers: rows, vectors per row, bytes per vector.
 
     With ``packs_small``, operands of small products are packed, too. On Zen 3, products of a batch
     of 128 rows are 1.2 to 1.8 times as fast with packed operands, since the caches have few sets

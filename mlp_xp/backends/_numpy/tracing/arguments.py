@@ -1,4 +1,4 @@
-"""The arguments of a program's last call, and a check whether new arguments can replace them."""
+"""The arguments of a compiled step's last call, and a check that new arguments can replace them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Arguments:
         self.places = [np.array(x, order="C") if _is_small(x) else None for x in arguments]
 
     def replace(self, arguments: Sequence[Any]) -> bool | None:
-        """Set the arguments; return whether large arrays moved, or None if the layouts differ."""
+        """Set the arguments; return whether large arrays have moved, or None if layouts differ."""
         if len(arguments) != len(self._forms):
             return None
         has_moved = False

@@ -178,7 +178,7 @@ class Compiled:
         return program
 
     def _end_trace(self, error: Exception | None) -> None:
-        """Report the end of a trace. An exception raised here is passed to the caller."""
+        """Report the end of a trace. The caller gets any exception that this method raises."""
 
 
 class CompiledStep(Compiled):

@@ -1,4 +1,4 @@
-"""Fuse the matrix product for a layer's weight gradient with the loop that updates the weights."""
+"""Fuse the product that computes a weight gradient with the loop that updates the weights."""
 
 from __future__ import annotations
 

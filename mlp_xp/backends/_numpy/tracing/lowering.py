@@ -1,4 +1,4 @@
-"""Lower a traced step's NumPy operations to machine code, so that threads share the work.
+"""Translate a traced step's NumPy operations to machine code, so that threads share the work.
 
 Each function records kernel calls for an operation, or returns False if it does not support the
 operands. Only programs with machine code import this module.
@@ -91,7 +91,7 @@ def _as_factor(x: Any) -> tuple[Any, bool]:
 def _reduce(name: str, x: Traced, axis: Any, dtype: Any, out: Traced) -> bool:
     """Record a sum, product, maximum or minimum along axes.
 
-    Rows are reduced; columns if a sum keeps the last axis.
+    Sums that keep the last axis are computed by columns; all others are computed by rows.
     """
     if name == "sum" and out.dtype == np.int64:
         x = x.astype(np.int64, copy=False)
@@ -130,7 +130,7 @@ def _dot(a: Any, b: Any, out: Traced) -> bool:
 
 
 def _cumulate(x: Any, out: Traced, axis: int | None = None) -> bool:
-    """Record cumulative sums: over the last 2 elements, then the last 4, 8 and so on."""
+    """Record cumulative sums, computed over the last 2 elements, then the last 4, 8 and so on."""
     if axis is None or not x.size:
         return False
     y, n = np.moveaxis(x, axis, 0), 1
@@ -141,7 +141,7 @@ def _cumulate(x: Any, out: Traced, axis: int | None = None) -> bool:
 
 
 def _position(extreme: Any, x: Any, out: Traced, axis: int | None = None) -> bool:
-    """Record argmax or argmin, the first position; NaN counts as the extreme value."""
+    """Record argmax or argmin, which return the first position of the extreme value or of NaN."""
     x, axis = (np.reshape(x, (-1,)), 0) if axis is None else (x, axis % x.ndim)
     n = x.shape[axis]
     if x.dtype not in (np.float32, np.float64) or not 0 < n <= _MOST_COUNTED or not x.size:
@@ -160,7 +160,7 @@ def _are_true(extreme: Any, x: Traced, axis: Any, dtype: Any, out: Traced) -> bo
 
 
 def _sum_all(make_loop: Callable[..., Any], arrays: list[Any], out: Traced) -> None:
-    """Record a sum over all elements; for large arrays, threads first sum blocks.
+    """Record a sum over all elements. If the array is large, threads first sum its blocks.
 
     The block size does not depend on the number of threads, so sums are bitwise reproducible.
     """

@@ -1,4 +1,4 @@
-"""Kernel calls that copy or gather elements in a traced step."""
+"""Record kernel calls that copy or gather elements."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _copy_runs(out: Traced, source: Traced) -> bool:
 
 
 def concatenate(arrays: Sequence[Any], out: Traced, axis: int | None = 0) -> bool:
-    """Record a concatenation: copies of arrays to parts of the result."""
+    """Record a concatenation, as copies of the arrays to parts of the result."""
     if axis is None or not are_arrays(*arrays):
         return False
     stops = list(accumulate(x.shape[axis] for x in arrays))
@@ -143,7 +143,7 @@ def _as_int32(positions: Any) -> Any:
 
 
 def _take_blocks(source: Any, positions: np.ndarray, out: Traced, axis: int) -> bool:
-    """Record copies of blocks: runs of fixed positions that are consecutive or equal."""
+    """Record copies of blocks, which are runs of consecutive or equal positions."""
     if positions.ndim != 1:
         return False
     runs: list[list[int]] = []

@@ -1,4 +1,4 @@
-"""A program: operations on traced arrays, recorded as straight-line Python code.
+"""A compiled step's program: straight-line Python code, recorded from traced arrays.
 
 Operations are recorded through NumPy's protocols `__array_ufunc__` and `__array_function__`. Each
 line of the program calls a function with ``out=``, or runs a table of calls to machine code.
@@ -110,7 +110,7 @@ class Program:
         self._kept.append((place.value, value.value))
 
     def accepts(self, arguments: Sequence[Any]) -> bool:
-        """Set the arguments if their number, shapes and dtypes match; return whether they match."""
+        """Set the arguments if their number, shapes and dtypes match; return whether they do."""
         has_moved = self._arguments.replace(arguments)
         if has_moved is None:
             return False
@@ -153,7 +153,7 @@ class Program:
             self._lines.append(f"run_ranges({self._name(steps)})")
 
     def _free_if_large(self) -> None:
-        """Convert the pending calls to rows of a table, so that their memory can be reused."""
+        """If the pending calls hold much memory, convert them to rows of a table, to reuse it."""
         if self._n_bytes > _KEPT:
             self._tables.make_rows()
             self._n_bytes = 0
@@ -210,7 +210,7 @@ class Program:
         self._copy(np.copyto, part, value, casting="unsafe")
 
     def _any(self, function: Any, args: Any, options: dict[str, Any], value: Any) -> Any:
-        """Record a call to a function without ``out``, and a copy of its result."""
+        """Record a call to a function that has no ``out``, and a copy of its result."""
         if isinstance(value, np.dtype):  # From `np.result_type`, for example.
             return value
         if not isinstance(value, np.ndarray | np.generic):
@@ -251,8 +251,8 @@ class Program:
     def _result_of(self, ufunc: Any, values: list[Any], out: Traced | None) -> Traced:
         """Return the result of a ufunc.
 
-        If machine code computes the result, it is left uncomputed if it is large or part of the
-        state, which other ranks may be reading.
+        If machine code computes the result, large results are left uncomputed, and so are parts of
+        the state, which other ranks may be reading.
         """
         is_elementwise = self.has_tasks and ufunc.signature is None
         shape = np.broadcast_shapes(*map(np.shape, values)) if is_elementwise else ()
@@ -270,7 +270,7 @@ class Program:
         return out
 
     def _lower(self, function: Any, *operands: Any, **options: Any) -> bool:
-        """Record kernel calls instead of an operation, if machine code can compute it."""
+        """If machine code can compute an operation, record kernel calls instead."""
         if not self.has_tasks:
             return False
         from mlp_xp.backends._numpy.tracing.lowering import LOWERED  # Avoid this in short fits.
@@ -376,7 +376,7 @@ class Program:
         self._picks, self._kept = [], []
 
     def step_range(self, start: int, stop: int) -> np.ndarray | None:
-        """Return the step range for machine code, or None if each step is not a single table."""
+        """Return the step range for machine code, or None unless each step is a single table."""
         if start < 0 or stop > self._n_steps:
             raise IndexError(
                 f"Steps must be from 0 to {self._n_steps - 1}, got {start} to {stop - 1}."
@@ -397,7 +397,7 @@ class Program:
             self._names.update((name, None) for name, _ in self._moving)  # Release the arguments.
 
     def _range_of_table(self) -> np.ndarray:
-        """Return the step range for the only table, including the copies that begin each step."""
+        """Return the step range of the only table, including the copies that begin each step."""
         from mlp_xp.backends._numpy.runtime.tasks import PICK, address, step_range
 
         # Find addresses in a plain array, since a record array would take 10 µs.

@@ -1,4 +1,4 @@
-"""A program's kernel calls: recorded one by one, merged, and converted to tables."""
+"""Record a program's kernel calls one by one, merge them, and convert them to tables."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Tables:
     kept : dict
         The tables and the arrays to which they refer, by id, to keep them alive.
     patches : list
-        Addresses that move: a record, its field, and how to find the array in the arguments.
+        Addresses that change: a record, its field, and how to find the array in the arguments.
     """
 
     def __init__(self) -> None:

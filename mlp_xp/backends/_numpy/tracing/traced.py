@@ -60,7 +60,7 @@ class Memory:
 
     @property
     def span(self) -> tuple[int, int]:
-        """The addresses of the first byte and of the byte after the last one."""
+        """The addresses of the first byte and of the byte after the last byte."""
         if self._span is None:
             self._span = np.lib.array_utils.byte_bounds(self.value)
         return self._span
@@ -157,7 +157,7 @@ class Traced(NDArrayOperatorsMixin):
 
 
 def fixed(operand: Any) -> Any:
-    """Copy arrays that are not traced in an operand, since they may change."""
+    """Copy an operand's arrays that are not traced, since their values may change."""
     if isinstance(operand, list | tuple):
         return type(operand)(map(fixed, operand))
     return operand.copy() if type(operand) is np.ndarray else operand
