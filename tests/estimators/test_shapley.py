@@ -185,6 +185,20 @@ def test_backends_agree(backend):
     np.testing.assert_allclose(found.values, expected.values, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("case", ["values", "two classes", "members", "ensemble"])
+@pytest.mark.parametrize("exact", [True, False])
+def test_long_explanations_in_machine_code_have_the_same_values(case, exact, monkeypatch):
+    pytest.importorskip("numba")
+    model, y = ARRAYS[case]
+    model = model.fit(X, y)
+    settings = {"background": X[50:57], "exact": exact, "tolerance": 0.1, "random_state": 0}
+    expected = model.shap_values(X[:20], **settings)
+    monkeypatch.setattr("mlp_xp.backends._numpy.backend._LONG", 1)
+    found = model.shap_values(X[:20], **settings)
+    scale = np.max(np.abs(expected.values))
+    np.testing.assert_allclose(found.values, expected.values, rtol=0, atol=1e-6 * scale)
+
+
 def test_sampled_values_have_standard_errors_that_cover_the_exact_ones():
     model = MLPRegressor(**SMALL, activation="tanh").fit(X, Y)
     exact = model.shap_values(X[:12], background=X[50:60])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import contextlib
+from collections.abc import Iterator
 from numbers import Integral
 from typing import Any, NamedTuple
 
@@ -18,16 +19,17 @@ from mlp_xp.training.data.rows import take_rows
 from mlp_xp.training.inference.coalitions import compiled_parts
 from mlp_xp.training.inference.inference import predict
 
-# The rows that a network predicts at once: on a CPU, so that activations stay in the cache.
-_HOST_ROWS, _DEVICE_ROWS = 2048, 1 << 16
-_NUMBERS = 1 << 22  # The most numbers in an array of inputs, or of sums of background rows.
+# The mixed rows that a network predicts at once. On a CPU, a layer's activations stay in the cache,
+# but are enough for threads to share each product, even with a single output.
+_HOST_NUMBERS, _HOST_ROWS, _DEVICE_ROWS = 1 << 18, 1 << 14, 1 << 16
+# The most outputs in an array, and the most inputs of the first layer.
+_OUTPUTS, _INPUTS = 1 << 20, 1 << 22
 
 
 class Game:
     """A model's prediction as a function of the columns that come from the explained row.
 
-    The other columns come from a background row. ``masks : (1 or background rows, masks, columns)``
-    are true for the columns of the explained row; ``columns`` are the positions of the columns that
+    The other columns come from a background row. ``columns`` are the positions of the columns that
     are inputs of the network, and ``n_columns`` is the number of all columns.
     """
 
@@ -68,66 +70,51 @@ class Game:
         total: Any = sum(w * found for w, found in zip(self._weights, outputs, strict=True))
         return self._convert(total)
 
-    def blocks(self, n_masks: int) -> list[slice]:
-        """Return slices of explained rows to compute at once."""
-        size = max(1, self.rows_at_once // (n_masks * self.n_background))
-        return [slice(i, min(i + size, self.n_rows)) for i in range(0, self.n_rows, size)]
-
     @property
     def rows_at_once(self) -> int:
-        """The number of mixed rows that the network predicts at once."""
-        is_host = self.backend.shares_host_memory and not self.backend.fixed_shapes
-        return _HOST_ROWS if is_host else _DEVICE_ROWS
+        """The number of mixed rows that the network predicts at once, a power of 2."""
+        if self.backend.fixed_shapes or not self.backend.shares_host_memory:
+            return _DEVICE_ROWS
+        most = max(1, _HOST_NUMBERS // max(network.width for network in self._networks))
+        return min(_HOST_ROWS, 1 << (most.bit_length() - 1))
 
-    def map(self, function: Callable[[Any], Any], tasks: Sequence[Any]) -> list[Any]:
-        """Return the function's result for each task, computed in threads if that is faster."""
+    def parts(self, n_masks: int) -> list[slice]:
+        """Return slices of background rows to mix with an explained row at once."""
+        size, n = max(1, self.rows_at_once // n_masks), self.n_background
+        return [slice(i, min(i + size, n)) for i in range(0, n, size)]
 
-        def run(i: int) -> Any:
-            with self.backend.scope():
-                return function(tasks[i])
+    def blocks(self, rows: np.ndarray, n_masks: int) -> list[np.ndarray]:
+        """Divide explained rows into blocks for calls of `mixed`, to limit the memory."""
+        n_mixed = max(n_masks, min(self.rows_at_once, n_masks * self.n_background))
+        size = _OUTPUTS // (n_mixed * self.of_rows.shape[-1])
+        size = max(1, min(size, *(network.rows_at_once for network in self._networks)))
+        return [rows[i : i + size] for i in range(0, len(rows), size)]
 
-        if len(tasks) == 1:  # Leave the threads to the matrix products.
-            return [run(0)]
-        with self.backend.sharing(1):
-            return list(self.backend.map(run, range(len(tasks))))
+    @contextlib.contextmanager
+    def computing(self, n_masks: int) -> Iterator[None]:
+        """Return the context for calls of `mixed`, with about ``n_masks`` masks in total."""
+        n_mixed = self.n_rows * self.n_background * n_masks
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self.backend.scope())
+            work = n_mixed * max(network.work for network in self._networks)
+            is_long = self.backend.returns_results and self.backend.is_long(work, 1)
+            for network in self._networks:
+                stack.enter_context(network.looping(is_long=is_long))
+            if is_long:
+                stack.enter_context(self.backend.predicting(work))
+            elif n_mixed > self.rows_at_once:  # Blocks of rows run in threads.
+                stack.enter_context(self.backend.sharing(1))
+            yield
 
-    def background_rows_at_once(self, n_masks: int) -> int:
-        """Return for how many background rows to compute `background_sums` at once."""
-        width = max(network.n_sums for network in self._networks)
-        return max(1, min(self.n_background, _NUMBERS // (n_masks * width)))
+    def mixed(self, rows: np.ndarray, masks: np.ndarray, part: slice) -> np.ndarray:
+        """Return the outputs of mixed rows, (rows, background rows, masks, outputs).
 
-    def background_sums(self, masks: np.ndarray, rows: slice) -> list[Array]:
-        """Return the sums over the columns that come from the background, for each network."""
-        with self.backend.scope():
-            return [network.background_sums(masks, rows) for network in self._networks]
-
-    def mixed(
-        self, rows: slice, masks: np.ndarray, background_sums: list[Array]
-    ) -> Iterator[tuple[slice, np.ndarray]]:
-        """Yield the outputs of mixed rows, (rows, background rows, masks, outputs), in parts.
-
-        Each part is for a slice of the background rows.
+        ``rows`` are positions of explained rows, and ``part`` are background rows. ``masks : (1 or
+        background rows, masks, columns)`` are true for the columns of the explained row.
         """
-        n_rows, n_masks, n = rows.stop - rows.start, masks.shape[1], background_sums[0].shape[0]
-        terms = [network.terms(network.x[rows]) for network in self._networks]
-        is_shared = len(masks) == 1
-        sums = (
-            [network.sums(masks, own) for network, own in self._pairs(terms)] if is_shared else []
-        )
-        size = max(1, self.rows_at_once // (n_rows * n_masks))
-        for start in range(0, n, size):
-            part = slice(start, min(start + size, n))
-            if not is_shared:
-                sums = [network.sums(masks[part], own) for network, own in self._pairs(terms)]
-            found = [
-                network.rest(own, others[part, ...])
-                for (network, own), others in zip(self._pairs(sums), background_sums, strict=True)
-            ]
-            outputs = self._predict(found)
-            yield part, outputs.reshape((n_rows, part.stop - start, n_masks, -1))
-
-    def _pairs(self, values: list[Any]) -> Iterator[tuple[_Network, Any]]:
-        return zip(self._networks, values, strict=True)
+        found = [network.mixed(rows, masks, part, self.rows_at_once) for network in self._networks]
+        n = part.stop - part.start
+        return self._predict(found).reshape((len(rows), n, masks.shape[1], -1))
 
 
 class _Inputs(NamedTuple):
@@ -141,7 +128,8 @@ class _Inputs(NamedTuple):
 class _Network:
     """A network of the model, with the inputs of the explained rows and of the background.
 
-    ``belongs : (columns, inputs)`` tells which inputs each column has.
+    ``belongs : (columns, inputs)`` tells which inputs each column has; ``rows_at_once`` is the
+    largest number of rows for `terms`.
     """
 
     def __init__(
@@ -160,11 +148,14 @@ class _Network:
         with backend.scope():
             self._weights: Any = put_leaves(backend, state.on(backend, dtype), dtype)
             self._reference = self._first(self.background[:1])
-            size = max(1, _NUMBERS // belongs.size)
+            size = self.rows_at_once = max(1, _INPUTS // belongs.size)
             blocks = range(0, len(self.background), size)
             terms = [self.terms(self.background[i : i + size]) for i in blocks]
             self._terms = backend.xp.concat(terms, axis=0)
-        self.n_sums = self._terms.shape[-1]
+        # The operations for a mixed row, and the activations of its widest layer.
+        network = state.network
+        self.work = sum(block.work for block in network.other_blocks)
+        self.width = network.n_members * max(network.sizes[1:])
 
     def outputs(self, rows: np.ndarray) -> np.ndarray:
         """Return the outputs for rows without a mixture, in float64, (rows, outputs)."""
@@ -187,19 +178,47 @@ class _Network:
         sums = self._first(mixed.reshape((-1, mixed.shape[-1]))) - self._reference
         return self.backend.xp.reshape(sums, (*mixed.shape[:2], -1))
 
-    def sums(self, masks: np.ndarray, terms: Array) -> Array:
-        """Return the sums over the masks' columns, (rows, background rows or 1, masks, sums)."""
-        return self.backend.xp.matmul(self.backend.put(masks, self._dtype), terms[:, None, ...])
+    @contextlib.contextmanager
+    def looping(self, *, is_long: bool) -> Iterator[None]:
+        """Return a context in which `mixed` runs in a loop if the computation is long."""
+        self._loop: Any = self.backend.loop(self._parts.step) if is_long else None
+        self._state_of_loop: Any = ()
+        try:
+            yield
+        finally:
+            if self._loop is not None:
+                self.backend.release(self._loop, self._state_of_loop)
+            self._loop, self._state_of_loop = None, ()
 
-    def background_sums(self, masks: np.ndarray, rows: slice) -> Array:
-        """Return the sums over the other columns, of background rows, (rows, masks, sums)."""
-        others = self.backend.put(~masks, self._dtype)
-        return self.backend.xp.matmul(others, self._terms[rows, ...]) + self._reference
+    def mixed(
+        self, rows: np.ndarray, masks: np.ndarray, part: slice, rows_at_once: int
+    ) -> np.ndarray:
+        """Return the outputs of `Game.mixed` in float64, (mixed rows, outputs)."""
+        backend, xp, (params, batch_stats, _) = self.backend, self.backend.xp, self._weights
+        others = xp.matmul(backend.put(~masks, self._dtype), self._terms[part, ...])
+        others = others + self._reference
+        shared = backend.put(masks, self._dtype), others, params, batch_stats
+        terms, n = self.terms(self.x[rows]), len(rows)
+        if self._loop is None:
+            size = max(1, rows_at_once // (others.shape[0] * others.shape[1]))
 
-    def rest(self, one: Array, other: Array) -> np.ndarray:
-        """Return the outputs for sums over all columns, in float64, (mixed rows, outputs)."""
-        params, batch_stats, _ = self._weights
-        return self._restore(self.backend.get(self._parts.rest(params, batch_stats, one, other)))
+            def run(start: int) -> Any:
+                with backend.scope():
+                    own = terms[start : min(start + size, n), ...]
+                    return backend.get(self._parts.mix(own, *shared))
+
+            found: list[Any] = [*backend.map(run, range(0, n, size))]
+            return self._restore(np.concatenate(found))
+        last = self._parts.mix(terms[0, ...], *shared)
+        outputs = self._state_of_loop[0] if self._state_of_loop else None
+        if outputs is None or outputs.shape != (n, *last.shape):
+            outputs = xp.empty((n, *last.shape), dtype=last.dtype)
+        if n > 1:
+            state = outputs, last
+            outputs, last = self._loop(0, n - 1, state, terms[1:, ...], *shared)
+            self._state_of_loop = outputs, last
+        outputs[n - 1, ...] = last
+        return self._restore(outputs.reshape((-1, outputs.shape[-1])))
 
     def _restore(self, outputs: Any) -> Any:
         found: Any = to_numpy(outputs).astype(np.float64)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from functools import partial
 from math import comb
 from typing import Any
 
@@ -42,29 +41,20 @@ def exact_values(game: Game) -> np.ndarray:
     weights = np.asarray([1.0 / (n * comb(n - 1, size)) for size in range(n)] + [0.0])
     values = np.zeros((game.n_rows, n, game.of_rows.shape[-1]))
     n_masks = min(n_sets, game.rows_at_once)
-    blocks = game.blocks(n_masks)
-    for start in range(0, n_sets, n_masks):
-        sets = np.arange(start, start + n_masks)
-        is_in = (sets[:, None] >> np.arange(n) & 1).astype(bool)
-        sizes = is_in.sum(axis=1)[:, None]
-        factors = np.where(is_in, weights[sizes - 1], -weights[sizes])
-        sums = game.background_sums(is_in[None], slice(None))
-        for rows, v in zip(
-            blocks, game.map(partial(_mean, game, is_in, sums), blocks), strict=True
-        ):
-            # Use the model's own predictions at both ends, so that values add up exactly.
-            v[:, sets == 0] = base
-            v[:, sets == n_sets - 1] = game.of_rows[rows, None]
-            values[rows] += np.einsum("mc,rmo->rco", factors, v)
+    with game.computing(n_sets):
+        for rows in game.blocks(np.arange(game.n_rows), n_masks):
+            for start in range(0, n_sets, n_masks):
+                sets = np.arange(start, start + n_masks)
+                is_in = (sets[:, None] >> np.arange(n) & 1).astype(bool)
+                sizes = is_in.sum(axis=1)[:, None]
+                factors = np.where(is_in, weights[sizes - 1], -weights[sizes])
+                found = (game.mixed(rows, is_in[None], part) for part in game.parts(n_masks))
+                v: Any = sum(np.sum(outputs, axis=1) for outputs in found) / game.n_background
+                # Use the model's own predictions at both ends, so that values add up exactly.
+                v[:, sets == 0] = base
+                v[:, sets == n_sets - 1] = game.of_rows[rows, None]
+                values[rows] += np.einsum("mc,rmo->rco", factors, v)
     return values
-
-
-def _mean(game: Game, is_in: np.ndarray, background_sums: Any, rows: slice) -> np.ndarray:
-    """Return the mean output over the background for each set, (rows, sets, outputs)."""
-    total: Any = 0.0
-    for _, outputs in game.mixed(rows, is_in[None], background_sums):
-        total = total + np.sum(outputs, axis=1)
-    return total / game.n_background
 
 
 def sampled_values(
@@ -84,22 +74,21 @@ def sampled_values(
     n_rounds = np.zeros(game.n_rows, int)
     active = np.arange(game.n_rows)
     least = -(-_LEAST_PAIRS // game.n_background)
-    for number in range(1, _MOST_ROUNDS + 1):
-        step = game.background_rows_at_once(4 * (n - 1))
-        for start in range(0, game.n_background, step):
-            part = slice(start, min(start + step, game.n_background))
-            walks = _Walks(n, part, generator)
-            background_sums = game.background_sums(walks.masks, part)
-            changes = game.map(partial(walks.changes, game, background_sums), active.tolist())
-            for row, (first, second) in zip(active, changes, strict=True):
-                totals[row] += np.sum(first + second, axis=0) / 2
-                squares[row] += np.sum((first - second) ** 2, axis=0) / 4
-        n_rounds[active] = number
-        if number >= least:
-            error = np.sqrt(squares[active]) / (number * game.n_background)
-            active = active[np.any(error > largest, axis=(1, 2))]
-        if not len(active):
-            break
+    n_masks = 4 * (n - 1)
+    with game.computing(least * n_masks):
+        for number in range(1, _MOST_ROUNDS + 1):
+            for part in game.parts(n_masks):
+                walks = _Walks(n, part, generator)
+                for rows in game.blocks(active, n_masks):
+                    first, second = walks.changes(game, rows)
+                    totals[rows] += np.sum(first + second, axis=1) / 2
+                    squares[rows] += np.sum((first - second) ** 2, axis=1) / 4
+            n_rounds[active] = number
+            if number >= least:
+                error = np.sqrt(squares[active]) / (number * game.n_background)
+                active = active[np.any(error > largest, axis=(1, 2))]
+            if not len(active):
+                break
     if len(active):
         warnings.warn(
             f"The standard errors of {len(active)} rows are still above tolerance={tolerance:g} "
@@ -126,19 +115,18 @@ class _Walks:
         steps = self._places[:, :, None, :] < np.arange(1, n)[:, None]
         self.masks = steps.reshape((len(steps), -1, n))
 
-    def changes(self, game: Game, background_sums: Any, row: int) -> np.ndarray:
-        """Return the mean change of the output in both directions of each order, for one row.
+    def changes(self, game: Game, rows: np.ndarray) -> np.ndarray:
+        """Return the mean change of the output in both directions of each order.
 
-        The shape is (2, background rows, columns, outputs).
+        The shape is (2, rows, background rows, columns, outputs).
         """
-        found = game.mixed(slice(row, row + 1), self.masks, background_sums)
-        outputs = np.concatenate([outputs[0] for _, outputs in found])
-        n = self._places.shape[-1]
-        between = outputs.reshape((*self._places.shape[:2], n - 1, -1))
-        shape = (*between.shape[:2], 1, between.shape[-1])
-        first = np.broadcast_to(game.of_background[self._part, None, None], shape)
-        last = np.broadcast_to(game.of_rows[row], shape)
-        changes = np.diff(np.concatenate([first, between, last], axis=2), axis=2)
-        by_column = np.take_along_axis(changes, self._places[..., None], axis=2)
-        pairs = by_column.reshape((len(by_column), 2, 2, n, -1)).mean(axis=2)
-        return np.moveaxis(pairs, 1, 0)
+        outputs = game.mixed(rows, self.masks, self._part)
+        n, n_rows, n_outputs = self._places.shape[-1], *outputs.shape[::3]
+        shape = n_rows, *self._places.shape[:2], n - 1, n_outputs
+        ends = (*shape[:3], 1, n_outputs)
+        first = np.broadcast_to(game.of_background[None, self._part, None, None], ends)
+        last = np.broadcast_to(game.of_rows[rows, None, None, None], ends)
+        changes = np.diff(np.concatenate([first, outputs.reshape(shape), last], axis=3), axis=3)
+        by_column = np.take_along_axis(changes, self._places[None, ..., None], axis=3)
+        pairs = by_column.reshape((*by_column.shape[:2], 2, 2, n, n_outputs)).mean(axis=3)
+        return np.moveaxis(pairs, 2, 0)

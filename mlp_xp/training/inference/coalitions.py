@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp._utils.tree import leaves
@@ -25,13 +25,20 @@ class Parts(NamedTuple):
     """The two parts of a network.
 
     ``first(params, batch_stats, x, scaling)`` returns the output of the first, additive blocks,
-    (batch, sums); without such blocks, these are the scaled inputs. ``rest(params, batch_stats,
-    one, other)`` adds arrays of such sums, which broadcast to (..., sums), and returns the
-    network's outputs for all of them, (rows, outputs).
+    (batch, sums); without such blocks, these are the scaled inputs.
+
+    ``mix(terms, masks, others, params, batch_stats)`` returns the network's outputs for mixed rows,
+    (rows * background rows * masks, outputs). ``terms : (rows, columns, sums)``, or (columns, sums)
+    for one row, are multiplied by ``masks : (background rows or 1, masks, columns)`` and added to
+    the other columns' sums, ``others : (background rows, masks, sums)``.
+
+    ``step(i, state, terms, ...)``, for `Backend.loop`, does so for the row i; the state is an array
+    for the outputs of all rows, and the outputs of the previous row, which it stores.
     """
 
     first: Callable[..., Array]
-    rest: Callable[..., Array]
+    mix: Callable[..., Array]
+    step: Callable[..., tuple[Array, Array]]
 
 
 def make_parts(network: Network, loss: Loss | None, kernels: Kernels, *, xp: Namespace) -> Parts:
@@ -53,20 +60,30 @@ def make_parts(network: Network, loss: Loss | None, kernels: Kernels, *, xp: Nam
         sums = chain(additive, params[:n_params], scaled, context)[0]
         return xp.reshape(sums, (x.shape[0], -1))  # Members' rows become columns.
 
-    def rest(
-        params: Params, batch_stats: tuple[BatchStats, ...], one: Array, other: Array
+    def mix(
+        terms: Array,
+        masks: Array,
+        other: Array,
+        params: Params,
+        batch_stats: tuple[BatchStats, ...],
     ) -> Array:
-        sums = one + other
+        own = xp.matmul(xp.reshape(masks, (-1, masks.shape[-1])), terms)
+        sums = xp.reshape(own, (*terms.shape[:-2], *masks.shape[:2], -1)) + other
         sums = xp.reshape(sums, (-1, widths[-1] if widths else sums.shape[-1]))
         logits = chain(others, params[n_params:], sums, Context(xp, kernels, batch_stats))[0]
         logits = in_dtype_of(params, logits, xp=xp)
         return logits if loss is None else loss.activate(logits, xp=xp)
 
-    return Parts(first, rest)
+    def step(i: Any, state: tuple[Any, Array], terms: Array, *shared: Any) -> tuple[Array, Array]:
+        outputs, last = state
+        outputs[i, ...] = last
+        return outputs, mix(terms[i, ...], *shared)
+
+    return Parts(first, mix, step)
 
 
 @lru_cache(maxsize=64)
 def compiled_parts(backend: Backend, network: Network, loss: Loss | None) -> Parts:
-    """Return the two parts of a network, compiled by the backend."""
+    """Return the two parts of a network, compiled by the backend except ``step``."""
     parts = make_parts(network, loss, backend.kernels, xp=backend.xp)
-    return Parts(*map(backend.compile, parts))
+    return Parts(backend.compile(parts.first), backend.compile(parts.mix), parts.step)
