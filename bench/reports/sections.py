@@ -15,6 +15,7 @@ from bench.studies import (
     ranks,
     search,
     settings,
+    shapley,
     startup,
     train_command,
 )
@@ -42,6 +43,7 @@ ALL = PARTS | {  # The others run only if --only names them.
     "products": products.PART,
     "out_of_core": ranks.OUT_OF_CORE,
     "ranks": ranks.PART,
+    "shapley": shapley.PART,
     "settings_study": settings.PART,  # In a record, "settings" are the settings of the run.
 }
 PICTURES = {
