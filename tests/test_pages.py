@@ -71,6 +71,7 @@ JOBS = {
     "imbalanced classes": ("imbalanced", "average_precision"),
     "several labels or targets": ("several-targets", "multi-label"),
     "SHAP values": ("shap", "shap_values"),
+    "checking new data": ("check", "check"),
     "an own metric": ("metrics", "make_scorer"),
     "learning rate": ("learning-rate", "validation_curve"),
     "fine-tuning": ("fine-tune", "warm_start"),

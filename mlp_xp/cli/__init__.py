@@ -20,9 +20,9 @@ __all__ = ["main"]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status.
 
-    The status is 0 on success, 1 if the training diverged, 2 for an error that the user can fix
-    (printed on stderr as one line), 130 after Ctrl-C, and 141 if the reader of its output, such as
-    ``head``, ends first. ``argv`` defaults to ``sys.argv[1:]``.
+    The status is 0 on success, 1 if the training diverged or a checked column exceeds a limit, 2
+    for an error that the user can fix (printed on stderr as one line), 130 after Ctrl-C, and 141 if
+    the reader of its output, such as ``head``, ends first. ``argv`` defaults to ``sys.argv[1:]``.
     """
     process.open_streams(is_process=argv is None)
     try:

@@ -17,6 +17,7 @@ from mlp_xp.estimators.base import BaseMLP
 from mlp_xp.estimators.checks.validation import check_x
 from mlp_xp.estimators.explanations.mixin import ExplanationMixin
 from mlp_xp.estimators.fitted.calibration import interval_levels, pooled_errors
+from mlp_xp.estimators.fitted.check_mixin import CheckMixin
 from mlp_xp.estimators.fitted.notebook_repr import DescriptionMixin
 from mlp_xp.estimators.fitted.prediction import as_labels
 from mlp_xp.estimators.fitted.scoring import (
@@ -33,7 +34,7 @@ from mlp_xp.training.data.rows import Rows
 from mlp_xp.training.data.shared import SharedData
 
 
-class BaseEnsemble(ExplanationMixin, DescriptionMixin, BaseEstimator):  # type: ignore[misc]
+class BaseEnsemble(ExplanationMixin, CheckMixin, DescriptionMixin, BaseEstimator):  # type: ignore[misc]
     """The base class of all ensembles: fitted networks in `estimators_`, weighted by `weights_`.
 
     Without `weights_`, all networks have the same weight.

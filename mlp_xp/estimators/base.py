@@ -13,6 +13,7 @@ from mlp_xp.estimators.checks.processes import validating
 from mlp_xp.estimators.checks.target_column import take_target
 from mlp_xp.estimators.checks.validation import SampleArguments, asks_for_table
 from mlp_xp.estimators.explanations.mixin import ExplanationMixin
+from mlp_xp.estimators.fitted.check_mixin import CheckMixin
 from mlp_xp.estimators.fitted.device_cache import FittedArrays, FittedAttribute
 from mlp_xp.estimators.fitted.notebook_repr import NotebookMixin
 from mlp_xp.estimators.fitted.sklearn_overrides import SklearnNamesMixin
@@ -27,6 +28,7 @@ from mlp_xp.training.loop.history import packed, unpacked
 
 class BaseMLP(
     ExplanationMixin,
+    CheckMixin,
     SklearnNamesMixin,
     NotebookMixin,
     RecipeMixin,

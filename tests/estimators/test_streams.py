@@ -374,3 +374,16 @@ def test_nothing_is_written_if_a_prediction_fails(model):
     with pytest.raises(NotFittedError):
         MLPClassifier().predict(Parquet("data"))
     rejects(NotFittedError, "is not fitted", given=MLPClassifier())
+
+
+def test_new_data_are_compared_part_by_part():
+    model = MLPClassifier(**SETTINGS, **TABLE).fit(Parquet("data/*.parquet"), "kind")
+    known = model.columns_.distributions
+    assert [found.n_rows for found in known] == [N] * len(known)
+    frame = FRAME.with_columns(polars.col("size") * 3)
+    Path("new").mkdir()
+    frame.write_parquet("new/all.parquet", row_group_size=70)
+    stream = Parquet("new", columns=model.feature_names_in_.tolist())
+    whole = frame.select(model.feature_names_in_.tolist())
+    assert model.check(stream).to_dict() == model.check(whole).to_dict()
+    assert model.check(stream).exceeded == {"size": ("drift", "range")}

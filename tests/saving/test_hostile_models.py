@@ -366,6 +366,12 @@ NUMBERS = [
     {"scaling": {"shift": [1.0], "scale": [1.0], "is_clipped": 1}},
     *({"scaling": {"quantiles": q}} for q in ([[2.0], [1.0]], [1.0], [[1.0]], [[1.0, 2.0]] * 2)),
 ]
+OF_NUMBERS = [
+    *({"n_rows": n} for n in (59, -1, 60.0)),
+    *({"edges": edges} for edges in ([1.0], [1.0] * 9, ["a"] * 9, 3)),
+    *({"low": low} for low in (9.0, None, math.nan, 0, "a")),
+    *({"counts": [*[0] * 9, 60.0]}, {"categories": [[1]]}, {"depth": 1}),
+]
 
 
 def test_tampered_columns_of_a_table_are_rejected(tmp_path):
@@ -378,6 +384,9 @@ def test_tampered_columns_of_a_table_are_rejected(tmp_path):
     columns = spec["columns"]
     first, *others = columns["columns"]
     changed = [{"columns": [first | change, *others]} for change in CATEGORY]
+    of_text, of_numbers = columns["distributions"]
+    changed += [{"distributions": [of_text, of_numbers | change]} for change in OF_NUMBERS]
+    changed += [{"distributions": found} for found in ([of_text], [of_numbers, of_text], 3, [3])]
     for change in changed + NUMBERS:
         sign(tmp_path, spec | {"columns": columns | change})
         rejects("cannot be loaded|columns", load_model, tmp_path, name=str(change))

@@ -137,6 +137,22 @@ def _add_explain(parser: Parser) -> None:
     add_output(parser)
 
 
+def _add_check(parser: Parser) -> None:
+    _add_run(parser)
+    text = "a .csv, .npz or .parquet file, or a folder of such files"
+    add_option(parser, "files FILE", text, type=Path, nargs="+")
+    limit = number(float, at_least=0)
+    text = "the largest population stability index of a column (%(default)s)"
+    add_option(parser, "--drift-limit X", text, type=limit, default=0.25)
+    text = "the largest fraction of rows outside the training range, or with new categories, or "
+    text += "with values missing that never were (%(default)s)"
+    add_option(parser, "--unseen-limit X", text, type=limit, default=0.01)
+    text = "write a row for each column to a .csv, .json or .parquet file, replaced if it exists"
+    add_option(parser, "--out FILE", text, type=Path)
+    _shared().add_csv_format(parser)
+    add_output(parser)
+
+
 def _add_export(parser: Parser) -> None:
     _add_run(parser)
     add = partial(add_option, parser)
@@ -211,7 +227,7 @@ def _add_bench(parser: Parser) -> None:
 
 # The headings in ``mlp-xp --help``.
 _HEADINGS = {
-    "train and use networks": "train evaluate predict explain runs compare export",
+    "train and use networks": "train evaluate predict explain check runs compare export",
     "learn and compare": "lab bench",
     "see what this machine has": "data recipes backends compile",
 }
@@ -261,6 +277,12 @@ COMMANDS = {
             "runs/homes new.csv",
             "runs/homes new.csv --background homes.csv --id house --out values.csv",
         ),
+    ),
+    "check": Command(
+        "check whether new rows of a table are like the training data",
+        _add_check,
+        "check:run",
+        ("runs/homes new.csv", "runs/homes new.csv --drift-limit 0.1 --out columns.csv"),
     ),
     "runs": Command(
         "list runs, sorted by score or another column",

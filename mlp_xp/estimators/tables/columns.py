@@ -16,11 +16,13 @@ from mlp_xp._utils.signals.forks import cached_property
 from mlp_xp.backends import to_numpy
 from mlp_xp.estimators.checks.range import check_range
 from mlp_xp.estimators.tables import frames
+from mlp_xp.estimators.tables.distribution import ColumnDistribution, decode_distribution
 from mlp_xp.estimators.tables.kinds import (
     KINDS,
     CategoryColumn,
     Column,
     EmptyColumn,
+    OrderedColumn,
     check_finite,
     check_no_gaps,
     numbers_of,
@@ -50,6 +52,9 @@ class TableColumns:
         The dtype of the encoded matrix.
     settings : dict
         The parameters that determine the columns; empty if an earlier version saved the model.
+    distributions : tuple of ColumnDistribution or None
+        The distribution of each column in the training data; None for a column without values.
+        Empty if an earlier version saved the model, or if there are more than 1,000 columns.
     """
 
     columns: tuple[Column, ...]
@@ -57,6 +62,7 @@ class TableColumns:
     scaling: Affine | Quantile | None
     dtype: str
     settings: dict[str, Any] = field(default_factory=dict)
+    distributions: tuple[ColumnDistribution | None, ...] = ()
 
     @property
     def categories(self) -> tuple[int, ...]:
@@ -167,8 +173,12 @@ class TableColumns:
         X : frame or array-like of shape (samples, features)
             A table with the columns of the fit, in any order if they have names.
         """
+        return self.encode(self.read(X), imputes=True)
+
+    def read(self, X: Any) -> list[RawColumn]:
+        """Return the columns of a table, matched by name if the table and the fit have names."""
         has_names = frames.has_names(X) and self.names != [f"x{i}" for i in range(len(self.names))]
-        return self.encode(self.read_named(X) if has_names else read_table(X), imputes=True)
+        return self.read_named(X) if has_names else read_table(X)
 
     def read_named(self, X: Any) -> list[RawColumn]:
         """Return the columns of a frame, matched by name; columns without inputs may be missing."""
@@ -190,12 +200,7 @@ class TableColumns:
             If a column has values of a different kind than in the fit, infinite values, or missing
             values that the settings do not allow.
         """
-        pairs: list[tuple[Column, RawColumn]] = []
-        problems = Problems()
-        for column, raw in zip(self.columns, raws, strict=True):
-            with problems.collect():
-                pairs.append((column, column.read(raw)))
-        problems.raise_error()
+        pairs = self.convert(raws)
         matrix = np.empty((len(raws[0].values), len(self.input_names)), self.dtype)
         self._write_numbers(pairs, matrix, imputes=imputes)
         start = len(self.medians) + len(self._gaps)
@@ -211,6 +216,16 @@ class TableColumns:
             matrix[:, start:end] = column.rows.astype(self.dtype)[column.codes(raw)]
             start = end
         return matrix
+
+    def convert(self, raws: Sequence[RawColumn]) -> list[tuple[Column, RawColumn]]:
+        """Return each column with its values as the kind of the fit; raise ValueError if wrong."""
+        pairs: list[tuple[Column, RawColumn]] = []
+        problems = Problems()
+        for column, raw in zip(self.columns, raws, strict=True):
+            with problems.collect():
+                pairs.append((column, column.read(raw)))
+        problems.raise_error()
+        return pairs
 
     def _write_numbers(
         self, pairs: list[tuple[Column, RawColumn]], matrix: np.ndarray, *, imputes: bool
@@ -245,6 +260,7 @@ class TableColumns:
             "medians": self.medians.tolist(),
             "scaling": scaling or None,
             "dtype": self.dtype,
+            "distributions": [found and found.to_json() for found in self.distributions],
         }
 
     def __repr__(self) -> str:
@@ -265,7 +281,15 @@ def decode_columns(spec: Any) -> TableColumns:
     n_numbers = sum(len(column.number_names) for column in columns)
     _expect(columns and len(medians) == n_numbers, "medians do not match the columns")
     _expect(dtype in ("float32", "float64"), f"dtype is {dtype!r}")
-    return TableColumns(columns, medians, _scaling(spec["scaling"], n_numbers), dtype)
+    # Earlier versions did not save distributions.
+    distributions = tuple(map(decode_distribution, spec.get("distributions", [])))
+    _expect(len(distributions) in (0, len(columns)), "distributions do not match the columns")
+    for column, found in zip(columns, distributions, strict=False):
+        is_ordered = isinstance(column, OrderedColumn)
+        fits = found is None or (found.low is not None) == is_ordered
+        _expect(fits, "distributions do not match the columns")
+    scaling = _scaling(spec["scaling"], n_numbers)
+    return TableColumns(columns, medians, scaling, dtype, distributions=distributions)
 
 
 def _column(entry: Any) -> Column:

@@ -31,6 +31,7 @@ from mlp_xp.estimators.tables.text import parse_text, warn_of_values
 from mlp_xp.recipes.parameters import TABLE_SCALINGS
 
 _MOST_ROWS = 200_000  # The maximum total number of rows, on all processes, to learn columns from.
+_MOST_COLUMNS = 1000  # With more, the distributions would be most of a saved model.
 
 
 def learn_columns(estimator: Any, raws: Sequence[RawColumn]) -> TableColumns:
@@ -85,6 +86,7 @@ def learn_columns(estimator: Any, raws: Sequence[RawColumn]) -> TableColumns:
         learn_scaling(scaling if scaling in TABLE_SCALINGS else None, there, medians, labels),
         "float32" if is_single else "float64",
         settings,
+        tuple(column.distribution(raw) for column, raw in learned if len(learned) <= _MOST_COLUMNS),
     )
 
 

@@ -16,6 +16,12 @@ from mlp_xp._utils.columns.texts import changed, drop_gaps, parse_as, text_and_n
 from mlp_xp._utils.dataclass import dataclass
 from mlp_xp._utils.signals.forks import cached_property
 from mlp_xp.estimators.checks.text_advice import IMPUTE
+from mlp_xp.estimators.tables.distribution import (
+    ColumnDistribution,
+    Observed,
+    learn_categories,
+    learn_numbers,
+)
 from mlp_xp.estimators.tables.monotone import refuse_constraint
 
 _SHOWN = 40
@@ -59,6 +65,18 @@ class Column:
         """Return the column's numeric inputs, each ``(rows,)``, with NaN for missing values."""
         return []
 
+    def distribution(self, raw: RawColumn) -> ColumnDistribution | None:
+        """Return the distribution of the training data; None if there is no value."""
+        return None
+
+    def count(self, raw: RawColumn, known: ColumnDistribution) -> Observed:
+        """Count new values in the bins of the column's distribution."""
+        raise NotImplementedError
+
+    def shown(self, number: float) -> Any:
+        """Return a number of the distribution as a value of the column."""
+        return number
+
     def to_json(self) -> dict[str, Any]:
         """Return the kind and fields as JSON values."""
         return {"kind": self.kind, **asdict(self)}
@@ -76,7 +94,24 @@ class EmptyColumn(Column):
 
 
 @dataclass(frozen=True)
-class NumberColumn(Column):
+class OrderedColumn(Column):
+    """A column whose values are on a line of numbers."""
+
+    def on_line(self, raw: RawColumn) -> np.ndarray:
+        """Return the place of each value, ``(rows,)``, with NaN for missing values."""
+        return _as_numbers(raw)
+
+    def distribution(self, raw: RawColumn) -> ColumnDistribution:
+        """Return the deciles of the training data, and the range."""
+        return learn_numbers(self.on_line(raw))
+
+    def count(self, raw: RawColumn, known: ColumnDistribution) -> Observed:
+        """Count new values between the deciles, and outside the range."""
+        return known.count_numbers(self.on_line(raw))
+
+
+@dataclass(frozen=True)
+class NumberColumn(OrderedColumn):
     """A column of numbers."""
 
     kind = reads = "number"
@@ -103,7 +138,7 @@ class NumberColumn(Column):
 
 
 @dataclass(frozen=True)
-class DateColumn(Column):
+class DateColumn(OrderedColumn):
     """A column of dates, as year, day of year, weekday and, if ``has_time``, second of day.
 
     With a constraint, a date is a single number, the days since 1970: the parts of a later date may
@@ -134,18 +169,31 @@ class DateColumn(Column):
             parts = ["days since 1970"]
         return tuple(f"{self.name}: {part}" for part in parts)
 
+    def on_line(self, raw: RawColumn) -> np.ndarray:
+        """Return the days since 1970."""
+        if raw.kind != self.kind:
+            return np.full(len(raw.values), np.nan)
+        days = raw.values.astype("datetime64[D]")
+        line: np.ndarray = days.astype(np.float64) + (raw.values - days) / _SECOND / 86400.0
+        return np.where(np.isnat(raw.values), np.nan, line)
+
+    def shown(self, number: float) -> str:
+        """Return the ISO 8601 text of a date, given its days since 1970."""
+        date = np.datetime64(round(number * 86400), "s")
+        return str(date if self.has_time else date.astype("datetime64[D]"))
+
     def numbers(self, raw: RawColumn) -> list[np.ndarray]:
         """Return the parts of the dates; Monday and January 1 are 0."""
         if raw.kind != self.kind:
             return [np.full(len(raw.values), np.nan)] * len(self.number_names)
+        if self.direction:
+            return [self.on_line(raw)]
         days, years = (raw.values.astype(f"datetime64[{unit}]") for unit in "DY")
         year, day = years.astype(np.float64) + 1970.0, (days - years.astype("datetime64[D]")) / _DAY
         number, second = days.astype(np.float64), (raw.values - days) / _SECOND
         parts = [year, day, (number + 3.0) % 7.0]  # January 1, 1970, was a Thursday.
         if self.has_time:
             parts.append(second)
-        if self.direction:
-            parts = [number + second / 86400.0]
         is_gap = np.isnat(raw.values)
         return [np.where(is_gap, np.nan, part) for part in parts]
 
@@ -201,6 +249,14 @@ class CategoryColumn(Column):
             raise text_and_numbers(raw.label)
         kinds = ("numbers", "categories") if self.is_text else ("text", "numbers")
         raise changed(raw.label, *kinds)
+
+    def distribution(self, raw: RawColumn) -> ColumnDistribution:
+        """Return the number of rows of the most frequent categories, and of others."""
+        return learn_categories(raw.counts, len(raw.values), self.values)
+
+    def count(self, raw: RawColumn, known: ColumnDistribution) -> Observed:
+        """Count the rows of each category; unknown categories are those that are not inputs."""
+        return known.count_categories(raw.counts, len(raw.values), self.values)
 
     @property
     def is_text(self) -> bool:
