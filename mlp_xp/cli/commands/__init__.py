@@ -217,7 +217,7 @@ def _add_bench(parser: Parser) -> None:
     add("--threads N", "threads per contender (all CPUs)", type=count)
     parts = "tiny, lab, lab-full, medium, wide, predict, one-row, drop-in, search, busy, "
     parts += "start-up, end-to-end, growth (all); backends, products, out-of-core, ranks, "
-    parts += "settings, c-export, compile-times; "
+    parts += "settings, c-export, compile-times, shapley; "
     parts += "drop-in/lbfgs for the drop-in cases that begin with lbfgs"
     add("--only PART", parts, nargs="+")
     add("--contenders NAME", "contenders, named as in the tables (all)", nargs="+")
