@@ -1,5 +1,6 @@
 """Imports load no optional libraries, and load slow modules only when they are needed."""
 
+import gc
 import json
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import sys
 import pytest
 
 import mlp_xp
+from mlp_xp._utils.lazy import lazy
 
 OPTIONAL = {"array_api_strict", "cupy", "jax", "llvmlite", "matplotlib", "numba", "pandas", "PIL"}
 OPTIONAL |= {"polars", "requests", "rich", "safetensors", "torch"}
@@ -82,3 +84,17 @@ def test_public_names_are_loaded_on_first_use():
     assert repr(mlp_xp.get_backend("numpy")) == "<NumpyBackend 'numpy' on cpu>"
     with pytest.raises(AttributeError, match="module 'mlp_xp' has no attribute 'MLPClasifier'"):
         mlp_xp.MLPClasifier  # noqa: B018
+
+
+@pytest.mark.parametrize("collecting", [True, False])
+def test_a_failed_import_leaves_the_garbage_collector_as_it_was(collecting, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlp_xp.missing", None)
+    load = lazy("mlp_xp", {"Missing": "mlp_xp.missing"})
+    was_collecting = gc.isenabled()
+    try:
+        (gc.enable if collecting else gc.disable)()
+        with pytest.raises(ImportError):
+            load("Missing")
+        assert gc.isenabled() == collecting
+    finally:
+        (gc.enable if was_collecting else gc.disable)()

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from mlp_xp._utils.collection import pause_collection
+
 
 def lazy(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
     """Return the `__getattr__` of a package.
@@ -18,7 +20,8 @@ def lazy(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
 
     def get(name: str) -> Any:
         if name in modules:
-            value = getattr(importlib.import_module(modules[name]), name)
+            with pause_collection():  # It would examine all modules loaded so far, several times.
+                value = getattr(importlib.import_module(modules[name]), name)
         elif importlib.util.find_spec(f"{package}.{name}") is not None:
             value = importlib.import_module(f"{package}.{name}")
         else:

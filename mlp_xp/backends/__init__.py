@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import array_api_compat
 import numpy as np
 
+from mlp_xp._utils.collection import pause_collection
 from mlp_xp._utils.optional import install_command
 from mlp_xp.backends._base import Backend, BackendError, to_numpy
 from mlp_xp.backends._precision import LOW_PRECISIONS
@@ -148,7 +149,9 @@ def _load(name: str, device: Any) -> Backend:
         raise BackendError(f"{needs}: type {how_to_install(name)}")
     _check_kind(name, device)
     try:
-        create = importlib.import_module(f"mlp_xp.backends.{library.module}").create
+        # A collection would examine every object of the process: 60 ms once scikit-learn is loaded.
+        with pause_collection():
+            create = importlib.import_module(f"mlp_xp.backends.{library.module}").create
     except (ImportError, OSError) as error:
         raise BackendError(
             f"Backend {name!r}: {library.package} cannot be loaded: {error}"

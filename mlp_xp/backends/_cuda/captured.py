@@ -18,18 +18,18 @@ device) run one by one, and the log states the reason. References: "CUDA Program
 from __future__ import annotations
 
 import contextlib
-import gc
 import logging
 import operator
 import os
 import threading
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any
 
 from mlp_xp._utils.array_types import Namespace, Tree
+from mlp_xp._utils.collection import pause_collection
 from mlp_xp._utils.tree import leaves, map_leaves
 
 # The number of steps that run one by one before the first capture. Capturing graphs of 32, 16, ...,
@@ -232,7 +232,7 @@ class _Steps:
         if n not in self._graphs:
             if self._pool is None:
                 self._pool = self._library.new_pool()
-            with _no_collection():
+            with pause_collection():  # Finalizers may wait for the device.
                 self._graphs[n] = self._library.capture(
                     lambda: self.run(n, body, state, shared), self._pool
                 )
@@ -270,18 +270,6 @@ def _write(old: list[Any], new: list[Any], graphs: Graphs) -> None:
     ]
     for (mine, _), value in zip(moved, apart, strict=True):
         mine[...] = value
-
-
-@contextlib.contextmanager
-def _no_collection() -> Iterator[None]:
-    """Disable the garbage collector, since finalizers may wait for the device."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 @lru_cache(maxsize=128)
