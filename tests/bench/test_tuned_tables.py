@@ -102,7 +102,7 @@ def test_a_run_keeps_its_budget_and_says_where_others_win(
 ):
     tables, file, budgets = module("bench.studies.real_tables"), tmp_path / "a.json", set()
 
-    def measure(name, contender, splits, own):
+    def measure(fit, name, contender, splits, own):
         budgets.add(own["budget"])
         for split in splits:
             loss = (1.0, 1.1, 1.2)[WHO.index(contender)] * (1 + split / 10)

