@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from trainers import assert_same_bits, assert_same_fit
 
-from mlp_xp import MLPClassifier
+from mlp_xp import MLPClassifier, MLPRegressor
 from mlp_xp.backends._numpy import backend as numpy_backend
 from mlp_xp.distributed import get_communicator
 from mlp_xp.optimizers import Lion
@@ -49,6 +49,14 @@ def compare():
         check_equal(model, MLPClassifier(**given).fit(X, Y))
     numpy_backend._LONG = np.inf
     check_equal(MLPClassifier(**settings, distributed="mpi").fit(X, Y), alone)
+
+
+def compare_monotone():
+    """Compare fits of a network whose blocks change the gradients of its dense layers."""
+    layers = {"hidden_layer_sizes": (150, 60), "monotonic_cst": [1, -1] + [0] * 38}
+    settings = SETTINGS | helpers.QUIET | layers | {"solver": "sgd"}
+    alone = MLPRegressor(**settings).fit(X, Y)
+    check_equal(MLPRegressor(**settings, distributed="mpi").fit(X, Y), alone)
 
 
 def assign():
@@ -127,6 +135,12 @@ def test_torch_gradients_are_sent_during_the_backward_pass(run_ranks, engine, va
     pytest.importorskip("torch")
     done = run_ranks(2, compare_torch, engine, engine=engine, **variables)
     assert done.stdout.strip() == expected
+
+
+def test_gradients_that_a_block_changes_are_summed_once(on_threads, monkeypatch):
+    pytest.importorskip("numba")
+    monkeypatch.setattr(numpy_backend, "_LONG", 0)
+    on_threads(2, compare_monotone)
 
 
 @pytest.mark.parametrize("check", [assign, repeat])

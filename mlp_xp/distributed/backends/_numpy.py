@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
-from dataclasses import field, replace
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -17,12 +18,13 @@ from mlp_xp.backends._base import F
 from mlp_xp.backends._numpy.backend import NumpyBackend
 from mlp_xp.backends._numpy.kernels.forward import weight_gradient
 from mlp_xp.backends._numpy.kernels.writing import call
-from mlp_xp.backends._numpy.runtime.tasks import MachineCodeError, address
+from mlp_xp.backends._numpy.runtime.tasks import MachineCodeError
 from mlp_xp.backends._numpy.tracing.compiled_step import Compiled, CompiledLoop, CompiledStep
 from mlp_xp.backends._numpy.tracing.traced import Traced, value_of
 from mlp_xp.distributed._shared_memory import SharedSum
 from mlp_xp.distributed.backends._base import RankBackend
 from mlp_xp.distributed.communicator import LONG_BYTES, Communicator
+from mlp_xp.distributed.training.gradient import PendingSum
 from mlp_xp.optimizers import SGD, Adam, AdamW, Optimizer, Updated
 
 # Between machines, a layer's gradient is summed in pieces. Each piece is summed while the next ones
@@ -42,24 +44,16 @@ class SumOverRanks:
     """
 
     communicator: Communicator
-    # The addresses of arrays with pending sums, and the functions that wait for the sums of their
-    # pieces.
-    _started: set[int] = field(default_factory=set, compare=False, repr=False)
-    _waits: dict[int, list[Callable[[], None]]] = field(
-        default_factory=dict, compare=False, repr=False
-    )
 
     def __call__(self, tree: Tree) -> Tree:
-        """Sum donated arrays over all ranks."""
+        """Sum donated arrays over all ranks; pending sums remain pending."""
         taken: set[int] = set()
-        arrays = [
-            leaf if self._has_started(leaf) else _writable(leaf, taken) for leaf in leaves(tree)
+        flat = [
+            leaf if isinstance(leaf, PendingSum) else _writable(leaf, taken)
+            for leaf in leaves(tree)
         ]
-        call(self._sum, *(array for array in arrays if not self._has_started(array)))
-        return rebuild(tree, arrays)
-
-    def _has_started(self, array: Any) -> bool:
-        return isinstance(array, Traced | np.ndarray) and address(array) in self._started
+        call(self._sum, *(leaf for leaf in flat if not isinstance(leaf, PendingSum)))
+        return rebuild(tree, flat)
 
     def _sum(self, *arrays: np.ndarray) -> None:
         self.communicator.sum(arrays)
@@ -72,11 +66,11 @@ class SumOverRanks:
         """
         if W.size * W.itemsize < LONG_BYTES:
             return weight_gradient(x, dy, W, multiply)
-        dW = self.empty_like(W)
+        dW, pieces = self.empty_like(W), _Pieces(self.communicator)
         for rows in self.pieces(W):
             multiply(x[:, rows], dy, dW[rows], ta=True)
-            self.start(dW, rows)
-        return dW
+            call(pieces.start, dW, rows)
+        return PendingSum(dW, pieces.wait)
 
     def empty_like(self, array: Any) -> Any:
         """Allocate the gradient of an array."""
@@ -94,31 +88,6 @@ class SumOverRanks:
         step += -step % _MULTIPLE
         return [slice(i, i + step) for i in range(0, array.shape[0], step)]
 
-    def start(self, array: Any, rows: slice) -> None:
-        """Start summing a range of an array's rows."""
-        self._started.add(address(array))
-        call(self._start, array, rows)
-
-    def _start(self, array: np.ndarray, rows: slice) -> None:
-        wait = self.communicator.start_sum(array[rows])
-        self._waits.setdefault(address(array), []).append(wait)
-
-    def finish(self, tree: Tree, *, own_parts: bool = False) -> None:
-        """Wait for pending sums of a tree's arrays, or only of this rank's parts."""
-        started = [array for array in leaves(tree) if self._has_started(array)]
-        if started:
-            call(self._finish, own_parts, *started)
-        self._started.difference_update(map(address, started))
-
-    def _finish(self, own_parts: bool, *arrays: np.ndarray) -> None:
-        for array in arrays:
-            for wait in self._waits.pop(address(array)):
-                if own_parts and isinstance(wait, SharedSum):
-                    # The other ranks wrote their gradients before summing the loss.
-                    wait.sum_part()
-                else:
-                    wait()
-
     def share(self, array: Any) -> Any:
         """Move an array of the state to memory shared by all ranks if the array is large."""
         machine = self.communicator.machine
@@ -126,10 +95,44 @@ class SumOverRanks:
             return array
         return machine.share(array) if array.size >= machine.size * _LEAST_SHARED else array
 
-    def forget(self) -> None:
-        """Discard pending sums after a failed step."""
-        self._started.clear()
+
+class _Pieces:
+    """The sums of an array's rows, piece by piece, while a step runs."""
+
+    def __init__(self, communicator: Communicator) -> None:
+        self._communicator = communicator
+        self._waits: list[Callable[[], None]] = []
+
+    def start(self, array: np.ndarray, rows: slice) -> None:
+        """Start summing some rows."""
+        if not rows.start:  # An earlier step may have failed before its sums were awaited.
+            self._waits.clear()
+        self._waits.append(self._communicator.start_sum(array[rows]))
+
+    def wait(self, *, own_part: bool) -> None:
+        """Wait for the sum of all pieces, or only of this rank's part."""
+        for wait in self._waits:
+            if own_part and isinstance(wait, SharedSum):
+                # The other ranks wrote their gradients before summing the loss.
+                wait.sum_part()
+            else:
+                wait()
         self._waits.clear()
+
+
+def _finish(grads: Sequence[Any], own_part: Iterable[bool]) -> list[Any]:
+    """Wait for pending sums, or only for this rank's part of each; return the gradients' arrays."""
+    pairs = zip(grads, own_part, strict=False)
+    pending = [pair for pair in pairs if isinstance(pair[0], PendingSum)]
+    waits = [partial(leaf.wait, own_part=is_own) for leaf, is_own in pending]
+
+    def wait_for_all(*_: np.ndarray) -> None:
+        for wait in waits:
+            wait()
+
+    if pending:
+        call(wait_for_all, *(leaf.array for leaf, _ in pending))
+    return [leaf.array if isinstance(leaf, PendingSum) else leaf for leaf in grads]
 
 
 @dataclass(frozen=True)
@@ -137,12 +140,11 @@ class ClipOfRanks:
     """The kernel ``clip``, which first waits for pending sums of gradients."""
 
     clip: Callable[..., tuple[Tree, Any]]
-    ranks: SumOverRanks
 
     def __call__(self, grads: Tree, *args: Any, **options: Any) -> tuple[Tree, Any]:
         """Apply `mlp_xp.optimizers.clip`."""
-        self.ranks.finish(grads)
-        return self.clip(grads, *args, **options)
+        summed = _finish(leaves(grads), itertools.repeat(False))
+        return self.clip(rebuild(grads, summed), *args, **options)
 
 
 @dataclass(frozen=True)
@@ -166,18 +168,15 @@ class UpdateOfRanks:
     ) -> Updated:
         """Apply `mlp_xp.optimizers.update_tree` after all ranks have read the parameters."""
         machine = self.ranks.communicator.machine
-        rows = list(zip(leaves(params), leaves(grads), *map(leaves, opt_state), strict=True))
-        shared: list[Any] = []
-        others: list[Any] = []
-        for row in rows:
-            is_shared = machine is not None and machine.is_shared(value_of(row[0]))
-            (shared if is_shared else others).append(row)
-        self.ranks.finish(tuple(row[1] for row in others))
-        if machine is None or not shared:
+        is_shared = [machine is not None and machine.is_shared(value_of(p)) for p in leaves(params)]
+        grads = rebuild(grads, _finish(leaves(grads), is_shared))
+        if machine is None or not any(is_shared):
             trees = params, grads, opt_state
             found: Updated = self.update(optimizer, *trees, coefs, l2, n_leading=n_leading, xp=xp)
             return found
-        self.ranks.finish(tuple(row[1] for row in shared), own_parts=True)
+        rows = list(zip(leaves(params), leaves(grads), *map(leaves, opt_state), strict=True))
+        shared = list(itertools.compress(rows, is_shared))
+        others = [row for row, shares in zip(rows, is_shared, strict=True) if not shares]
         mine = [
             tuple(xp.reshape(array, (-1, 1))[machine.part(row[0].size), :] for array in row)
             for row in shared
@@ -226,7 +225,7 @@ class NumpyRankBackend(RankBackend, NumpyBackend):
             )
             self.kernels = replace(
                 self.kernels,
-                clip=ClipOfRanks(self.kernels.clip, self._sums),
+                clip=ClipOfRanks(self.kernels.clip),
                 update=UpdateOfRanks(self.kernels.update, self._sums),
             )
             # Other ranks overwrite shared memory, so keeping a state requires a copy.
@@ -252,14 +251,6 @@ class NumpyRankBackend(RankBackend, NumpyBackend):
 
     def release(self, compiled: Any, state: Any) -> Any:
         return state  # Ranks may share this memory, so the next fit must allocate new memory.
-
-    @contextlib.contextmanager
-    def training(
-        self, work: int, n_steps: int = 1, sparse_work: int = 0, largest: int = 0
-    ) -> Iterator[None]:
-        self._sums.forget()
-        with super().training(work, n_steps, sparse_work, largest):
-            yield
 
 
 KIND = NumpyRankBackend

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import socket
 from collections.abc import Callable
-from dataclasses import field, replace
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -14,53 +13,45 @@ import torch
 
 from mlp_xp._utils.array_types import Tree
 from mlp_xp._utils.dataclass import dataclass
-from mlp_xp._utils.tree import leaves, rebuild
+from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.backends import Backend
 from mlp_xp.backends._cuda.captured import report
 from mlp_xp.backends._torch.backend import TorchBackend
 from mlp_xp.distributed.backends._base import RankBackend
 from mlp_xp.distributed.communicator import LONG_BYTES, Communicator
+from mlp_xp.distributed.training.gradient import PendingSum
 
 
 @dataclass(frozen=True)
 class SumOverRanks:
     """A sum of tensors over ranks, by the communicator or torch's default process group.
 
-    Some sums may already be pending. The group, ``"nccl"`` for GPUs with one rank per device or
-    ``"gloo"`` for host memory, is started if necessary.
+    The group, ``"nccl"`` for GPUs with one rank per device or ``"gloo"`` for host memory, is
+    started if necessary.
     """
 
     communicator: Communicator
     group: str = ""
-    _started: dict[int, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __call__(self, tree: Tree) -> Tree:
-        """Sum donated tensors over all ranks."""
-        taken: set[int] = set()
-        tensors, others, waits = [], [], []
-        for leaf in leaves(tree):
-            # `_started` references each tensor with a pending sum, so the tensor's id is unique.
-            started = self._started.pop(id(leaf), None)
-            if started is None:
-                others.append(_own(leaf, taken))
-                tensors.append(others[-1])
-            else:
-                tensors.append(started[0])
-                waits.append(started[1])
+        """Sum donated tensors over all ranks, and wait for pending sums."""
+        flat, taken = leaves(tree), set[int]()
+        pending = [leaf for leaf in flat if isinstance(leaf, PendingSum)]
+        others = [_own(leaf, taken) for leaf in flat if not isinstance(leaf, PendingSum)]
         self._sum(others)
-        for wait in waits:
-            wait()
-        return rebuild(tree, tensors)
+        for leaf in pending:
+            leaf.wait()
+        remaining = iter(others)
+        return map_leaves(
+            lambda leaf: leaf.array if isinstance(leaf, PendingSum) else next(remaining), tree
+        )
 
-    def start(self, tensor: Any) -> None:
-        """Start summing a tensor in place; do not write to it until the sum is done."""
+    def start(self, tensor: Any) -> Any:
+        """Start summing a large tensor in place; return the pending sum, or the tensor itself."""
         is_whole = tensor.dtype in (torch.float32, torch.float64) and tensor.is_contiguous()
         if is_whole and tensor.nbytes >= LONG_BYTES:
-            self._started[id(tensor)] = tensor, self._start(tensor)
-
-    def forget(self) -> None:
-        """Discard pending sums after a failed step."""
-        self._started.clear()
+            return PendingSum(tensor, self._start(tensor))
+        return tensor
 
     def _start(self, tensor: Any) -> Callable[[], Any]:
         """Start summing a tensor, and return the function that waits for the result."""
@@ -91,9 +82,7 @@ class SentDense:
 
         def send(dy: Any, **asked: Any) -> Any:
             dx, grads = pullback(dy, **asked)
-            for gradient in leaves(grads):
-                self.sums.start(gradient)
-            return dx, grads
+            return dx, map_leaves(self.sums.start, grads)
 
         return y, send
 
@@ -116,13 +105,6 @@ class TorchRankBackend(RankBackend, TorchBackend):
         if self.device.type == "cuda":
             return SumOverRanks(self.communicator, "nccl")
         return super()._summing(backend)
-
-    def training(
-        self, work: int, n_steps: int = 1, sparse_work: int = 0, largest: int = 0
-    ) -> contextlib.AbstractContextManager[object]:
-        if isinstance(sums := self.gradient.sum_over_ranks, SumOverRanks):
-            sums.forget()
-        return super().training(work, n_steps, sparse_work, largest)
 
     def loop(self, body: Callable[..., Any]) -> Callable[..., Any] | None:
         if self.device.type == "cuda":  # Capturing a CUDA graph would wait for other ranks.

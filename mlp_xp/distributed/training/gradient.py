@@ -25,14 +25,26 @@ from mlp_xp.training.step.loss_scaling import LossScale, scale_loss_gradient
 from mlp_xp.training.step.value_and_gradient import BatchGradient, value_and_gradient
 
 
+@dataclass(frozen=True, eq=False)
+class PendingSum:
+    """A gradient whose sum over ranks has begun; it replaces the gradient's array in a tree.
+
+    ``wait()`` waits until ``array`` contains the sum.
+    """
+
+    array: Array
+    wait: Callable[..., None]
+
+
 @dataclass(frozen=True)
 class RankGradient:
     """The counterpart of `batch_gradient` for several ranks.
 
     ``sum_over_ranks`` sums a tree of donated float32 or float64 arrays over all ranks, with bitwise
-    identical results. ``n_shards`` is the number of virtual shards per rank. ``dense`` replaces the
-    kernel ``dense``; its pullback starts to sum large gradients. If a step runs once per virtual
-    shard, ``take_shard`` selects the rows of a shard in a tree of arrays, and ``n_shards`` is 1.
+    identical results. ``n_shards`` is the number of virtual shards per rank. The pullback of
+    ``dense`` returns a `PendingSum` for each large gradient; it is the kernel ``final_dense``. If a
+    step runs once per virtual shard, ``take_shard`` selects the rows of a shard in a tree of
+    arrays, and ``n_shards`` is 1.
     """
 
     sum_over_ranks: Callable[[Tree], Tree]
@@ -53,7 +65,7 @@ class RankGradient:
         if self.n_shards:
             kernels = in_shards(kernels, self.n_shards)
         if self.dense is not None:
-            kernels = replace(kernels, dense=self.dense)
+            kernels = replace(kernels, final_dense=self.dense)
 
         def gradient(
             params: Params, batch: Batch, scale: LossScale | tuple[()], *given: Any, **options: Any
@@ -103,8 +115,12 @@ class RankGradient:
         if self.n_shards:
             averages = map_leaves(lambda of_shards: sum_in_pairs(_entries(of_shards)), averages)
         dtype = leaves(params)[0].dtype
-        tree = map_leaves(lambda leaf: xp.astype(leaf, dtype, copy=False), (grads, averages))
-        return self.sum_over_ranks(tree)
+
+        def cast(leaf: Any) -> Any:
+            is_pending = isinstance(leaf, PendingSum)
+            return leaf if is_pending else xp.astype(leaf, dtype, copy=False)
+
+        return self.sum_over_ranks(map_leaves(cast, (grads, averages)))
 
 
 def _entries(array: Array) -> list[Array]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple
 
 from mlp_xp._utils.array_types import Array, Namespace, Tree
@@ -187,9 +188,13 @@ def chain(blocks: tuple[Block, ...], params: Tree, x: Array, context: Context) -
     pullbacks: list[tuple[LayerPullback, bool]] = []
     measured: Measured = ()
     n_params = 0
+    of_dense = context
+    if context.kernels.final_dense is not None:
+        kernels = replace(context.kernels, dense=context.kernels.final_dense)
+        of_dense = context._replace(kernels=kernels)
     for block in blocks:
         own = next(remaining) if block.has_params else ()
-        x, pullback, batch_stats = block(own, x, context)
+        x, pullback, batch_stats = block(own, x, of_dense if block.is_dense else context)
         # If an earlier block has parameters, it needs this block's dx.
         pullbacks.append((pullback, n_params > 0))
         n_params += block.has_params

@@ -21,7 +21,8 @@ class LayerKernels:
     ``dense`` computes `mlp_xp.nn.layers.affine`; ``run_layer`` runs any layer with parameters that
     is not listed here; ``sum_rows_of_table`` sums the gradients of an embedding. A replacement has
     the signature and the result of the default. For arguments that it does not support, it calls
-    the default.
+    the default. ``final_dense``, if any, replaces ``dense`` where no other code changes the layer's
+    gradients, so that their sum over several processes may begin at once.
     """
 
     dense: Callable[..., tuple[Array, LayerPullback]] = affine
@@ -31,3 +32,4 @@ class LayerKernels:
     batch_norm: Callable[..., tuple[Array, LayerPullback, BatchStats]] = batch_norm
     run_layer: Callable[..., tuple[Array, LayerPullback]] = run_layer
     sum_rows_of_table: Callable[..., Array] = sum_rows_of_table
+    final_dense: Callable[..., tuple[Array, LayerPullback]] | None = None
