@@ -1,4 +1,10 @@
-"""The base class of callbacks."""
+"""The base class of callbacks.
+
+To add a hook, add a method to `Callback`, its name to `_HOOKS` in
+`mlp_xp.estimators.settings.config`, and its call to `Reporter` in
+`mlp_xp.estimators.fitting.reporting`, whose methods `FitLoop` calls. A hook for a new moment also
+needs a method of `Watcher` and its call, both in `mlp_xp.training.loop.fit_loop`.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """The settings of a run: each field declares its option, default and help.
 
-`mlp_xp.recipes.parameters` declares the options that set parameters of the estimator.
+To add an option, add a field. `mlp_xp.recipes.parameters` declares the options that set parameters
+of the estimator.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from mlp_xp.nn.blocks import (
     Residual,
     Signed,
 )
-from mlp_xp.nn.layers import Activation, Arrangement, BatchStats, Dense, Norm
+from mlp_xp.nn.layers import ACTIVATIONS, Activation, Arrangement, BatchStats, Dense, Norm
 from mlp_xp.nn.losses import OUTPUTS, EachTarget, Loss
 
 _ACTIVATIONS: dict[str, Any] = {
@@ -211,7 +211,10 @@ def _module(block: Block, params: Any, batch_stats: list[BatchStats]) -> nn.Modu
         case Signed():
             return _signed(block, _module(block.block, params, batch_stats), params)
         case Activate(function):
-            return _ACTIVATIONS[function]() if isinstance(function, str) else Applied(function)
+            if not isinstance(function, str):
+                return Applied(function)
+            known = _ACTIVATIONS.get(function)
+            return Applied(ACTIVATIONS[function]) if known is None else known()
         case Dropout():
             return nn.Dropout(block.rate)
         case Residual():

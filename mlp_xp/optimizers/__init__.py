@@ -7,6 +7,9 @@ computes only with arrays. It receives the coefficients as 0-d arrays, because c
 compiled step could not change.
 
 The caller donates the old parameters, gradients and states: `update` may overwrite them.
+
+To add a rule, add a file, and its name in `OPTIMIZERS`, which makes it a value of the parameter
+``solver``.
 """
 
 from mlp_xp.optimizers._adam import Adam, AdamW

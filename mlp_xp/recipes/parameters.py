@@ -1,7 +1,9 @@
 """The table of all parameters, with their valid values and descriptions.
 
 The table defines the estimators' constraints and docstrings, the options of ``mlp-xp train``, and
-which parameters may differ in a resumed fit and between processes.
+which parameters may differ in a resumed fit and between processes. To add a parameter, add a row
+here, and the parameter to the signatures in `mlp_xp.estimators.classifier` and
+`mlp_xp.estimators.regressor`.
 """
 
 import math

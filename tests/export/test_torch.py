@@ -6,7 +6,7 @@ from problems import REAL, TARGETS, X, Y, fitted
 
 from mlp_xp import MLPClassifier
 from mlp_xp.augmentation import Flip
-from mlp_xp.export import from_torch, to_torch
+from mlp_xp.export import _torch_modules, from_torch, to_torch
 from mlp_xp.nn.losses import Quantile
 
 pytestmark = pytest.mark.matrix
@@ -123,3 +123,13 @@ def test_from_torch_and_to_torch_reject_inconsistent_settings(nn):
     model, _ = fitted(tta=Flip((1, 3, 4)))
     with pytest.raises(ValueError, match="does not support test-time augmentation: set tta=None"):
         to_torch(model)
+
+
+def test_activation_without_a_torch_module_is_exported_as_its_formula(torch, monkeypatch):
+    monkeypatch.delitem(_torch_modules._ACTIVATIONS, "mish")
+    model, rows = fitted(activation="mish")
+    module = to_torch(model, activate=True)
+    found = module(torch.from_numpy(rows))
+    np.testing.assert_allclose(found.detach().numpy(), model.predict_proba(rows), atol=1e-12)
+    found.sum().backward()
+    assert all(parameter.grad is not None for parameter in module.parameters())

@@ -1,4 +1,9 @@
-"""Define the kinds of columns, and the class that holds a column before encoding."""
+"""Define the kinds of columns, and the class that holds a column before encoding.
+
+To add a kind of values, add it to `KINDS`, and recognize it in `read_values` (`values.py`) and, for
+data frames, in `mlp_xp.estimators.tables.reading`. An encoding of it is a class in
+`mlp_xp.estimators.tables.kinds`.
+"""
 
 from __future__ import annotations
 

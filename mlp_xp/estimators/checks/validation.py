@@ -1,4 +1,9 @@
-"""Checks of X, y and sample weights, with scikit-learn's own checks if possible."""
+"""Checks of X, y and sample weights, with scikit-learn's own checks if possible.
+
+NaN in an array X is an error here. In a data frame, NaN is a missing value, which
+`mlp_xp.estimators.tables.columns` replaces with the column's median if ``missing_values`` is
+"impute".
+"""
 
 from __future__ import annotations
 

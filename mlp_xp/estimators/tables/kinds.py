@@ -1,4 +1,8 @@
-"""The encodings of columns: each learns from training data, checks new data, and encodes inputs."""
+"""The encodings of columns: each learns from training data, checks new data, and encodes inputs.
+
+To add an encoding, add a class, list it in `KINDS`, and choose it in `learn_column`. The kinds of
+values before encoding are in `mlp_xp._utils.columns.kinds`.
+"""
 
 from __future__ import annotations
 

@@ -6,8 +6,8 @@ any output activation). Weights and averages are applied in one place, `mean_los
 includes the output activation, so no loss computes the logarithm of a number that may have been
 rounded to zero.
 
-To add a loss, add a file, and a line below; exports trace its `activate`. The L2 penalty is part of
-the update, not a loss (`mlp_xp.optimizers`).
+To add a loss, add a file, and a line below. Exports to ONNX and C trace its `activate`, so it needs
+no code there. The L2 penalty is part of the update, not a loss (`mlp_xp.optimizers`).
 """
 
 from __future__ import annotations

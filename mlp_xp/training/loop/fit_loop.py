@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -20,8 +20,8 @@ from mlp_xp.training.data.placement import Data
 from mlp_xp.training.divergence.finite import NonFiniteError
 from mlp_xp.training.loop.early_stopping import Plateau
 from mlp_xp.training.loop.history import History
-from mlp_xp.training.loop.loop_settings import LoopPosition, LoopSettings, Validation, Watcher
-from mlp_xp.training.loop.records import Record
+from mlp_xp.training.loop.loop_settings import LoopPosition, LoopSettings, Validation
+from mlp_xp.training.loop.records import Record, Running
 from mlp_xp.training.loop.requests import Fit, Trained, TrainingRequest
 from mlp_xp.training.trainer import Trainer
 
@@ -34,6 +34,32 @@ Learned = tuple[Params, tuple[BatchStats, ...]]  # Weights and batch statistics.
 _COMPILES_WITHIN = 10.0
 # "adaptive" lowers the learning rate only while it is above this value, as in scikit-learn.
 _MIN_RATE = 1e-6
+
+
+class Watcher(Protocol):
+    """The receiver of a fit's reports: it publishes attributes and calls callbacks."""
+
+    watches_epochs: bool
+    watches_steps: bool
+    watches_pauses: bool
+
+    def begin_epoch(self) -> None:
+        """Report that an epoch begins."""
+
+    def end_step(self, done: int, n_steps: int) -> bool:
+        """Report that a step has ended; return whether the fit should end."""
+
+    def report(self, done: int, n_steps: int, running: Running | None) -> None:
+        """Report the number of completed steps in the epoch, and its averages if known."""
+
+    def end_epoch(self, record: Record) -> bool:
+        """Report that an epoch has ended; return whether the fit should end."""
+
+    def pause(self, step: int, is_interrupted: bool) -> None:
+        """Report that the state can now be saved, after ``step`` steps of an epoch.
+
+        If ``is_interrupted`` is true, the fit ends afterwards because of Ctrl-C.
+        """
 
 
 class FitLoop:

@@ -1,4 +1,4 @@
-"""Settings of a fit's loop, and the interfaces for validation and reports."""
+"""Settings of a fit's loop, and the interface for validation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import NamedTuple, Protocol
 from mlp_xp._utils.dataclass import dataclass
 from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.network import Params
-from mlp_xp.training.loop.records import Record, Running
 
 
 @dataclass(frozen=True)
@@ -71,29 +70,3 @@ class Validation(Protocol):
 
     def measure(self) -> tuple[float, float]:
         """Return the current network's loss and score; a higher score is better."""
-
-
-class Watcher(Protocol):
-    """The receiver of a fit's reports: it publishes attributes and calls callbacks."""
-
-    watches_epochs: bool
-    watches_steps: bool
-    watches_pauses: bool
-
-    def begin_epoch(self) -> None:
-        """Report that an epoch begins."""
-
-    def end_step(self, done: int, n_steps: int) -> bool:
-        """Report that a step has ended; return whether the fit should end."""
-
-    def report(self, done: int, n_steps: int, running: Running | None) -> None:
-        """Report the number of completed steps in the epoch, and its averages if known."""
-
-    def end_epoch(self, record: Record) -> bool:
-        """Report that an epoch has ended; return whether the fit should end."""
-
-    def pause(self, step: int, is_interrupted: bool) -> None:
-        """Report that the state can now be saved, after ``step`` steps of an epoch.
-
-        If ``is_interrupted`` is true, the fit ends afterwards because of Ctrl-C.
-        """

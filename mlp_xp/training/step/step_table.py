@@ -1,4 +1,8 @@
-"""The steps of an epoch, prepared on the host: scalars, dropout keys and batches."""
+"""The steps of an epoch, prepared on the host: scalars, dropout keys and batches.
+
+`step_tables` computes each step's learning rate: the initial rate, times the factor that
+"adaptive" has lowered, times the schedule.
+"""
 
 from __future__ import annotations
 

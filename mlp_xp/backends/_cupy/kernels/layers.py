@@ -1,4 +1,9 @@
-"""Activations, dropout and normalization, each compiled to a few kernel launches."""
+"""Activations, dropout and normalization, each compiled to a few kernel launches.
+
+No kernel is written here. `fused` traces the formula and the pullback in `mlp_xp.nn.layers`, and
+`mlp_xp.compiler.print_cuda` prints both in CUDA C, e.g. ``mlp_xp_gelu`` and
+``mlp_xp_gelu_gradient``.
+"""
 
 from __future__ import annotations
 
