@@ -161,7 +161,7 @@ class AveragedLabels(LabelsMixin, BaseEnsemble):
 
     def predict_set(self, X: Any, coverage: float = 0.9) -> np.ndarray:
         """Predict a set of classes for each sample; see `MLPClassifier.predict_set`."""
-        return predict_sets(self.estimators_, self.predict_proba(X), coverage)
+        return predict_sets(self.estimators_, X, self.predict_proba(X), coverage)
 
     def predict_log_proba(self, X: Any) -> Any:
         """Predict logarithms of probabilities; see `predict_proba`."""

@@ -100,6 +100,7 @@ class MLPClassifier(LabelsMixin, BaseMLP):
         output_activation: str = "auto",
         calibration: str | None = None,
         prediction_sets: str | None = None,
+        coverage_by: Any = None,
         scoring: Any = None,
         dropout: Any = 0.0,
         input_dropout: float = 0.0,
@@ -277,7 +278,8 @@ class MLPClassifier(LabelsMixin, BaseMLP):
         Raises
         ------
         ValueError
-            If no held-out samples were stored, or too few for this coverage.
+            If no held-out samples were stored, or too few for this coverage, in all or, with
+            `coverage_by`, in the group of a row.
 
         References
         ----------
@@ -298,7 +300,7 @@ class MLPClassifier(LabelsMixin, BaseMLP):
         >>> sets.shape, bool(correct.mean() > 0.95)
         ((797, 10), True)
         """
-        return predict_sets([self], self.predict_proba(X), coverage)
+        return predict_sets([self], X, self.predict_proba(X), coverage)
 
     @classmethod
     def from_weights(

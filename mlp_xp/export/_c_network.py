@@ -102,6 +102,11 @@ def trace_networks(
             for member, state in zip(members, states, strict=True)
         ]
         if states[0].targets.classes is None:
+            if states[0].coverage_by is not None and len(states[0].loss.levels) > 1:
+                raise ValueError(
+                    "Quantiles that are calibrated by group have no C form: export the network "
+                    "with to_onnx, or calibrate it with coverage_by=None."
+                )
             return named_values(states, found, weights_of(model), library)
         arrays = mean_probabilities(found, weights_of(model), library)
         several = isinstance(model.classes_, list)

@@ -10,14 +10,26 @@ import numpy as np
 
 from mlp_xp import __version__
 from mlp_xp._utils.optional import optional
+from mlp_xp.estimators.fitted.scoring import check_sets
 from mlp_xp.estimators.targets import MultilabelTargets, Targets
 from mlp_xp.export._files import check_path, write_file
 from mlp_xp.export._members import members_of, states_of, weights_of
-from mlp_xp.export._outputs import Library, mean_probabilities, named_values, predictions
+from mlp_xp.export._outputs import (
+    Library,
+    groups_in_graph,
+    mean_probabilities,
+    named_values,
+    predictions,
+    set_of_classes,
+)
 
 
 def to_onnx(
-    model: Any, path: str | os.PathLike[str] | None = None, *, precision: str | None = None
+    model: Any,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    precision: str | None = None,
+    interval: float | None = None,
 ) -> Any:
     """Return a fitted classifier, regressor or ensemble as an ONNX model.
 
@@ -34,6 +46,10 @@ def to_onnx(
         The dtype of inputs, weights and outputs. By default, it is the dtype that the estimator
         computes in: float32 after a fit of float32 or uint8 data, or with ``precision="float32"``
         or less; otherwise float64. Runtimes for browsers and phones require float32.
+    interval : float in (0, 1), optional
+        Also output limits between which this fraction of new targets is, or for a classifier the
+        set of classes that contains the correct class in this fraction of cases. Requires held-out
+        errors, as ``predict(X, interval=0.9)`` and ``predict_set`` do.
 
     Returns
     -------
@@ -47,14 +63,17 @@ def to_onnx(
         ``label_1`` and so on. A regressor has ``prediction : (N,)`` or ``(N, outputs)``. With
         ``loss="gaussian"``, it also has ``std``, of the same shape, and with several quantiles,
         ``quantiles : (N, levels)`` or ``(N, outputs, levels)``, calibrated if the estimator is
-        calibrated.
+        calibrated. With `interval`, there are ``lower`` and ``upper``, of the shape of the
+        prediction, or ``set : (N, classes)``, boolean. With `coverage_by`, limits are NaN for a row
+        whose group had no held-out samples, and its set has only the most likely class.
 
     Raises
     ------
     sklearn.exceptions.NotFittedError
         If the estimator is not fitted.
     ValueError
-        For an unknown precision, or for classes that are neither numbers nor text.
+        For an unknown precision, for classes that are neither numbers nor text, or if an `interval`
+        is requested without enough held-out samples.
     TypeError
         If `model` is not an estimator of this package.
     ImportError
@@ -73,12 +92,18 @@ def to_onnx(
     ['label', 'probabilities']
     """
     check_path(path, "model.onnx")
-    graph = trace(model, precision)
+    graph = trace(model, precision, interval=interval)
     write_file(path, graph.SerializeToString())
     return graph
 
 
-def trace(model: Any, precision: str | None, *, in_pipeline: bool = False) -> Any:
+def trace(
+    model: Any,
+    precision: str | None,
+    *,
+    in_pipeline: bool = False,
+    interval: float | None = None,
+) -> Any:
     """Return an estimator as an ONNX model.
 
     In a pipeline, a single output has shape (N, 1), and a regressor returns only the prediction.
@@ -108,17 +133,22 @@ def trace(model: Any, precision: str | None, *, in_pipeline: bool = False) -> An
         x = ndonnx.argument(shape=("N", first.n_features), dtype=getattr(ndonnx, precision))
         inputs = {"X": x}
     library = _library(precision)
-    found = []
+    found, groups = [], []
     for member, state in zip(members, states, strict=True):
         x = x if state.columns is None else encode(state.columns)
         found.append(predictions(member, state, x, library))
+        groups.append(groups_in_graph(state, x, library))
     if first.targets.classes is None:
-        values = named_values(states, found, weights_of(model), library)
+        values = named_values(states, found, weights_of(model), library, groups, interval)
         outputs = {name: first.targets.decode(array) for name, array in values.items()}
         if in_pipeline:
             outputs = {"prediction": values["prediction"]}
     else:
         outputs = _named_classes(model, first.targets, found, library)
+        if interval is not None:
+            check_sets(first.targets.kind)
+            array = outputs["probabilities"]
+            outputs["set"] = set_of_classes(array, states, interval, groups[0], library)
         if in_pipeline and isinstance(model.classes_, list):
             raise ValueError(
                 f"y has {len(model.classes_)} classification targets, but a converted pipeline "

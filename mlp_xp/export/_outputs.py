@@ -12,7 +12,13 @@ from mlp_xp._utils.tree import map_leaves
 from mlp_xp.augmentation import make_pixel_map, map_pixels, view_draws
 from mlp_xp.backends import get_backend
 from mlp_xp.backends.kernels import Kernels
-from mlp_xp.estimators.fitted.calibration import calibrated_quantiles
+from mlp_xp.estimators.fitted.calibration import (
+    calibrated_quantiles,
+    interval_levels,
+    pooled_errors,
+)
+from mlp_xp.estimators.fitted.groups import Groups, column_at
+from mlp_xp.estimators.fitted.prediction_sets import rank_penalty, set_limits
 from mlp_xp.estimators.fitted.state import FittedState
 from mlp_xp.estimators.settings.config import resolve_augmentation
 from mlp_xp.nn.losses import Loss, of_mixture, weigh
@@ -68,10 +74,13 @@ def named_values(
     outputs: Sequence[Any],
     weights: Sequence[float] | None,
     library: Library,
+    groups: Sequence[Groups | None] = (),
+    interval: float | None = None,
 ) -> dict[str, Any]:
-    """Return the prediction of a regressor, and its standard deviation and quantiles, if any.
+    """Return the prediction of a regressor, and its standard deviation, quantiles and limits.
 
-    ``outputs`` are the values that each network predicts, and ``weights`` are the networks'.
+    ``outputs`` are the values that each network predicts, ``weights`` are the networks', and
+    ``groups`` are the groups of the rows for each network.
     """
     xp = library.xp
     losses: list[Loss] = [state.activating_loss for state in states]
@@ -85,13 +94,59 @@ def named_values(
         )
         named = {"prediction": mean, "std": std}
     levels = losses[0].levels
-    if len(levels) > 1 and all(loss.levels == levels for loss in losses):
-        quantiles = [
-            calibrated_quantiles(loss, output, levels, state.calibration, library.put, xp=xp)
-            for state, (loss, output) in zip(states, pairs, strict=True)
+
+    def quantiles(levels: Sequence[float]) -> Any:
+        each: list[Any] = [output for _, output in pairs]
+        if "std" in named:
+            each = [xp.concat([named["prediction"], named["std"]], axis=1)]
+        known = groups or [None] * len(each)
+        found = [
+            calibrated_quantiles(
+                loss, output, levels, state.calibration, library.put, groups=own, xp=xp
+            )
+            for loss, output, state, own in zip(losses, each, states, known, strict=False)
         ]
-        named["quantiles"] = _mean(weigh(quantiles, weights), library)
+        return _mean(weigh(found, weights if len(found) > 1 else None), library)
+
+    if len(levels) > 1 and all(loss.levels == levels for loss in losses):
+        named["quantiles"] = quantiles(levels)
+    if interval is not None:
+        for state in states:
+            limits = interval_levels(interval, state.calibration)
+        found = quantiles(limits)
+        named |= {"lower": found[..., 0], "upper": found[..., 1]}
     return named
+
+
+def set_of_classes(
+    probabilities: Any,
+    states: Sequence[FittedState],
+    coverage: float,
+    groups: Groups | None,
+    library: Library,
+) -> Any:
+    """Return which classes are in the set of each row, as `prediction_sets` does."""
+    xp, put = library.xp, library.put
+    n_classes = probabilities.shape[1]
+    limits = set_limits(coverage, pooled_errors(states), groups)
+    own, other = probabilities[:, :, None], probabilities[:, None, :]
+    earlier = put(np.tri(n_classes, k=-1, dtype=bool))  # Of two equal classes, the first is first.
+    is_before = xp.logical_or(other > own, xp.logical_and(other == own, earlier))
+    mass = xp.sum(xp.where(is_before, other, put(np.zeros(()))), axis=2)
+    rank = xp.sum(xp.astype(is_before, probabilities.dtype), axis=2)
+    scores = mass + probabilities / put(np.asarray(2.0)) + rank_penalty(rank, put, xp=xp)
+    limit = put(limits) if groups is None else groups.pick(put(limits), put, xp=xp)
+    return xp.logical_or(scores <= limit, rank == put(np.zeros(())))
+
+
+def groups_in_graph(state: FittedState, x: Any, library: Library) -> Groups | None:
+    """Return the groups of the rows with encoded inputs, or None if calibrated without groups."""
+    if state.calibration is None or state.coverage_by is None:
+        return None
+    column = column_at(state.coverage_by, str(state.coverage_by), state.columns)
+    matrix = library.xp.take(x, library.put(column.places), axis=1)
+    codes = state.calibration.codes
+    return Groups.match(column, codes, matrix, library.put, xp=library.xp)
 
 
 def _mean(arrays: Sequence[Any], library: Library) -> Any:

@@ -7,6 +7,7 @@ here, and the parameter to the signatures in `mlp_xp.estimators.classifier` and
 """
 
 import math
+from numbers import Integral
 from typing import Any, NamedTuple
 
 from mlp_xp.augmentation import Augmentation
@@ -283,6 +284,13 @@ _SHARED = {
         `max_iter` if that is larger, and the last epoch may end early. Such a fit depends on the
         clock, so `random_state` does not make it reproducible. `partial_fit` ignores the limit;
         "lbfgs" ends before an iteration that would probably exceed it."""),
+    "coverage_by": Parameter(
+        None, [str, Integral, None], END, "str, int or None",
+        option=Option("COLUMN"), text="""
+        The name or position of a column whose values are groups, e.g. regions: intervals and sets
+        of classes then contain the given fraction of targets in each group, not only on average.
+        Each group needs held-out samples, e.g. 19 for an interval of 0.9. In a table, the column
+        must be categorical."""),
     "warm_start": Parameter(False, ["boolean"], END, free_on_resume=True, text="""
         Whether `fit` continues with the weights and optimizer state of the last fit."""),
     "categorical_features": Parameter(

@@ -50,6 +50,7 @@ def _by_tensor(found: dict[str, Any]) -> dict[str, Any]:
         f"{name}.{field}": value
         for name, entry in found.items()
         for field, value in entry._asdict().items()
+        if value is not None
     }
 
 
@@ -148,7 +149,7 @@ def load_arrays(states: Mapping[str, FittedState], content: bytes) -> list[Fitte
 
 def _with_arrays(state: FittedState, tensors: dict[str, np.ndarray], prefix: str) -> FittedState:
     found = {
-        name: entry._make(tensors[f"{prefix}{name}.{field}"] for field in entry._fields)
+        name: entry._make(tensors.get(f"{prefix}{name}.{field}") for field in entry._fields)
         for name, entry in shapes(state).items()
     }
     params = with_layers(state.network, found.values())

@@ -77,6 +77,8 @@ def describe(estimator: Any, state: FittedState, kind: str) -> dict[str, Any]:
         spec["target_limits"] = [numbers.tolist() for numbers in state.targets.limits]
     if state.calibration is not None:
         spec["calibration_samples"] = len(state.calibration.scores)
+    if state.coverage_by is not None:
+        spec["calibration_column"] = state.coverage_by
     if state.temperature is not None:
         spec["temperature"] = state.temperature
     if state.targets.classes is not None:
@@ -263,6 +265,13 @@ def rebuild(
         n_scores = (targets.n_outputs, max(1, len(state.loss.levels))) if is_real else (1, 1)
         shape = n_samples, *n_scores
         state = replace(state, calibration=Calibration(shape))
+        if "calibration_column" in spec:
+            is_column = range(n_columns).__contains__
+            column = _take(spec, "calibration_column", is_column, "the position of a column")
+            is_category = columns is None or columns.category_inputs(column) is not None
+            expect(is_category, f"calibration_column is {column}, which has no categories")
+            grouped = Calibration(shape, (n_samples,))
+            state = replace(state, calibration=grouped, coverage_by=column)
     if kind == "MLPClassifier" and "temperature" in spec:
         temperature = _take(spec, "temperature", _is_above_0, "a number above 0")
         state = replace(state, temperature=temperature)

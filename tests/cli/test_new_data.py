@@ -192,6 +192,26 @@ def test_calibrated_limits_and_sets_are_predicted_on_request(mlp_xp, fails, trai
             assert first["set"] == expected[0].split(", ")
 
 
+def test_limits_and_sets_of_a_run_cover_each_group(mlp_xp, fails, undrawn):
+    rng = np.random.default_rng(0)
+    regions, (x, noise) = np.tile(["north", "south"], 300), rng.normal(size=(2, 600))
+    y = x + np.where(regions == "north", 0.1, 3.0) * noise
+    write("old.csv", ["x,region,y", *map("{},{},{}".format, x, regions, y)])
+    typed = ["train", "old.csv", "--target", "y", "--recipe", "table-fast", *SETTINGS[:-1]]
+    assert mlp_xp(*typed, "run", "--coverage-by", "region").status == 0
+    mlp_xp("predict", "run", "old.csv", "--interval", 0.8, "--out", "p.csv")
+    widths = pd.read_csv("p.csv").eval("upper - lower")
+    assert widths[1] > 3 * widths[0]
+    rows = pd.DataFrame({"x": x, "region": regions})
+    limits = load_model("run").predict(rows, interval=0.8)
+    np.testing.assert_allclose(widths, limits[:, 1] - limits[:, 0], rtol=1e-5)
+    said = "Each group of `coverage_by='region'` must have at least 199 held-out samples for the"
+    assert said in fails("predict", "run", "old.csv", "--interval", 0.99)
+    said = "X has no column 'regio', which `coverage_by` names: did you mean 'region'?"
+    assert said in fails(*typed, "new", "--coverage-by", "regio")
+    assert "--interval is for --to onnx" in fails("export", "run", "--to", "c", "--interval", 0.9)
+
+
 def test_evaluate_accepts_few_rows_or_a_single_class(mlp_xp, fails, trained):
     test = mlp_xp("evaluate", "run").out
     write("copy.csv", [HEAD, *ROWS])

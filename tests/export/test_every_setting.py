@@ -65,6 +65,7 @@ EXPORTED = {
         f"prediction_{name}": [{f"prediction_{name}": "held_out", "early_stopping": True}]
         for name in ("intervals", "sets")
     },
+    "coverage_by": [0],
     "scoring": [{"scoring": "loss", "early_stopping": True}],
     "target_scaling": ["standardize"],
     "solver": ["sgd", "adamw", "rmsprop", "lion", "muon", "beta_lasso", "lbfgs", AdamW(), Lion()],

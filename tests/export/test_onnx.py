@@ -79,6 +79,40 @@ def test_onnx_outputs_contain_quantiles_and_standard_deviations(loss, what, size
     assert len(run_onnx(to_onnx(model), rows[:0])["prediction"]) == 0
 
 
+@pytest.mark.parametrize("by", [None, 0])
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("loss", ["squared_error", "gaussian", Quantile(LEVELS)], ids=repr)
+def test_onnx_outputs_contain_limits_and_sets(loss, size, by):
+    rng = np.random.default_rng(0)
+    rows = np.stack([rng.integers(3, size=400), *rng.normal(size=(2, 400))], axis=1)
+    y = rows[:, 1] + rows[:, 0] * rng.normal(size=400)
+    held_out = {"early_stopping": True, "validation_fraction": 0.5, "coverage_by": by}
+    settings = held_out | {"max_iter": 3, "learning_rate": "cosine", "random_state": 0}
+    model = MLPRegressor(loss, 8, prediction_intervals="held_out", **settings)
+    model = model if size == 1 else MLPEnsembleRegressor(model, size, random_state=0)
+    limits = model.fit(rows, y).predict(rows, interval=0.8)
+    found = run_onnx(to_onnx(model, interval=0.8), rows)
+    np.testing.assert_allclose(found["lower"], limits[:, 0], atol=1e-12)
+    np.testing.assert_allclose(found["upper"], limits[:, 1], atol=1e-12)
+    other = run_onnx(to_onnx(model, interval=0.8), rows + 0.5)  # No group of the fit.
+    assert np.all(np.isnan(other["lower"])) == (by is not None)
+    if loss == "squared_error":
+        model = MLPClassifier(8, prediction_sets="held_out", **settings)
+        model = model if size == 1 else MLPEnsembleClassifier(model, size, random_state=0)
+        model.fit(rows, np.digitize(y, np.linspace(-1, 1, 7)))
+        found = run_onnx(to_onnx(model, interval=0.8), rows)["set"]
+        np.testing.assert_array_equal(found, model.predict_set(rows, 0.8))
+
+
+def test_onnx_limits_require_held_out_samples():
+    with pytest.raises(ValueError, match=r"`interval` requires errors on held-out samples: fit"):
+        to_onnx(fitted("value")[0], interval=0.9)
+    with pytest.raises(ValueError, match=r"`predict_set` requires held-out samples: fit with"):
+        to_onnx(fitted("three classes")[0], interval=0.9)
+    with pytest.raises(ValueError, match=r"one class for each sample, got multilabel targets"):
+        to_onnx(fitted("several")[0], interval=0.9)
+
+
 def test_onnx_graph_has_no_redundant_nodes():
     plain = ["Gemm", "Relu", "Gemm", "Relu", "Gemm", "Softmax", "ArgMax", "Gather"]
     assert check(*fitted()) == plain

@@ -128,6 +128,8 @@ TAMPERED_REGRESSORS = [
     *(({"target_scaling": value}, "must have two|needs deviations") for value in SCALINGS),
     *(({"target_scaling": value}, "cannot be loaded") for value in (3, [[10**400], [1]])),
     ({"calibration_samples": 0}, "calibration_samples is 0, not an integer above 0"),
+    ({"calibration_column": 99}, "calibration_column is 99, not the position of a column"),
+    ({"calibration_column": 0}, r"tensor 'calibration.codes' is absent, but .* float32 of shape"),
     ({"calibration_samples": 61}, r"'calibration.scores' is float32 of shape \(60, 1, 1\).*\(61"),
 ]
 

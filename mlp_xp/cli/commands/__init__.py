@@ -165,6 +165,9 @@ def _add_export(parser: Parser) -> None:
     text = "for int8: tables or images that define the range of each layer's inputs (some of the "
     text += "training data)"
     add("--calibrate FILE", text, type=Path, nargs="+")
+    text = "for onnx: also output limits that contain this fraction of new targets, or a set of "
+    text += "classes, as `mlp-xp predict --interval` does"
+    add("--interval P", text, type=float)
 
 
 def _add_run(parser: Parser) -> None:

@@ -37,7 +37,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     make_folder(path.parent)
     with output.doing(f"writing {path}"):
         if args.to == "onnx":
-            lines = _write_onnx(model, path, info)
+            lines = _write_onnx(model, path, info, args.interval)
         else:
             lines = _write_c(model, path, info, args, rows)
     print_line(f"wrote {path}, {path.stat().st_size / 1e3:,.0f} kB")
@@ -52,6 +52,8 @@ def _check_options(args: argparse.Namespace) -> None:
         for name in ("name", "dtype", "calibrate"):
             if getattr(args, name) is not None:
                 raise ValueError(f"--{name} is for --to c, not for --to {args.to}: leave it out")
+    elif args.interval is not None:
+        raise ValueError("--interval is for --to onnx, not for --to c: leave it out")
     if args.calibrate is not None and args.dtype != "int8":
         raise ValueError("--calibrate is for 8 bits: add --dtype int8, or leave it out")
 
@@ -73,9 +75,9 @@ def _calibration_rows(paths: list[Path] | None, info: DataInfo, output: Output) 
     return rows[:: -(-len(rows) // _N_ROWS)]
 
 
-def _write_onnx(model: Any, path: Path, info: DataInfo) -> list[str]:
+def _write_onnx(model: Any, path: Path, info: DataInfo, interval: float | None) -> list[str]:
     """Write an ONNX file; return lines that describe its inputs and outputs."""
-    graph = to_onnx(model, path).graph
+    graph = to_onnx(model, path, interval=interval).graph
     outputs = ", ".join(output.name for output in graph.output)
     if len(graph.input) == 1:
         what = f"rows of {model.n_features_in_:,} numbers, {_content(info)}"

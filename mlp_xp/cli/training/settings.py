@@ -25,6 +25,7 @@ from mlp_xp.datasets import LOADERS, Dataset
 from mlp_xp.datasets._own_data.columns import decode_columns
 from mlp_xp.datasets._own_data.tables import holds_images
 from mlp_xp.estimators import MLPClassifier, MLPRegressor
+from mlp_xp.estimators.fitted.groups import column_position
 from mlp_xp.estimators.tables.monotone import column_directions, refuse_constraint
 from mlp_xp.estimators.targets import RealTargets
 from mlp_xp.optimizers import OPTIMIZERS, Optimizer
@@ -212,6 +213,8 @@ def adapt_to_data(settings: Settings, data: Dataset) -> Settings:
     params |= settings.params
     if isinstance(model.monotonic_cst, dict):  # A fit receives arrays, without column names.
         params["monotonic_cst"] = _directions(model.monotonic_cst, data)
+    if isinstance(model.coverage_by, str):
+        params["coverage_by"] = column_position(model.coverage_by, data.feature_names)
     return replace(settings, params=params)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from mlp_xp._utils.array_types import Namespace
 from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.backends import get_backend
+from mlp_xp.estimators.fitted.groups import Groups
 from mlp_xp.nn.losses import EachMember, Loss, mean_loss
 from mlp_xp.nn.network import Params
 
@@ -75,22 +76,42 @@ def divided(params: Params, temperature: float | None) -> Params:
 
 
 class Calibration(NamedTuple):
-    """Prediction errors on held-out samples, sorted along axis 0.
+    """Prediction errors on held-out samples, sorted along axis 0 within each group.
 
     The shape is (samples, targets, n), where n is the number of quantiles that the loss predicts,
     or 1. An error is the target minus the predicted quantile or value, divided by the predicted
-    standard deviation if the loss predicts one.
+    standard deviation if the loss predicts one. ``codes : (samples,)``, in ascending order, are the
+    groups of the samples, or None for a single group.
     """
 
     scores: Any
+    codes: Any = None
+
+    @classmethod
+    def sort(cls, scores: np.ndarray, codes: np.ndarray | None, dtype: Any) -> Calibration:
+        """Return errors and groups in the order of a calibration."""
+        if codes is None:
+            return cls(np.sort(scores, axis=0).astype(dtype))
+        order = np.argsort(codes, kind="stable")
+        parts = np.split(scores[order], np.unique(codes[order], return_index=True)[1][1:])
+        joined = np.concatenate([np.sort(part, axis=0) for part in parts])
+        return cls(joined.astype(dtype), codes[order].astype(dtype))
+
+    def by_group(self) -> list[np.ndarray]:
+        """Return the errors of each group, in the order of the codes."""
+        if self.codes is None:
+            return [self.scores]
+        return np.split(self.scores, np.unique(self.codes, return_index=True)[1][1:])
 
 
-def calibrate(loss: Loss, outputs: np.ndarray, y: np.ndarray) -> Calibration:
+def calibrate(
+    loss: Loss, outputs: np.ndarray, y: np.ndarray, codes: np.ndarray | None = None
+) -> Calibration:
     """Return the errors of activated outputs with respect to y, both (samples, columns)."""
     xp: Any = np
     centers, spread = loss.centers(outputs, xp=xp)  # type: ignore[arg-type]
     scores: Any = (y[..., None] - centers) / spread
-    return Calibration(np.sort(scores, axis=0).astype(outputs.dtype))
+    return Calibration.sort(scores, codes, outputs.dtype)
 
 
 def calibrated_quantiles(
@@ -100,6 +121,7 @@ def calibrated_quantiles(
     calibration: Calibration | None,
     put: Callable[[np.ndarray], Any],
     *,
+    groups: Groups | None = None,
     xp: Namespace,
 ) -> Any:
     r"""Return quantiles, (samples, targets, levels), for activated outputs; calibrate if possible.
@@ -109,7 +131,9 @@ def calibrated_quantiles(
     equally likely to have each of the n + 1 ranks among these errors. A fraction :math:`q` of new
     errors is therefore below that position, even if the network's quantiles are wrong. If two
     quantiles would cross, the upper quantile is raised. ``put`` returns a host array in the dtype
-    and on the device of the outputs.
+    and on the device of the outputs. With ``groups``, each row gets the errors of its group, so the
+    coverage holds in each group (Vovk, Gammerman, Shafer, "Algorithmic learning in a random world",
+    2005, section 4.5: Mondrian predictors).
 
     Romano, Patterson, Candès, "Conformalized quantile regression" (2019), arXiv:1905.03222, theorem
     2; Papadopoulos, Proedrou, Vovk, Gammerman, "Inductive confidence machines for regression"
@@ -117,18 +141,24 @@ def calibrated_quantiles(
     """
     if calibration is None:
         return loss.quantiles(outputs, levels, xp=xp)
-    scores = calibration.scores
-    check_levels(levels, len(scores))
+    scores = calibration.by_group() if groups is not None else [calibration.scores]
+    if groups is not None:
+        for level in levels:
+            groups.check([*map(len, scores)], least_samples(level), f"the quantile {level:g}")
+    else:
+        check_levels(levels, len(scores[0]))
     centers, spread = loss.centers(outputs, xp=xp)
     kinds = [0] * len(levels)
-    if scores.shape[-1] > 1:
+    if scores[0].shape[-1] > 1:
         loss.quantiles(outputs, levels, xp=xp)  # Raises an error if a level is invalid.
         kinds = [int(np.argmin(np.abs(np.subtract(loss.levels, level)))) for level in levels]
     size = spread if isinstance(spread, float) else spread[..., 0]
     found = []
     for kind, level in zip(kinds, levels, strict=True):
-        error = np.quantile(scores[..., kind], level, axis=0, method="weibull")
-        found.append(centers[..., kind] + size * put(error.astype(scores.dtype)))
+        errors = [np.quantile(s[..., kind], level, axis=0, method="weibull") for s in scores]
+        error = put(np.stack(errors).astype(scores[0].dtype))  # (groups, targets)
+        error = error if groups is None else groups.pick(error, put, xp=xp)
+        found.append(centers[..., kind] + size * error)
     order = sorted(range(len(levels)), key=levels.__getitem__)
     for low, high in pairwise(order):
         found[high] = xp.maximum(found[low], found[high])
@@ -146,10 +176,21 @@ def pooled_errors(states: Sequence[Any]) -> Calibration | None:
     # After `pool_errors`, all networks have the same errors, in arrays that may be copies.
     if all(np.array_equal(calibration.scores, found[0].scores) for calibration in found):
         return found[0]
-    scores = np.sort(np.concatenate([calibration.scores for calibration in found]), axis=0)
-    if len(scores) > _MOST_ERRORS:
-        scores = scores[np.linspace(0, len(scores) - 1, _MOST_ERRORS).round().astype(np.intp)]
-    return Calibration(scores)
+    scores = np.concatenate([calibration.scores for calibration in found])
+    is_grouped = found[0].codes is not None
+    codes = np.concatenate([calibration.codes for calibration in found]) if is_grouped else None
+    pooled = Calibration.sort(scores, codes, scores.dtype)
+    parts = [_thin(part) for part in pooled.by_group()]
+    if is_grouped:
+        codes = np.repeat(np.unique(pooled.codes), [*map(len, parts)])
+    return Calibration(np.concatenate(parts), codes)
+
+
+def _thin(scores: np.ndarray) -> np.ndarray:
+    """Return sorted errors, or the most that are kept of them."""
+    if len(scores) <= _MOST_ERRORS:
+        return scores
+    return scores[np.linspace(0, len(scores) - 1, _MOST_ERRORS).round().astype(np.intp)]
 
 
 def interval_levels(interval: float, calibration: Calibration | None) -> tuple[float, float]:
@@ -171,12 +212,17 @@ def check_fraction(name: str, value: float) -> None:
         raise ValueError(f"`{name}` must be above 0 and below 1, got {value}.")
 
 
+def least_samples(level: float) -> int:
+    """Return the number of samples that a quantile level needs; raise ValueError if invalid."""
+    if not 0.0 < level < 1.0:
+        raise ValueError(f"`quantiles` must be above 0 and below 1, got {level}.")
+    return math.ceil(round(1.0 / min(level, 1.0 - level), 6)) - 1
+
+
 def check_levels(levels: Sequence[float], n_samples: int) -> None:
     """Raise ValueError if a quantile level is invalid, or needs more samples."""
     for level in levels:
-        if not 0.0 < level < 1.0:
-            raise ValueError(f"`quantiles` must be above 0 and below 1, got {level}.")
-        needed = math.ceil(round(1.0 / min(level, 1.0 - level), 6)) - 1
+        needed = least_samples(level)
         if n_samples < needed:
             raise ValueError(
                 f"The calibration must have at least {needed} samples for the quantile {level:g}, "

@@ -15,7 +15,13 @@ from mlp_xp.estimators.checks.target_column import take_scored_target, take_targ
 from mlp_xp.estimators.checks.unusable import refuse_path
 from mlp_xp.estimators.checks.validation import check_weights, check_x, check_y
 from mlp_xp.estimators.fitted.device_cache import put_leaves
-from mlp_xp.estimators.fitted.scoring import Metrics, Predictions, named_metrics, scorer_of
+from mlp_xp.estimators.fitted.scoring import (
+    Metrics,
+    Predictions,
+    groups_of,
+    named_metrics,
+    scorer_of,
+)
 from mlp_xp.estimators.fitted.state import FittedState, fitted_state
 from mlp_xp.estimators.settings.config import choose_backend, resolve_augmentation
 from mlp_xp.estimators.targets import Targets
@@ -315,7 +321,9 @@ class PredictionMixin:
         outputs = targets.restore(
             activating, outputs, lambda array: array.astype(logits.dtype), xp=here.xp
         )
-        predictions = Predictions(self, activating, targets, outputs, state.calibration)
+        groups = groups_of(self, X) if metrics is not None else None
+        known = state.calibration, groups
+        predictions = Predictions(self, activating, targets, outputs, *known)
         scores = {"loss": loss.reported(float(value), logits.shape[1])}
         if metrics is None:
             return scores | {targets.metric: predictions.score(X, truth, weights)}

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from inspect import signature
 from typing import Any
 
@@ -10,14 +11,16 @@ from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.metrics import accuracy_score, get_scorer, get_scorer_names, r2_score
 from sklearn.utils.metaestimators import available_if
 
+from mlp_xp._utils.columns.streams import is_table_stream
 from mlp_xp.backends import get_backend, host
 from mlp_xp.estimators.checks.target_column import take_scored_target
-from mlp_xp.estimators.checks.validation import check_weights
+from mlp_xp.estimators.checks.validation import check_weights, check_x
 from mlp_xp.estimators.fitted.calibration import (
     Calibration,
     calibrated_quantiles,
     pooled_errors,
 )
+from mlp_xp.estimators.fitted.groups import Groups, column_at, names_of_columns, take_columns
 from mlp_xp.estimators.fitted.prediction_sets import ONE_CLASS, prediction_sets
 from mlp_xp.estimators.fitted.state import fitted_state
 from mlp_xp.estimators.targets import ClassTargets, Targets
@@ -43,6 +46,7 @@ class Predictions:
     _targets: Any
     _outputs: np.ndarray
     _calibration: Calibration | None = None
+    _groups: Groups | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
@@ -50,7 +54,7 @@ class Predictions:
     def predict(self, X: Any = None, **wanted: Any) -> Any:
         """Return class labels, or a regressor's values from `predict_values`."""
         if self._targets.classes is None:
-            wanted = {"calibration": self._calibration} | wanted
+            wanted = {"calibration": self._calibration, "groups": self._groups} | wanted
             return predict_values(self._loss, self._targets, self._outputs, **wanted)
         return self._targets.decode(self._outputs)
 
@@ -219,6 +223,7 @@ def predict_values(
     return_std: bool = False,
     quantiles: float | Sequence[float] | None = None,
     calibration: Calibration | None = None,
+    groups: Groups | None = None,
 ) -> Any:
     """Return real-valued predictions from activated outputs; see `MLPRegressor.predict`."""
     _check_wanted(return_std, quantiles)
@@ -226,7 +231,7 @@ def predict_values(
     with backend.scope():
         if quantiles is not None:
             levels = [as_level(level) for level in np.ravel(quantiles)]
-            settings: Any = {"put": backend.put, "xp": backend.xp}
+            settings: Any = {"put": backend.put, "xp": backend.xp, "groups": groups}
             found: Any = calibrated_quantiles(loss, outputs, levels, calibration, **settings)
             found = targets.decode(found)
             return found[..., 0] if np.ndim(quantiles) == 0 else found
@@ -237,16 +242,41 @@ def predict_values(
         return targets.decode(values), targets.decode(std)
 
 
-def predict_sets(networks: Sequence[Any], probabilities: Any, coverage: float) -> np.ndarray:
+def groups_of(model: Any, X: Any) -> Groups | None:
+    """Return the groups of the rows of X, or None if the model was calibrated without groups."""
+    state = fitted_state(model)
+    if state.calibration is None or state.coverage_by is None:
+        return None
+    if is_table_stream(X):
+        from mlp_xp.estimators.checks.streams import map_frames  # Import only for streams.
+
+        parts: list[Any] = [*map_frames(model, X, partial(groups_of, model))]
+        return parts[0]._replace(is_in=np.concatenate([part.is_in for part in parts]))
+    name = names_of_columns(model)[state.coverage_by]
+    column = column_at(state.coverage_by, name, state.columns)
+    x, numpy = check_x(model, X, reset=False), get_backend("numpy").xp
+    matrix: Any = take_columns(x, column.places).astype(state.dtype)
+    codes = state.calibration.codes.astype(state.dtype)
+    return Groups.match(column, codes, matrix, lambda row: row, xp=numpy)
+
+
+def predict_sets(
+    networks: Sequence[Any], X: Any, probabilities: Any, coverage: float
+) -> np.ndarray:
     """Return the sets of classes that networks predict; see `MLPClassifier.predict_set`."""
     states = [fitted_state(network) for network in networks]
-    kind = states[0].targets.kind
+    check_sets(states[0].targets.kind)
+    groups = groups_of(networks[0], X)
+    return prediction_sets(host(probabilities), coverage, pooled_errors(states), groups)
+
+
+def check_sets(kind: str) -> None:
+    """Raise ValueError for a kind of targets for which no sets of classes are predicted."""
     if kind not in ONE_CLASS:
         raise ValueError(
             f"`predict_set` requires one class for each sample, got {kind} targets: fit a "
             "classifier for each target."
         )
-    return prediction_sets(host(probabilities), coverage, pooled_errors(states))
 
 
 def combined_values(
@@ -272,7 +302,9 @@ def combined_values(
             )
             joined = backend.xp.concat(list(mixture), axis=1)
         wanted: Any = {"return_std": return_std, "quantiles": quantiles}
-        wanted["calibration"] = pooled_errors(states)
+        if quantiles is not None:
+            wanted["calibration"] = pooled_errors(states)
+            wanted["groups"] = groups_of(members[0], X)
         return predict_values(loss, states[0].targets, joined, **wanted)
     settings = {} if quantiles is None else {"quantiles": quantiles}
     mean, std = mean_and_spread([member.predict(X, **settings) for member in members], weights)

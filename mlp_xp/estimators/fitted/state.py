@@ -40,7 +40,7 @@ _UNASSIGNED = dict.fromkeys(
     ("input_scaling", "target_scaling", "normalization", "numeric_embedding")
 ) | {"parametric_activation": False, "n_members": 1}
 # Fields to reset if weights change.
-_UNCALIBRATED: dict[str, Any] = {"calibration": None, "temperature": None}
+_UNCALIBRATED: dict[str, Any] = {"calibration": None, "coverage_by": None, "temperature": None}
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +51,9 @@ class FittedState:
     whitening drops some. ``scaling`` has the values computed for ``input_scaling``. If the trainer
     is gone, a later fit continues from ``progress``, the optimizer state in NumPy arrays, and
     ``position``, the position in the schedule. If ``is_checked`` is true, all weights are known to
-    be finite. ``calibration`` corrects quantiles; predictions divide raw outputs by
-    ``temperature``. ``copies`` caches arrays on devices.
+    be finite. ``calibration`` corrects quantiles, separately for each value of the column at the
+    position ``coverage_by``; predictions divide raw outputs by ``temperature``. ``copies`` caches
+    arrays on devices.
     """
 
     network: Network
@@ -71,6 +72,7 @@ class FittedState:
     is_checked: bool = False
     columns: TableColumns | None = None
     calibration: Calibration | None = None
+    coverage_by: int | None = None
     temperature: float | None = None
     copies: DeviceCopies = field(default_factory=DeviceCopies, repr=False)
 

@@ -28,6 +28,7 @@ from mlp_xp.estimators.checks.processes import (
 )
 from mlp_xp.estimators.checks.range import check_range
 from mlp_xp.estimators.checks.validation import Sample, SampleArguments
+from mlp_xp.estimators.fitted.groups import coverage_column
 from mlp_xp.estimators.fitted.sklearn_overrides import check_overrides
 from mlp_xp.estimators.fitted.state import FittedState, fitted_state, publish
 from mlp_xp.estimators.fitting.baseline import warn_if_useless
@@ -154,6 +155,7 @@ def check(call: FitCall) -> Checked:
         state = fitted_state(draft)
     sample = check_training(draft, call.training, reset=state is None, processes=processes)
     validation = check_validation(draft, call.held_out, processes)
+    coverage_column(draft)  # Raise an error before the fit.
     return Checked(call, draft, params, layers, sample, validation, state, snapshot)
 
 

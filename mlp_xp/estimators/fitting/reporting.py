@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mlp_xp._utils.signals import interrupts
 from mlp_xp._utils.tree import map_leaves
 from mlp_xp.backends import Backend, get_backend
+from mlp_xp.estimators.fitted.groups import coverage_column
 from mlp_xp.estimators.fitted.state import publish
 from mlp_xp.estimators.fitting.network import Training
 from mlp_xp.estimators.settings.config import resolve_loop
@@ -38,6 +39,7 @@ def publish_training(model: Any, loop: FitLoop, to: Backend) -> None:
         progress=None,
         is_checked=True,
         calibration=None,
+        coverage_by=None,
         temperature=None,
     )
     publish(model, state, loop.history)
@@ -51,8 +53,10 @@ def calibrate_network(model: Any, loop: FitLoop) -> None:
         model._state = replace(model._state, temperature=held_out.temperature())
     requested = [getattr(model, f"prediction_{name}", None) for name in ("intervals", "sets")]
     if any(requested) and held_out is not None:
-        calibration = held_out.conformal(model._state.temperature)
-        model._state = replace(model._state, calibration=calibration)
+        column = coverage_column(model)
+        calibration = held_out.conformal(model._state.temperature, column)
+        position = column if column is None or calibration is None else column.position
+        model._state = replace(model._state, calibration=calibration, coverage_by=position)
 
 
 class Pause(NamedTuple):

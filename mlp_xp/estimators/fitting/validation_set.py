@@ -14,6 +14,7 @@ from mlp_xp._utils.array_types import Array
 from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.backends import get_backend
 from mlp_xp.estimators.fitted.calibration import Calibration, Tempered, calibrate, fit_temperature
+from mlp_xp.estimators.fitted.groups import GroupColumn
 from mlp_xp.estimators.fitted.prediction_sets import ONE_CLASS, calibrate_sets
 from mlp_xp.estimators.fitted.scoring import Predictions, scorer_of
 from mlp_xp.estimators.settings.config import REFINEMENT
@@ -103,30 +104,49 @@ class HeldOut:
         """Return the best temperature for the current network."""
         return self._on_all(lambda logits: self._tempered(self._scores_on.get(logits)).temperature)
 
-    def conformal(self, temperature: float | None) -> Calibration | None:
+    def conformal(
+        self, temperature: float | None, column: GroupColumn | None
+    ) -> Calibration | None:
         """Return the errors of a regressor, or how likely a classifier's correct classes were.
 
         Return None if a prediction is not finite, or a sample may have several classes. The raw
-        outputs are divided by ``temperature``, if given.
+        outputs are divided by ``temperature``, if given. The values of ``column`` are groups.
         """
-        return self._on_all(lambda logits: self._conformal(logits, temperature))
+        if column is None:
+            return self._on_all(lambda logits: self._conformal(logits, temperature))
+        found = [column.codes_of(part) for part in self._parts]
+        backend, dtype = self._scores_on, self._trainer.dtype
 
-    def _conformal(self, logits: Array, temperature: float | None) -> Calibration | None:
+        def measure(both: Array) -> Calibration | None:
+            codes = backend.get(both[:, -1]).astype(dtype)
+            return self._conformal(both[:, :-1], temperature, codes)
+
+        return self._on_all(measure, backend.put(np.concatenate(found)[:, None], dtype))
+
+    def _conformal(
+        self, logits: Array, temperature: float | None, codes: np.ndarray | None = None
+    ) -> Calibration | None:
         loss, targets = self._trainer.rules.loss, self._targets
         outputs = self._activated(logits if temperature is None else logits / temperature)
         if not np.all(np.isfinite(outputs)):
             return None
         if targets.classes is None:
-            return calibrate(loss, outputs, targets.plain.encode(self._y, "float64"))
+            return calibrate(loss, outputs, targets.plain.encode(self._y, "float64"), codes)
         if targets.kind not in ONE_CLASS:
             return None
         probabilities = targets.probabilities(outputs, xp=get_backend("numpy").xp)
-        return calibrate_sets(probabilities, encode_labels(self._y, targets.classes))
+        return calibrate_sets(probabilities, encode_labels(self._y, targets.classes), codes)
 
-    def _on_all(self, measure: Callable[[Array], _T]) -> _T:
-        """Apply ``measure`` to the outputs for all samples; all processes get the same result."""
+    def _on_all(self, measure: Callable[[Array], _T], more: Array | None = None) -> _T:
+        """Apply ``measure`` to the outputs for all samples; all processes get the same result.
+
+        ``more`` are further columns of this process's samples, which are appended to the outputs.
+        """
         trainer = self._trainer
         logits = self._logits(trainer.learned, trainer.state.batch_stats)
+        if more is not None:
+            with self._scores_on.scope():
+                logits = self._scores_on.xp.concat([logits, more], axis=1)
         return trainer.processes.on_all(measure, logits, self._positions, self._scores_on)
 
     def measure_each(

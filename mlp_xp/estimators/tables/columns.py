@@ -155,6 +155,24 @@ class TableColumns:
         np.add.at(np.moveaxis(total, -1, 0), self.input_columns, np.moveaxis(squares, -1, 0))
         return np.sqrt(total)
 
+    def category_inputs(
+        self, position: int
+    ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]] | None:
+        """Return the inputs that encode a column of categories, or None for other columns.
+
+        These are their positions, the values for each code, (codes, inputs), and the names of the
+        codes, of which the first and the last are for rare or unknown, and for missing values.
+        """
+        column = self.columns[position]
+        if not isinstance(column, CategoryColumn):
+            return None
+        rows = column.rows
+        if column.is_embedded:
+            before = sum(c.n_codes for i, c in self._embedded if i < position)
+            rows = np.arange(before, before + column.n_codes, dtype=np.float64)[:, None]
+        names = "rare or unknown", *map(str, column.values), "missing"
+        return np.flatnonzero(self.input_columns == position), rows, names
+
     @property
     def untrained_codes(self) -> list[int]:
         """The codes for unknown and missing values that do not occur in the training data."""
