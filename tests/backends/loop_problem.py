@@ -18,7 +18,7 @@ N, FEATURES, CLASSES, BATCH = 57, 12, 4, 10
 
 
 class Problem:
-    """A small training; ``settings`` are those of `Rules`."""
+    """Train a small network; ``settings`` are fields of `Rules`."""
 
     def __init__(self, network=None, *, x=None, y=None, n=N, weights=None, **settings):
         rng = np.random.default_rng(5)

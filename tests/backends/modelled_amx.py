@@ -7,7 +7,7 @@ from numpy.lib.stride_tricks import as_strided
 
 INSTRUCTIONS = ["ldtilecfg", "tilerelease", "tilezero", "tileloadd64", "tilestored64", "tdpbf16ps"]
 TINY = np.finfo(np.float32).tiny
-TILES = {}  # Of each thread, by its work space.
+TILES = {}  # Each thread's tiles, by its work space.
 
 
 def no_subnormals(x):

@@ -65,7 +65,7 @@ def all_units() -> list[Unit]:
             assert isinstance(kernel, cupy.RawKernel), kernel
             of_options = codes[kernel.options]
             number = len(of_options)
-            name = f"{kernel.name}_{number}"  # It has the same name for each dtype.
+            name = f"{kernel.name}_{number}"  # Kernels for different dtypes have the same name.
             code = re.sub(rf"\b{kernel.name}\b", name, kernel.code)
             of_options[name] = apart(code, kernel.name, number)
     headers = "".join(f"#include <{header}>\n" for header in core._cupy_header_list)
@@ -101,7 +101,7 @@ def print_formulas() -> None:
 
     for dtype in map(np.dtype, FLOATS):
         with mock.patch.object(layers, "fused", make), mock.patch.object(losses, "fused", make):
-            for width in (8, 100, 2000):  # These differ in how many threads share a row.
+            for width in (8, 100, 2000):  # The width determines how many threads share a row.
                 x, vector, of_rows = (Layout(s, dtype.name) for s in ((20, width), (width,), (20,)))
                 norm = Norm(vector, vector)
                 show(layers.layer_norm, norm, x, xp=None)
@@ -138,7 +138,7 @@ def print_formulas() -> None:
 
 
 def apart(code: str, title: str, number: int) -> str:
-    """Return code in a namespace, which keeps its types from those of others."""
+    """Return code in a C++ namespace, so that its types do not clash with other kernels' types."""
     includes = "".join(re.findall(r"^ *#include.*\n", code, re.MULTILINE))
     code = re.sub(r"^ *#include.*\n", "", code, flags=re.MULTILINE)
     defined = re.findall(r"^#define (\w+)", code, re.MULTILINE)
@@ -183,7 +183,7 @@ def arguments(kernel: Any, types: dict[str, np.dtype], layout: str) -> Iterator[
 
 
 class Resources(NamedTuple):
-    """What a thread of a kernel takes; the shared memory is that of a block, in bytes."""
+    """A kernel's resources: registers per thread, and bytes per thread or, if shared, per block."""
 
     kernel: str
     registers: int

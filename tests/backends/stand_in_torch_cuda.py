@@ -27,7 +27,7 @@ class Stream:
 class Graph:
     def capture_begin(self, pool=None, capture_error_mode="global"):
         assert CUDA.current.name == "side", "captured on the default stream"
-        assert pool in CUDA.pools, "a pool of its own"
+        assert pool in CUDA.pools, "a separate pool"
         assert capture_error_mode == "relaxed"
         self.mode = Recording()
         self.mode.__enter__()

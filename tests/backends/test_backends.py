@@ -63,7 +63,7 @@ def test_gpu_without_library_error_suggests_one_to_install(monkeypatch):
         with pytest.raises((BackendError, ValueError), match=message) as e:
             get_backend(backend, "cuda")
         (target,) = re.findall(r'pip install -e (".*\[cuda12\]")', str(e.value))
-        assert shlex.split(target) == [target[1:-1]]  # As zsh does: brackets need quotes.
+        assert shlex.split(target) == [target[1:-1]]  # In zsh, brackets need quotes.
 
 
 def test_auto_selects_numpy_without_a_cuda_driver(monkeypatch):

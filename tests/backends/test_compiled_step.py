@@ -234,7 +234,7 @@ def test_a_compiled_step_that_fails_late_leaves_no_update(rule, parts, pool_of):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_compiled_loop_matches_its_separate_steps(name, n_rows, parts, pool_of):
     network, n, size = NETWORKS[name], 7, 12
-    rule = SGD() if name == "everything" else Adam()  # As in CASES.
+    rule = SGD() if name == "everything" else Adam()  # The same rule as in CASES.
     rng = np.random.default_rng(0)
     x = rng.random((n_rows, FEATURES), dtype=np.float32)
     y = rng.integers(0, CLASSES, n_rows).astype(np.int32)
@@ -262,7 +262,7 @@ def test_compiled_loop_matches_its_separate_steps(name, n_rows, parts, pool_of):
         results.append(state)
     assert loop.is_traceable
     (program,) = loop.programs
-    if name == "plain" and parts:  # Else each step costs several microseconds of Python.
+    if name == "plain" and parts:  # More lines would cost several microseconds of Python per step.
         assert len(program._lines) == 1
     assert_same(results[1], results[0])
 

@@ -44,7 +44,7 @@ model = MLPClassifier((8,), batch_size=16, random_state=0, max_iter=10_000,
     n_iter_no_change=np.inf, callbacks=[Stop()])
 for _ in range(2):
     model.fit(x, y)
-assert "numba" not in sys.modules  # It is loaded where it compiles alone.
+assert "numba" not in sys.modules  # Only the compiling process imports it.
 print(hashlib.sha256(b"".join(c.tobytes() for c in model.coefs_)).hexdigest())
 """
 SHORT = """
@@ -132,7 +132,7 @@ def test_a_fit_switches_to_machine_code_after_enough_work(solver, monkeypatch):
         whole = fit(20)
         assert pools
         for one, other in zip(whole, fit(20, callbacks=[Watch()]), strict=True):
-            np.testing.assert_array_equal(one, other)  # It changes over at the same step.
+            np.testing.assert_array_equal(one, other)  # Both switch at the same step.
 
 
 FITS = {
@@ -167,7 +167,7 @@ def test_machine_code_and_numpy_train_the_same_model(name, dtype, monkeypatch, r
     monkeypatch.setattr("mlp_xp.backends._numpy.backend._LONG", 0)
     compiled = train()
     assert begun
-    atol = 200 * tolerance(dtype, 32)  # As in test_compiled_step.
+    atol = 200 * tolerance(dtype, 32)  # The same tolerance as in test_compiled_step.
     for mine, theirs in zip(compiled.coefs_, plain.coefs_, strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=0, atol=atol)
 
@@ -217,7 +217,7 @@ def test_compile_command_compiles_everything(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("is_early", [True, False])
 def test_ctrl_c_stops_a_compilation_at_once(is_early, tmp_path, monkeypatch):
-    """It also ends a process that has started before `Popen` returns."""
+    """Ctrl-C also ends a process that started before `Popen` returned."""
     started = tmp_path / "started"
     child = f"import time; open({str(started)!r}, 'w'); time.sleep(120)"
     monkeypatch.setattr(_native, "_CHILD", child)

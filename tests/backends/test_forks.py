@@ -142,7 +142,7 @@ def test_a_fork_waits_until_no_other_thread_computes(is_interrupted, monkeypatch
     def sleep(_):
         if interrupts:
             raise interrupts.pop()
-        may_end.set()  # It ends while the fork waits.
+        may_end.set()  # The fit ends while the fork waits.
 
     clock = SimpleNamespace(sleep=sleep, monotonic=lambda: 0.0)
     monkeypatch.setattr(forks, "time", clock)

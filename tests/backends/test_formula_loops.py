@@ -320,7 +320,7 @@ def clipped_with_pullback(outputs, targets, *, xp):
 
 
 def cumulative(outputs, targets, *, xp):
-    """As the ranked probability score, of a vector of differences."""
+    """Compute a loss like the ranked probability score, from a vector of differences."""
     apart = xp.concat([outputs - targets, outputs * 0.1], axis=-1)
     return xp.sum(xp.cumulative_sum(apart, axis=-1) ** 2, axis=-1)
 

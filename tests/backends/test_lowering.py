@@ -240,7 +240,7 @@ def test_dtype_conversions_match_numpy(dtype, given, pool_of, rng):
 
 
 def test_sums_do_not_depend_on_the_number_of_threads(pool_of, rng):
-    """Of rows, of blocks with a remainder, and of products."""
+    """Sums of rows, of blocks with a remainder, and of products."""
 
     def step(state, a):
         rows, flat = XP.sum(a, axis=-1), XP.reshape(a, (-1,))
@@ -260,7 +260,7 @@ def test_sums_do_not_depend_on_the_number_of_threads(pool_of, rng):
 
 
 def test_products_do_not_depend_on_the_number_of_threads(pool_of, rng):
-    """Of two matrices, also with long sums or one output, and of stacks.
+    """Products of two matrices, also with long sums or one output, and of stacks.
 
     Without AVX2, products are the BLAS's, which orders sums by the number of rows of a part.
     """

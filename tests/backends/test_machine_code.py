@@ -72,7 +72,7 @@ def test_threads_stop_on_request_without_running_a_task(task):
 
 
 def test_calling_thread_completes_a_task_alone(monkeypatch, task):
-    """As where other programs have all other processors."""
+    """Other programs may use all other processors."""
     words, (*_, found) = task
     for name in ("start", "join"):
         monkeypatch.setattr(threading.Thread, name, lambda self, timeout=None: None)
@@ -129,7 +129,7 @@ def test_a_forked_process_can_train_with_its_own_pool(task, problem, monkeypatch
                     thread_pool.runner()(tasks.step_range(words))
                 assert found.all()
                 assert small().fit(*problem()).n_iter_ == 5
-                pool.__exit__(None, None, None)  # It has none of the threads to wait for.
+                pool.__exit__(None, None, None)  # The child process has no threads to wait for.
                 status = 0
             finally:
                 os._exit(status)
@@ -223,7 +223,7 @@ def nothing_loaded(folder, monkeypatch):
 
 
 def test_cached_code_is_readable_by_all_users(folder, monkeypatch):
-    """What the superuser compiles while a container is built is there for all of them."""
+    """Every user of a container finds what the superuser compiled when it was built."""
     monkeypatch.setattr(_native, "_folders", lambda: [folder / "new"])
     before = os.umask(0o022)
     try:
@@ -244,7 +244,7 @@ def test_compilation_message_names_the_cache_folder(tmp_path, monkeypatch, capsy
     said = capsys.readouterr().err
     assert "code for NumPy (once for this installation) ...\nmlp_xp: compiled in 0.0 s." in said
     _native._addresses.clear()
-    assert _native.addresses([UNIT]) == {UNIT: 4}  # It is read.
+    assert _native.addresses([UNIT]) == {UNIT: 4}  # The file is read.
     assert capsys.readouterr().err == ""
     _native._addresses.clear()
     (tmp_path / "file").write_text("")
@@ -294,10 +294,10 @@ def test_corrupted_or_truncated_cache_files_are_detected(folder):
         for bad in (harmed, content[:i]):
             file.write_bytes(bad)
             assert _native._read(UNIT.name) is None
-    file.unlink()  # Nor can a folder be read.
+    file.unlink()  # A folder cannot be read.
     file.mkdir()
     assert _native._read(UNIT.name) is None
-    _native._write(UNIT.name, b"code")  # Nor can it be replaced.
+    _native._write(UNIT.name, b"code")  # A folder cannot be replaced.
     assert list(folder.iterdir()) == [file]
 
 
@@ -335,7 +335,7 @@ def test_cache_key_covers_all_source_files(tmp_path, monkeypatch):
     monkeypatch.setattr(_native, "__file__", str(tmp_path / "machine_code/__init__.py"))
     assert key() == expected
     for name in "runtime/tasks.py", "runtime/tuning.py", "machine_code/_tile.py":
-        # As an installer may do it: neither the size tells, nor the time.
+        # An installer may keep both size and time.
         file, times = tmp_path / name, (tmp_path / name).stat()
         text = file.read_text()
         file.write_text(text.replace("import", "Import", 1))
@@ -364,7 +364,7 @@ def test_subnormal_numbers_are_flushed_only_during_training():
 
     with get_backend("numpy").training(1):
         halve()
-        thread = threading.Thread(target=halve)  # Started as those of the pool are.
+        thread = threading.Thread(target=halve)  # Started like the pool's threads.
         thread.start()
         thread.join()
     halve()

@@ -161,7 +161,7 @@ def test_block_sizes_fit_the_reported_cache_size(tmp_path):
         for name, text in (("level", level), ("size", size)):
             (folder / name).write_text(f"{text}\n")
     assert caches.cache_bytes(tmp_path) == 1 << 20
-    (tmp_path / "index2" / "size").write_text("0K\n")  # As some virtual machines say.
+    (tmp_path / "index2" / "size").write_text("0K\n")  # Some virtual machines report this.
     assert caches.cache_bytes.__wrapped__(tmp_path) == 512 << 10
     for item_bytes, n_bytes in (4, 256 << 10), (4, 1 << 20), (8, 2 << 20):
         depth, rows, columns = caches.make_blocks(AVX512_TILE, item_bytes, n_bytes)

@@ -17,7 +17,7 @@ travels = pytest.mark.libraries("cupy", "jax", "torch")
 
 @pytest.fixture
 def device(backend):
-    """Return a backend whose device has memory of its own."""
+    """Return a backend whose device has separate memory."""
     if backend.shares_host_memory:
         pytest.skip("nothing travels")
     return backend

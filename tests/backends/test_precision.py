@@ -112,7 +112,7 @@ def test_a_layer_computes_in_the_dtype_of_its_input(plain, precision, rows, fan_
         assert all(array.dtype == dtype for array in arrays)
         found = [np.asarray(backend.get(array), np.float32) for array in arrays]
         assert none is None
-        # A second call writes to memory of its own.
+        # A second call writes to other memory.
         np.testing.assert_array_equal(np.asarray(backend.get(again.W), np.float32), found[2])
         np.testing.assert_array_equal(backend.get(W32), W)
     x, W, b, dy = (rounded(array, precision) for array in (x, W, b, dy))
@@ -239,7 +239,7 @@ def test_cupy_without_cublaslt_rejects_low_precision(problem, plain, monkeypatch
 @pytest.mark.parametrize("name", ["numpy", "array_api_strict"])
 def test_unsupported_precision_error_names_supported_backends(problem, name):
     for low in FORMATS:
-        if (name, low) == ("numpy", "bf16"):  # It depends on the processor.
+        if (name, low) == ("numpy", "bf16"):  # Support depends on the processor.
             continue
         model = small(backend=name, precision=low)
         where = " on a GPU" if low == "tf32" else ""

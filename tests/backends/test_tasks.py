@@ -106,14 +106,14 @@ def test_kernels_accept_rows_in_any_memory_layout(name, pool_of, rng, capfd):
             value, pull = kernels.loss(SoftmaxCrossEntropy(), x, labels, xp=XP)
             found = [y, *leaves(pullback(dy, need_dx=True)), active, value, pull()]
             found += [back(x), back(x[:1]), back(np.asfortranarray(x))]
-            if name in ("backwards", "mirrored", "apart"):  # It may write to gradients.
+            if name in ("backwards", "mirrored", "apart"):  # An update may write to gradients.
                 found += update(kernels, params, (layouts(np.random.default_rng(0))[name],), state)
             results.append([*found, kernels.gather(Source(x, rows, scaling), dtype=F32, xp=XP)])
     for found in results[:2]:
         for mine, plain in zip(found, results[2], strict=True):
             atol = np.abs(plain).max() * tolerance("float32", 32)
             np.testing.assert_allclose(mine, plain, rtol=0, atol=atol)
-    assert "illegal value" not in "".join(capfd.readouterr())  # As a BLAS says it.
+    assert "illegal value" not in "".join(capfd.readouterr())  # The BLAS's message.
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -241,7 +241,7 @@ def test_invalid_calls_behave_like_the_default_kernels(name, pool_of):
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("n_rows", [6, 16, 37])
 def test_compiled_softmax_loss_matches_the_default(n_rows, smoothing, dtype, pool_of, rng):
-    """It passes over 16 rows at a time; large logits keep the digits of their differences."""
+    """The loop takes 16 rows at a time, and large logits keep the digits of their differences."""
     loss, dtype = SoftmaxCrossEntropy(smoothing), np.dtype(dtype)
     logits = (30.0 * rng.standard_normal((n_rows, 10))).astype(dtype)
     logits[-1] = 1e5 - np.arange(10)
@@ -283,7 +283,7 @@ def test_adam_square_root_is_accurate_for_all_magnitudes(dtype, pool_of, rng):
 
 @pytest.mark.parametrize("parts", [0, 1])
 def test_compiled_step_keeps_few_programs(parts, pool_of):
-    """Each holds memory of its own."""
+    """Each program holds memory."""
     compiled = CompiledStep(lambda s, x: (s[0] + XP.sum(x * 2.0),))
     state, total = (np.zeros(()),), 0.0
     with pool_of(parts):

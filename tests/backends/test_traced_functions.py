@@ -80,7 +80,7 @@ ONE_CALL = {
     ),
     "take_along_axis of a transposed": lambda x, y, i, b: XP.take_along_axis(x.T, i.T, axis=0),
 }  # fmt: skip
-# These call NumPy in each step.
+# These functions call NumPy in each step.
 OTHERS = {
     "sort": lambda x, y, i, b: XP.sort(x, axis=-1, descending=True),
     "inverse": lambda x, y, i, b: XP.linalg.inv(x[:5].T @ x[:5] + XP.eye(5, dtype=x.dtype)),

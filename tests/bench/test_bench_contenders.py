@@ -88,7 +88,7 @@ def test_peer_libraries_train_or_predict(turns, torch, tmp_path, monkeypatch, wo
     monkeypatch.setenv("KERAS_BACKEND", "jax")  # To be as it was before, afterwards.
     # So few steps use plain NumPy, which has bfloat16 on every processor.
     monkeypatch.setattr("mlp_xp.backends._numpy.backend.bfloat16_packing", lambda: True)
-    missing, n_threads = set(), torch.get_num_threads()  # Of the whole process.
+    missing, n_threads = set(), torch.get_num_threads()  # Threads of the whole process.
     for name, job in jobs_of(turns, workload, tmp_path, n_threads).items():
         if name not in OURS + ALONE:
             try:

@@ -19,7 +19,7 @@ from mlp_xp.callbacks import Callback, Checkpoint
 from mlp_xp.saving import SavingError, load_model, save_model
 from mlp_xp.training.checkpoints.checkpoints import checkpoints, read_checkpoint, write_snapshot
 
-STEPS = 4  # Of an epoch.
+STEPS = 4  # Steps per epoch.
 
 
 def fit(*watch, n_epochs=3, resume=None, **settings) -> MLPClassifier:
@@ -38,7 +38,7 @@ def test_a_checkpoint_predicts_like_the_fitted_model(tmp_path):
 
 
 class Tick(Callback):
-    """A clock that goes on by a second at each step."""
+    """A clock that advances by a second at each step."""
 
     def __init__(self, monkeypatch):
         self.now = 0.0
@@ -48,7 +48,7 @@ class Tick(Callback):
         self.now += 1.0
 
 
-EVERY = {  # And the checkpoints of a fit whose steps take a second by its clock.
+EVERY = {  # Intervals, and a fit's checkpoints if each step takes a second.
     1: ["epoch-0001", "epoch-0002", "epoch-0003"],
     2: ["epoch-0002"],
     "2 epochs": ["epoch-0002"],
@@ -85,7 +85,7 @@ def test_the_last_and_the_best_checkpoints_are_kept(tmp_path, monkeypatch):
     for name in ("save_model", "write_model"):
         monkeypatch.setattr(callbacks._checkpoint, name, lambda model, path: None)
     for number, (keep_last, keep_best, expected) in enumerate(KEPT):
-        # The first score is that of a scorer that is tried.
+        # The first score is from trying the scorer.
         scores = iter([0.0, 0.1, 0.9, 0.2, 0.8, 0.3, 0.3])
         folder = tmp_path / str(number)
         watch = Checkpoint(folder, keep_last=keep_last, keep_best=keep_best)
@@ -281,6 +281,6 @@ def test_a_checkpoint_is_flushed_to_disk_before_it_is_renamed(tmp_path, monkeypa
     for i in named:
         flushed = set.union(*(what for name, what in events[:i] if name == "flush"))
         assert events[i][1] <= flushed
-        # And the name too, before an older one loses its own.
+        # The new name is also flushed before an older checkpoint is removed.
         assert events[i + 1] == ("flush", {seen(tmp_path.stat())})
     assert [name[:7] for name, _ in events[named[1] + 2 : named[1] + 3]] == [".epoch-"]

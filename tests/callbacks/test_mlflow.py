@@ -61,7 +61,7 @@ def test_a_fit_logs_parameters_epochs_and_a_model_with_column_names(stand_in):
 def mlflow(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    monkeypatch.chdir(tmp_path)  # Its default store is there.
+    monkeypatch.chdir(tmp_path)  # MLflow's default store is in the current folder.
     module = pytest.importorskip("mlflow")
     before = module.get_tracking_uri()
     module.set_tracking_uri((tmp_path / "store").as_uri())
@@ -87,7 +87,7 @@ def models(mlflow, run) -> list[str]:
 
 
 def test_callback_logs_what_autolog_logs_for_scikit_learn(mlflow):
-    mlflow.sklearn.autolog(silent=True, log_models=False)  # It takes 10 s to find what they need.
+    mlflow.sklearn.autolog(silent=True, log_models=False)  # Models take 10 s each.
     Theirs(max_iter=3, random_state=0).fit(X, Y)
     ours = MLPClassifier(**FEW, early_stopping=True, callbacks=[MLflow()]).fit(X, Y)
     theirs, mine = runs(mlflow)
@@ -184,7 +184,7 @@ def test_a_model_that_skops_cannot_write_is_a_warning(mlflow):
 
 
 def test_autolog_records_our_estimator_in_a_pipeline(mlflow):
-    mlflow.sklearn.autolog(silent=True, log_models=False)  # It takes 10 s to find what they need.
+    mlflow.sklearn.autolog(silent=True, log_models=False)  # Models take 10 s each.
     model = make_pipeline(MLPClassifier(**FEW)).fit(X, Y)
     (run,) = runs(mlflow)
     assert run.data.params["mlpclassifier__max_iter"] == "3"

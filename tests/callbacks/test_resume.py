@@ -25,7 +25,7 @@ from mlp_xp.training.checkpoints import checkpoints
 from mlp_xp.training.checkpoints.snapshot import SnapshotError
 
 X, Y = problem(n=210, features=8)
-STEPS = 6  # Of an epoch, with early stopping.
+STEPS = 6  # Steps per epoch, with early stopping.
 CASES = {
     "plain": {"early_stopping": False},
     "everything": {"dropout": 0.2, "input_dropout": 0.1, "ema_decay": 0.9, "max_grad_norm": 1.0},
@@ -134,7 +134,7 @@ def test_resumed_fit_with_machine_code_is_bitwise_identical(at, tmp_path, monkey
 
 def test_early_stopping_state_is_resumed_even_after_it_ended_the_fit(tmp_path):
     whole = make(watch=[Checkpoint(tmp_path / "whole")], learning_rate_init=0.1).fit(X, Y)
-    assert whole.n_iter_ < 12  # It has stopped, some epochs after the best.
+    assert whole.n_iter_ < 12  # Early stopping ended it some epochs after the best one.
     best = whole.validation_scores_.index(max(whole.validation_scores_))
     assert best + 2 < whole.n_iter_
     interrupt((best + 2) * STEPS + 1, tmp_path / "part", learning_rate_init=0.1)

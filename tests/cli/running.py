@@ -12,7 +12,7 @@ from mlp_xp.cli.settings import typed_settings
 from mlp_xp.cli.training import settings as training
 
 TINY = ["train", "--data", "digits", "--hidden", "16", "--learning-rate", "0.01"]
-DRAWN = {"curves.png", "confusion.png", "report.html"}  # These take time.
+DRAWN = {"curves.png", "confusion.png", "report.html"}  # These files take time to write.
 FILES = {"config.json", "history.csv", "model.safetensors", "model.json"} | DRAWN
 # SIGINT is ignored by what a shell started in the background, and by all that this starts.
 CODE = (

@@ -67,7 +67,7 @@ def test_data_command_lists_present_and_missing_data_sets_and_downloads(mlp_xp, 
     first, second = mlp_xp("data", "--fetch", "digits").out.splitlines()
     assert first.startswith("digits: 1,438 images to train on, 359 to test, 10 classes")
     assert second.startswith("digits ")
-    assert "data/cifar-10-batches-py" in fails("data", "--fetch", "cifar10")  # Those are damaged.
+    assert "data/cifar-10-batches-py" in fails("data", "--fetch", "cifar10")  # Damaged files.
     assert "data/cifar-10-batches-py" in fails("train", "--out", "run")
     assert "nowhere" in fails("lab", "--data-path", "nowhere")
 
@@ -145,7 +145,7 @@ def test_ctrl_c_keeps_completed_benchmark_parts():
     command = [sys.executable, "-u", "-c", CODE, *words.split(), "--contenders", "mlp_xp, NumPy"]
     process = subprocess.Popen(command, stdout=-1, stderr=-1, text=True, start_new_session=True)
     next(line for line in process.stderr if line.startswith("part 2 of 2"))
-    os.killpg(process.pid, signal.SIGINT)  # As a terminal does.
+    os.killpg(process.pid, signal.SIGINT)  # A terminal signals the whole process group.
     out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert err.endswith("interrupted; what was measured is in out\n")
@@ -257,7 +257,7 @@ def test_python_m_mlp_xp_runs_the_command():
 
 def test_characters_missing_from_the_output_encoding_are_escaped(monkeypatch):
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "ascii"))
-    monkeypatch.setattr(sys, "stderr", None)  # It was closed when the process started.
+    monkeypatch.setattr(sys, "stderr", None)  # Standard error was closed when the process started.
     process.open_streams(is_process=True)
     print("µ", flush=True)
     assert sys.stdout.buffer.getvalue() == rb"\xb5" + os.linesep.encode()
@@ -281,7 +281,7 @@ def test_help_fits_a_terminal_breaks_no_word_and_has_examples(capsys, monkeypatc
             text = texts[width] = help_of(capsys, *argv)
             assert width == 500 or max(map(len, text.splitlines())) <= width, argv
             if argv and argv != ["compile"]:  # That one has a comment.
-                examples = text.partition("examples:\n")[2].replace("\\\n", "")  # As in a shell.
+                examples = text.partition("examples:\n")[2].replace("\\\n", "")  # Join lines.
                 assert examples, argv
                 for name, *typed in map(shlex.split, examples.splitlines()):
                     assert (name, typed[0]) == ("mlp-xp", *argv)

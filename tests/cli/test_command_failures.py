@@ -1,4 +1,4 @@
-"""`mlp-xp train` that fails, is killed or finds the disk full, and goes on with `--resume`."""
+"""`mlp-xp train` fails, is killed or fills the disk, and continues with `--resume`."""
 
 import contextlib
 import errno
@@ -224,13 +224,13 @@ def test_a_new_run_does_not_overwrite_an_interrupted_one(
     assert said in train_digits("--epochs", 1).err
     assert {path.name for path in Path().iterdir()} == {"run", "run.partial-1"}
     assert load_model("run.partial-1").loss_curve_ == kept
-    # It can still be resumed.
+    # The run can still be resumed.
     assert "saved in run-2" in mlp_xp("train", "--resume", "run.partial-1").out
     assert load_model("run-2").loss_curve_ == kept
 
 
 def test_an_error_during_training_keeps_checkpoints(mlp_xp, fails, monkeypatch):
-    fail = Mock(side_effect=ValueError("something else"))  # Which is not taken for divergence.
+    fail = Mock(side_effect=ValueError("something else"))  # This is not mistaken for divergence.
     with watching(monkeypatch, on_epoch_end=lambda model, record: record.epoch == 3 and fail()):
         done = mlp_xp(*TINY, "--epochs", 9, "--checkpoint", 1, "--out", "run")
     assert done.status == 2

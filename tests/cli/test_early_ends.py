@@ -41,7 +41,7 @@ EARLY = "note: interrupted before the training began: nothing was saved\n"
 def test_ctrl_c_while_a_command_loads_is_silent(module, typed):
     found = f"name == {module!r} and (print('pressed', flush=True), press())"
     done = run(found, *typed.split())
-    # It is repeated a moment later, when data may be about to be loaded.
+    # Ctrl-C is repeated a moment later, when data may be loading.
     assert done.stdout.removesuffix("loading digits\n") == "pressed\n"
     assert (done.returncode, done.stderr.removesuffix(EARLY)) == (130, "")
 
@@ -49,10 +49,10 @@ def test_ctrl_c_while_a_command_loads_is_silent(module, typed):
 @pytest.mark.matrix
 @ELSEWHERE
 def test_ctrl_c_during_a_gc_callback_is_silent_and_not_lost():
-    # JAX has one for the garbage collector, in which Python prints an exception and goes on.
+    # JAX's is called by the garbage collector, where Python prints an exception and continues.
     done = run("name == 'jax' and (gc.callbacks.append(press), gc.collect())", "backends")
     assert (done.returncode, done.stderr) == (130, "")
-    # As the import system has them.
+    # The import system also has callbacks of weak references.
     found = """
         raises = signal.getsignal(signal.SIGINT) is signal.default_int_handler
         if raises and 'mlp_xp.cli.commands.train' in sys.modules:
@@ -82,7 +82,7 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path):
         next(line for line in process.stdout if line.startswith("epoch       3/"))
         process.send_signal(signal.SIGINT)
         next(line for line in process.stdout if line.startswith("interrupted in epoch"))
-        process.send_signal(signal.SIGINT)  # It is about to evaluate.
+        process.send_signal(signal.SIGINT)  # The process is about to evaluate.
         _, err = process.communicate(timeout=PATIENCE)  # To write to what has ended is an error.
     assert process.returncode == 130
     run, partial = tmp_path / "run", tmp_path / "run.partial"
@@ -135,7 +135,7 @@ def test_too_little_time_leaves_a_tenth_for_training(mlp_xp, recipe):
 @pytest.mark.parametrize(
     ("passed", "views", "has_views", "has_pictures", "seconds"),
     [
-        # Of 60 s. 400 images take 5 s with a quarter added, two views twice that, pictures 2.6 s.
+        # Limit: 60 s; 400 images take 5 s, a quarter included, two views 10 s, and plots 2.6 s.
         (10.0, 1, True, True, 50.0 - 1.5 - 5.0 - 2.6),
         (10.0, 2, True, True, 50.0 - 1.5 - 10.0 - 2.6),
         (36.0, 2, False, True, 24.0 - 1.5 - 5.0 - 2.6),
@@ -149,7 +149,7 @@ def test_deadline_reserves_time_for_the_test_and_plots(
 ):
     now = 100.0
 
-    def predict(x, tta="as set"):  # It takes 0.01 s an image and view.
+    def predict(x, tta="as set"):  # Each image and view takes 0.01 s.
         nonlocal now
         now += 0.01 * len(x) * (1 if tta is None else views)
         return x[:, 0]

@@ -62,7 +62,7 @@ def test_the_same_command_starts_resumes_and_keeps_a_run(mlp_xp, kill, monkeypat
 
 @pytest.mark.usefixtures("undrawn")
 def test_a_run_killed_before_its_first_checkpoint_starts_again(mlp_xp, kill):
-    Path("run.partial").mkdir()  # As it is before the training begins.
+    Path("run.partial").mkdir()  # The folder's state before training begins.
     kill(*START, "--resume", interval="1 h")
     mlp_xp(*START[:-1], "whole")
     shutil.copytree("whole", "run.partial")

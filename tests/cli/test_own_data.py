@@ -69,7 +69,7 @@ def test_a_table_trains_with_the_table_recipe(mlp_xp, iris, undrawn):
 def test_a_table_with_text_booleans_and_missing_values_needs_no_preparation(
     mlp_xp, undrawn, monkeypatch
 ):
-    monkeypatch.setattr("mlp_xp.training.data.rows._COPIED_BYTES", 0)  # As for a large table.
+    monkeypatch.setattr("mlp_xp.training.data.rows._COPIED_BYTES", 0)  # A large table.
     rng = np.random.default_rng(0)
     age, port = rng.integers(1, 80, 200), rng.choice(["C", "Q", "S", ""], 200)
     lines = [
@@ -298,7 +298,7 @@ def test_regression_on_a_numeric_target(mlp_xp, homes):
     for text in (*shown, "<span>test R2<", "<span>test RMSE<", "<span>test MAE<"):
         assert text in page
     data, model = load_files("homes.csv"), load_model("run")
-    frame = pd.DataFrame(data.x_test, columns=data.feature_names)  # It knows their names.
+    frame = pd.DataFrame(data.x_test, columns=data.feature_names)  # With known names.
     predicted, truth = model.predict(frame), data.y_test
     result = json.loads(Path("run/config.json").read_text())["result"]
     assert result["test_r2"] == pytest.approx(r2_score(truth, predicted))
@@ -343,7 +343,7 @@ def test_a_network_that_is_worse_than_the_mean_is_noted(typed, said, mlp_xp, und
 def test_a_network_is_useless_if_accuracy_and_log_loss_are_worse(is_useless):
     y = np.repeat([0, 1], [90, 10])
     p = np.where(y, 0.6, np.where(np.arange(100) < 11, 0.51, 0.05))
-    p = 1.0 - p if is_useless else p  # Else the accuracy is 89 %, but the rare class is found.
+    p = 1.0 - p if is_useless else p  # Otherwise, accuracy is 89 %, but the rare class is found.
     both = np.column_stack([1.0 - p, p])
     test = Evaluation(np.empty(0), y, (p > 0.5).astype(int), both, (), None)
     model = MLPClassifier()

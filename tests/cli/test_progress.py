@@ -131,7 +131,7 @@ def test_lines_break_between_words_and_columns():
     assert fitted(LINE, 20) == ["name  some words in", "      a second", "      column"]
     broken = ["  a long command", "      some words in a", "      second column"]
     assert fitted(f"  a long command{LINE[4:]}", 24) == broken
-    path = "/a/path/that-is/longer/than/the-terminal"  # It can be copied.
+    path = "/a/path/that-is/longer/than/the-terminal"  # A path stays in one piece.
     assert fitted(f"saved in {path} now", 20) == ["saved in", f"  {path}", "  now"]
 
 

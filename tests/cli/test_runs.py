@@ -184,7 +184,7 @@ def test_lab_evaluates_and_plots_after_ctrl_c(mlp_xp, small_cifar, monkeypatch):
     assert (done.status, done.err, saved) == (130, "", [Path("results/mlp.png")])
     said = r"interrupted in epoch 3; testing its network\n"
     (accuracy,) = re.findall(said + r"(test .* %)\ncurves saved in results/mlp.png\n$", done.out)
-    assert accuracy in mlp_xp("lab", "--epochs", 3).out  # It is that of three epochs.
+    assert accuracy in mlp_xp("lab", "--epochs", 3).out  # The accuracy after three epochs.
 
 
 def test_lab_checks_its_output_path_first_and_plots_last(mlp_xp, fails, small_cifar, monkeypatch):

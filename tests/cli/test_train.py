@@ -99,7 +99,7 @@ def test_test_images_are_used_once_and_validation_does_not_affect_training(
         out = train_digits("--epochs", 2, "--max-time", 1000, out="timed").out
     assert [X is digits.x_test for X in seen] == [False, False, True, *[False] * 3, True]
     assert [len(X) for X in seen[:3]] == [1078, 360, len(digits.x_test)]
-    # Predictions that are timed are of training images, and the time left is that of the epochs.
+    # Timed predictions use training images; the remaining time is for the epochs.
     assert all(np.shares_memory(X, digits.x_train) for X in seen[3:6])
     assert re.search(r"epoch 2  loss .* 0:00 left", out)
     x, y, *_ = split_dataset(digits.x_train, digits.y_train, 0.75, seed=0)
@@ -214,7 +214,7 @@ def test_early_stopping_keeps_the_best_network(train_digits):
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("schedule", ["constant", "invscaling"])
 def test_networks_without_hidden_layers_train_with_every_schedule(schedule, train_digits):
-    """Nor is there a warning of no convergence."""
+    """There is also no warning about convergence."""
     options = ["--hidden", "--schedule", schedule, "--epochs", 1]
     assert train_digits(*options, out=schedule).err == ""
     assert [W.shape for W in load_model(schedule).coefs_] == [(64, 10)]
@@ -299,7 +299,7 @@ def test_a_recipe_without_its_library_trains_on_numpy(fails, mlp_xp, recipe, mon
     assert MLP.from_recipe("one-minute", backend="numpy").precision == "auto"
     with pytest.warns(UserWarning, match="torch, which the recipe one-minute uses"):
         assert MLP.from_recipe("one-minute").backend == "numpy"
-    monkeypatch.setitem(LOADERS, "cifar10", None)  # It is not needed to say so.
+    monkeypatch.setitem(LOADERS, "cifar10", None)  # The error does not need the data.
     line = fails("train", "--recipe", "record")
     assert re.search("torch, which is not installed: .*here: default, .*Or type --backend", line)
     assert "Recipes that run" not in fails("train", "--backend", "jax")

@@ -206,7 +206,7 @@ def test_tied_maxima_and_minima_share_the_gradient(backend):
         x = backend.put(np.asarray([0.0, 1.0, 1.0]))
         ones = xp.ones_like(x)
         _, pull = derive(lambda x, *, xp: xp.maximum(x, 0.0), x, xp=xp)
-        assert backend.get(pull(ones)[0]).tolist() == [0.0, 1.0, 1.0]  # As relu's.
+        assert backend.get(pull(ones)[0]).tolist() == [0.0, 1.0, 1.0]  # Relu's gradient.
         _, pull = derive(lambda a, b, *, xp: xp.minimum(a, b), x, x + 0.0, xp=xp)
         assert backend.get(pull(ones)[0]).tolist() == [0.5, 0.5, 0.5]
         _, pull = derive(lambda x, *, xp: xp.max(x, axis=0), x, xp=xp)

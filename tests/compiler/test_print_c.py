@@ -88,7 +88,7 @@ def library(tmp_path_factory):
         printed(formula, f"f_{name}_{dtype}", dtype, [X.astype(dtype)])
         for name, formula in FORMULAS.items()
         for dtype in ("float32", "float64")
-        if not (name.startswith("astype") and dtype == "float32")  # It has a sum in float64.
+        if not (name.startswith("astype") and dtype == "float32")  # It is summed in float64.
     )
     return c_compiler.build_library(f"#include <math.h>\n{text}", tmp_path_factory.mktemp("c"))
 

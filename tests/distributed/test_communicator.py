@@ -107,7 +107,7 @@ sys.stdout.write(f"{c.size} {c.allreduce(c.rank + 1)}\\n")
 @pytest.mark.matrix
 @pytest.mark.skipif(sys.platform == "win32", reason="MPI is installed apart there")
 def test_pip_installs_mpi_without_system_packages(monkeypatch):
-    monkeypatch.setenv("PATH", "/usr/bin:/bin")  # As in an environment that is not activated.
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")  # The environment is not activated.
     command = [helpers.mpiexec(), "-n", "2", sys.executable, "-m", "mpi4py", "-c", SUM]
     done = subprocess.run(command, capture_output=True, text=True, timeout=helpers.PATIENCE)
     assert (done.returncode, done.stdout) == (0, "2 3\n" * 2), done.stderr

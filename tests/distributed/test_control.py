@@ -1,4 +1,4 @@
-"""The control of a distributed fit: its numbers are those of one process, and rank 0 leads."""
+"""A distributed fit has the results of one process, and rank 0 makes the decisions."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ ALL = {"X_val": X[:31], "y_val": Y[:31]}
 
 
 def f1(model, X, y):
-    """Return a score that no scorer of scikit-learn has: that of the first class."""
+    """Return the first class's score, which no scorer of scikit-learn computes."""
     return float(np.mean((model.predict(X) == 0) == (y == 0)))
 
 
@@ -54,7 +54,7 @@ def own_rows(ranks) -> slice:
 
 
 def fit_as_alone(settings, x, y, others) -> None:
-    """Check that a fit on ranks is that of one process, with all samples or those of a rank."""
+    """Check that ranks fit the same model as one process, with all samples or only their own."""
     ranks = get_communicator("mpi")
     own = own_rows(ranks)
     settings = {"max_iter": 3, "random_state": 0, "batch_size": 32} | settings

@@ -268,7 +268,7 @@ def fit(backend, code="", number=None):
     if code:
         from mlp_xp.backends._numpy import backend as module
 
-        module._LONG = 0  # Even the shortest fit takes machine code.
+        module._LONG = 0  # Even the shortest fit uses machine code.
     X, y = helpers.problem(n=107, features=COLUMNS)
     weights = np.linspace(0.5, 2.0, len(X))
     distributed = Distributed(deterministic=True)

@@ -54,7 +54,7 @@ def fail(engine: str, backend: str, moment: str) -> None:
     if backend == "numpy":
         from mlp_xp.backends._numpy import backend as numpy_backend
 
-        numpy_backend._LONG = 0  # Even the shortest fit takes machine code.
+        numpy_backend._LONG = 0  # Even the shortest fit uses machine code.
     if is_last and moment == "before":
         end(moment)
     if is_last and MOMENTS[moment]:

@@ -260,7 +260,7 @@ def test_ctrl_c_ends_the_fit_on_all_workers(clients, n_parts, tmp_path):
 
     thread = threading.Thread(target=press)
     thread.start()
-    with warnings.catch_warnings(action="ignore"):  # Of a single partition.
+    with warnings.catch_warnings(action="ignore"):  # Dask warns about a single partition.
         with pytest.raises(KeyboardInterrupt):
             on_dask.MLPClassifier(**endless, callbacks=[Mark(begun)]).fit(lazy, "target")
         thread.join()

@@ -88,7 +88,7 @@ def test_an_error_on_one_rank_is_raised_on_all_ranks(run_ranks):
 
 
 def test_an_error_in_one_thread_is_raised_in_all_threads(on_threads):
-    on_threads(3, fail_in_all_ways, "numba")  # They share the modules.
+    on_threads(3, fail_in_all_ways, "numba")  # Threads share the modules.
 
 
 def fit_parts_of_a_table() -> None:

@@ -21,14 +21,14 @@ OTHERS = [
 
 
 def check_equal(model, alone):
-    """Check that a model of all ranks is that of one process, and that ranks have its bits."""
+    """Check that ranks train the same model as one process, with the same bits on every rank."""
     assert_same_fit(model, alone)
     assert_same_bits(get_communicator("mpi"), model)
 
 
 def compare():
-    """Compare fits on all ranks with those of one, and print how often a sum has been started."""
-    numpy_backend._LONG = 0  # Even the shortest fit takes machine code.
+    """Compare fits on all ranks with fits in one process, and print how often a sum was started."""
+    numpy_backend._LONG = 0  # Even the shortest fit uses machine code.
     settings = SETTINGS | helpers.QUIET
     alone = MLPClassifier(**settings).fit(X, Y)
     ranks = get_communicator("mpi")
@@ -74,7 +74,7 @@ def assign():
 
 
 def repeat():
-    """Compare a second fit on all ranks, before which one of them has fitted other models."""
+    """Compare a second fit on all ranks after one of them has fitted other models."""
     x, rate = helpers.problem(n=64, features=512)[0].astype("float32"), {"learning_rate_init": 0.05}
     settings = SETTINGS | helpers.QUIET | rate | {"hidden_layer_sizes": (256,), "solver": "sgd"}
     ranks = get_communicator("mpi")
@@ -86,7 +86,7 @@ def repeat():
 
 
 def compare_torch(engine):
-    """Compare fits by PyTorch with those of one process, and print the sums in their order."""
+    """Compare PyTorch's fits on ranks with fits in one process, and print the sums in order."""
     settings = SETTINGS | helpers.QUIET | {"backend": "torch"}
     ranks, calls = get_communicator(engine), []
     start_sum, sum_all = ranks.start_sum, ranks.sum

@@ -128,7 +128,7 @@ def test_changes_to_assigned_weights_change_predictions(backend, puts):
 
 @pytest.mark.libraries("cupy")
 def test_predictions_on_another_stream_wait_for_the_copy(backend):
-    """Or it is not needed: the copy was done before the weights were used at all."""
+    """No wait is needed if the copy was done before the first use of the weights."""
     import cupy
 
     model, x = fitted(backend), backend.put(X)
@@ -173,7 +173,7 @@ def test_moved_model_has_its_own_device_copies(backend, puts):
     model = fitted(backend)
     model.predict(X)
     moved = model.to(backend.name, backend.device)
-    for each in (moved, model):  # They are there already.
+    for each in (moved, model):  # The weights are already on the device.
         assert uploads(puts, lambda each=each: each.predict(X)) == 0
     with backend.scope():
         moved.coefs_[0] = -moved.coefs_[0]

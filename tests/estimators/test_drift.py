@@ -107,7 +107,7 @@ def test_the_data_of_the_fit_exceed_no_limit(model):
 @pytest.mark.parametrize("n_rows", [1, 10, 100, 10_000])
 def test_rows_of_the_same_distribution_rarely_exceed_a_limit(model, n_rows):
     found = [model.check(table(n_rows, seed)).exceeded for seed in range(1, 21)]
-    assert sum(map(len, found)) <= 5  # Of 100 columns.
+    assert sum(map(len, found)) <= 5  # Among 100 columns.
 
 
 def test_what_differs_is_named(model):

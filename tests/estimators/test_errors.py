@@ -162,7 +162,7 @@ def test_a_failed_fit_leaves_the_model_unchanged(fails, classes, monkeypatch):
 
 @pytest.mark.parametrize("warm_start", [False, True])
 def test_a_callback_that_fails_before_the_fit_leaves_the_model_unchanged(on, warm_start):
-    """It is not ready, and has changed a setting by then."""
+    """The callback fails after it has changed a setting."""
 
     def begin(model):
         if len(heard) == 1:

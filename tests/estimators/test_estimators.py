@@ -174,7 +174,7 @@ def test_subclass_can_define_its_own_constructor(base, tmp_path):
             self.mine = mine
 
     model = clone(Mine().set_params(alpha=0.5))
-    Mine._get_param_names().append("more")  # As a subclass may that extends the list.
+    Mine._get_param_names().append("more")  # A subclass may extend the list.
     assert (model.get_params(), repr(model)) == ({"alpha": 0.5, "mine": 2}, "Mine(alpha=0.5)")
     assert GridSearchCV(model, {"mine": [3, 4]}, cv=2).fit(X, y).best_params_["mine"] in (3, 4)
     assert (model.fit(X, y).n_iter_, model.activation) == (3, "tanh")

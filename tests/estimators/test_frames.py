@@ -178,7 +178,7 @@ def test_pandas_categorical_columns_are_categories():
     cure = re.search(r"e.g. by (column.*)\.$", str(told[0].message))[1]
     column = eval(cure, {"column": undeclared["zip"]})
     assert fitted(undeclared.assign(zip=column)).columns_.columns[0].kind == "category"
-    few = tabular().fit(pandas.DataFrame({"month": [*"1234?"] * 24}), y)  # They may be codes.
+    few = tabular().fit(pandas.DataFrame({"month": [*"1234?"] * 24}), y)  # Perhaps codes.
     assert few.columns_.input_names[:2] == ("month=1", "month=2")
 
 

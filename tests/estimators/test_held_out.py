@@ -121,7 +121,7 @@ def test_held_out_samples_are_scikit_learns_stratified_split():
     np.testing.assert_array_equal(seen[0], seen[1])
     # A class with a single member is no reason not to fit, as in scikit-learn.
     MLPClassifier(**settings).fit(X, np.r_[labels[:-1], 3])
-    # Nor is a training part that is smaller than the number of classes.
+    # A training part smaller than the number of classes is no error.
     MLPClassifier(**settings | {"batch_size": 1}, validation_fraction=0.98).fit(X, labels)
     fit, held = train_test_split(np.arange(100), test_size=0.1, random_state=0, stratify=y)
     by_hand = MLPClassifier(**settings).fit(X[fit], y[fit], X_val=X[held], y_val=y[held])

@@ -28,7 +28,7 @@ from mlp_xp.optimizers.schedules import OneCycle
 
 X, y = problem(62)  # Folds of 41 and 42 samples.
 WEIGHTS = np.linspace(0.5, 2.0, len(y))
-# A fit that may take so many steps waits for machine code, one by one as in company.
+# A fit with this many steps waits for machine code, alone or with others.
 LONG = 20_000
 
 
@@ -78,7 +78,7 @@ def check(tasks, *, same_bits=True, **settings):
 
 
 def test_many_tiny_models_match_separate_fits_without_machine_code():
-    # So many that machine code would be worth it for all of them together.
+    # Together, this many models would be worth the compilation of machine code.
     models = [small(random_state=i, max_iter=200, tol=1.0, n_iter_no_change=1) for i in range(40)]
     threads = set()
     note = lambda *_: threads.add(threading.current_thread())  # noqa: E731
@@ -121,7 +121,7 @@ TOGETHER = {  # What the models of one program may differ in.
         *solvers(AdamW(weight_decay=0.1), learning_rate=OneCycle()),
     ],
 }
-APART = [  # Pairs that each need a program of their own.
+APART = [  # Pairs that need separate programs.
     [
         {"solver": "sgd", "learning_rate": rate, "tol": 1.0, "n_iter_no_change": 1}
         for rate in ("adaptive", "constant")
@@ -168,7 +168,7 @@ ALONE = [  # What cannot share a program.
 @pytest.mark.parametrize("max_iter", [5, LONG], ids=["short", "machine code"])
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_models_trained_in_threads_match_separate_fits_bitwise(monkeypatch, max_iter):
-    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")  # As each model in company.
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")  # Models fitted together have one thread each.
     ends = {"max_iter": max_iter, "n_iter_no_change": 3, "tol": 0.01} if max_iter == LONG else {}
     plain = {"solver": "sgd", "momentum": 0.5, "early_stopping": True}
     models = [small(**settings | ends) for settings in (*chain(*TOGETHER.values()), plain)]
@@ -178,7 +178,7 @@ def test_models_trained_in_threads_match_separate_fits_bitwise(monkeypatch, max_
 def test_models_that_share_a_compiled_step_match_separate_fits(on):
     for name, together in TOGETHER.items():
         models = [small(**settings, **on) for settings in together]
-        # On NumPy each has a program of its own, and JAX's are shared among up to two threads.
+        # On NumPy each model has its own program; up to two threads share JAX's programs.
         n_programs = {"numpy": len(models), "jax": min(2, usable_threads())}
         expected = n_programs.get(on["backend"], 1)
         assert check(tasks_of(models, WEIGHTS), same_bits=False) == expected, name
@@ -247,7 +247,7 @@ def test_random_state_restarts_when_a_diverging_fit_is_repeated(on):
     states = map(np.random.RandomState, range(3))
     tasks = tasks_of([small(random_state=state, **settings) for state in states])
     errors = [own_error(task) for task in tasks]
-    assert len(set(errors)) == 3  # They name the step.
+    assert len(set(errors)) == 3  # The messages name different steps.
     found = {result.number: str(result.error) for result in fit_many(tasks)}
     assert [found[number] for number in range(3)] == errors
 

@@ -212,7 +212,7 @@ def test_predictions_wait_for_no_other_thread(on, backend, monkeypatch):
         patched.setattr(jax, "live_arrays", lambda platform: pytest.fail("waits for all arrays"))
         model.predict(X)
     taken = backend.put(X)
-    taken.delete()  # As a step of another thread does while this one waits.
+    taken.delete()  # Another thread's step may donate it while this one waits.
     monkeypatch.setattr(jax, "live_arrays", lambda platform: [taken])
     backend.synchronize()
 

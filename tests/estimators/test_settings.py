@@ -176,7 +176,7 @@ def test_a_warm_start_keeps_the_optimizer_state():
 
 @pytest.mark.parametrize(("first", "then"), [("rmsprop", "lion"), ("sgd", "adam")])
 def test_changing_the_solver_resets_the_optimizer_state(first, then):
-    """Neither the optimizer state nor the step count of one rule applies to another."""
+    """A rule's optimizer state and step count do not apply to another rule."""
     settings = {"max_iter": 20, "batch_size": 60, "alpha": 0.0, "warm_start": True}
     model, fresh = small(**settings, solver=first).fit(X, y), small(**settings)
     fresh.classes_ = model.classes_
@@ -205,7 +205,7 @@ class Halved(OneCycle):
     ],
 )
 def test_numpy_scalars_in_settings_become_python_numbers(settings):
-    """They are equal to them, so one would get what was compiled or computed for the other."""
+    """Equal numbers of both types would otherwise share compiled functions and cached results."""
     numbers = np.float32(0.3), float(np.float32(0.3))
     models = [small(precision="float64", **settings(number)) for number in numbers]
     one, other = (resolve_config(model.get_params(), 6, TARGETS).rules for model in models)

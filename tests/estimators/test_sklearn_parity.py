@@ -159,7 +159,7 @@ def test_lbfgs_makes_progress_with_very_many_outputs():
 @pytest.mark.parametrize("kind", ["binary", "multiclass", "multilabel"])
 @pytest.mark.parametrize("solver", ["sgd", "lbfgs"])
 def test_log_loss_is_clipped_as_in_scikit_learn(kind, solver):
-    """Of raw wine, at first, most predictions are certain and many are wrong."""
+    """On unscaled wine data, most predictions are at first certain, and many are wrong."""
     data, y = load_wine(return_X_y=True)
     y = {"binary": y == 1, "multiclass": y, "multilabel": np.eye(3, dtype=int)[y]}[kind]
     settings = {"learning_rate_init": 1e-5} if solver == "sgd" else {"max_iter": 3, "tol": 1e3}

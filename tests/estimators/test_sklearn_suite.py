@@ -10,7 +10,7 @@ from sklearn.neural_network.tests import test_mlp
 OLD = "from sklearn.neural_network import MLPClassifier, MLPRegressor\n"
 NEW = "from mlp_xp import MLPClassifier, MLPRegressor\n"
 
-# They read or set private attributes of scikit-learn's own class.
+# Tests that read or set private attributes of scikit-learn's class.
 PRIVATE = {
     "test_fit": "_coef_grads",
     "test_gradient": "_loss_grad_lbfgs",
@@ -19,7 +19,7 @@ PRIVATE = {
     "test_n_iter_no_change": "_no_improvement_count",
     "test_n_iter_no_change_inf": "_no_improvement_count",
 }
-# It asks for an error where partial_fit meets early stopping. Here the two work together.
+# The test expects an error for partial_fit with early stopping, which we support.
 BETTER = {"test_mlp_partial_fit_after_fit"}
 
 if tuple(map(int, sklearn.__version__.split(".")[:2])) < (1, 9):

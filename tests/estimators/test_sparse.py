@@ -101,7 +101,7 @@ def test_settings_that_need_dense_rows_match_the_dense_fit(settings):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
 
 
-# Sizes around those of the blocks of CuPy's kernels: 256 rows, 32 to 4096 features, 128 columns.
+# Sizes around the block sizes of CuPy's kernels: 256 rows, 32 to 4096 features, 128 columns.
 @with_products
 @pytest.mark.parametrize("size", [(3, 1, 1), (257, 40, 129), (600, 5000, 3), (12, 30_000, 20)])
 @pytest.mark.parametrize("kind", [np.int32, np.int64])
@@ -121,7 +121,7 @@ def test_products_of_selected_sparse_rows_match_dense_ones(backend, size, kind, 
     with backend.scope():
         x = SparseMatrix(*map(backend.put, (data, indices, indptr)))
         given = Source(x, backend.put(rows) if has_rows else None)
-        # As a product of another matrix leaves it, column by column.
+        # In column-major order, like the transpose of a product.
         right = xp.matrix_transpose(backend.put(dy.T.copy()))
         for _ in range(2):
             taken = backend.kernels.gather(given, dtype=getattr(xp, dtype), xp=xp)
@@ -135,7 +135,7 @@ def test_column_major_weights_and_both_index_dtypes_are_supported():
     X, y = sparse_problem()
     model = ours.MLPClassifier(**SETTINGS, batch_size=32).fit(X, y)
     expected = model.predict_proba(X)
-    # As a transposed matrix does that somebody assigns.
+    # In column-major order, like a transposed matrix that a user assigns.
     model.coefs_ = [np.asfortranarray(W) for W in model.coefs_]
     np.testing.assert_allclose(model.predict_proba(X), expected, rtol=1e-12)
     # SciPy makes no such matrix, but takes one.

@@ -134,7 +134,7 @@ def test_held_out_rows_do_not_depend_on_the_buffer_and_are_not_trained_on():
         scores.append((model.validation_scores_, model.loss_curve_))
         assert 0.75 * N < model.history_[0].n_samples < 0.85 * N
     assert scores[0] == scores[1]
-    few = Parquet("data", columns=INPUTS, buffer_rows=50)  # They are kept in memory.
+    few = Parquet("data", columns=INPUTS, buffer_rows=50)  # All rows are kept in memory.
     model = MLPClassifier(**held, **SETTINGS, **TABLE).fit(few, "kind")
     assert 0.9 * N < model.history_[0].n_samples < N
     given = {"X_val": FRAME[INPUTS], "y_val": FRAME["kind"]}

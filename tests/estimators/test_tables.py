@@ -106,7 +106,7 @@ def test_each_fold_learns_its_own_column_encoding(on, tmp_path):
     search = GridSearchCV(model, {"input_scaling": ["robust", "quantile"]}, cv=2).fit(frame, y)
     assert search.best_estimator_.columns_.names == list(X)
     settings = [{"max_one_hot": 2}, {}]
-    for each in (settings, None):  # Columns of their own, or the same.
+    for each in (settings, None):  # Separate columns, or the same.
         ensemble = MLPEnsembleClassifier(model, 2, settings=each, random_state=0).fit(frame, y)
         save_model(ensemble, tmp_path)
         found, networks = load_model(tmp_path).predict_proba(frame), ensemble.estimators_
@@ -256,7 +256,7 @@ UNFIT = [  # Wrong columns in a fit, and what the error says.
     (X["age"], r"Expected 2D array.*X.to_frame\(\) for a column.*, or X.to_frame\(\).T for a row"),
     ([{"age": 3}] * N, r"Expected 2D array.*pandas.DataFrame\(X\) for a list of dicts"),
 ]
-UNLIKE = [  # And in a prediction.
+UNLIKE = [  # Tables that a prediction rejects.
     (X.drop(columns="age"), r"X lacks columns of the fit, 'age': add"),
     (X.assign(age=X["city"]), r"X\['age'\] has categories, but had numbers during fit: convert"),
     (X.assign(city=X["age"]), r"X\['city'\] has numbers, but had categories during fit"),

@@ -78,7 +78,7 @@ def test_the_loss_is_measured_on_out_of_fold_outputs():
     assert results["name"][:1] == ["base"]
     regressor = tuned(MLPRegressor).fit(X, VALUES)
     error = mean_squared_error(VALUES, regressor.out_of_fold_[:, 0])
-    assert regressor.loss_ == pytest.approx(error / 2)  # As in scikit-learn.
+    assert regressor.loss_ == pytest.approx(error / 2)  # scikit-learn halves it too.
 
 
 def test_losses_with_a_standard_deviation_select_by_mixture_likelihood():
@@ -325,7 +325,7 @@ def test_an_interrupted_search_continues(tmp_path, monkeypatch):
     first = interrupted.search_results_
     again = interrupted.set_params(n_configurations=6).fit(frame, y, checkpoint=kept)
     same(whole, again)
-    # These are not trained again.
+    # Finished folds are not trained again.
     assert again.search_results_["seconds"][:3] == first["seconds"]
     assert again.search_results_["status"] == whole.search_results_["status"]
     assert {network.columns_ is again.columns_ for network in again.estimators_} == {True}

@@ -1,4 +1,4 @@
-"""Fits whose training loss ends above that of a constant prediction."""
+"""Fits whose training loss ends above the loss of a constant prediction."""
 
 import warnings
 

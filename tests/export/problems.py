@@ -35,6 +35,6 @@ def run_onnx(model, rows):
 
     session = onnxruntime.InferenceSession(model.SerializeToString())
     names = [output.name for output in session.get_outputs()]
-    columns = [one.name for one in session.get_inputs() if one.name != "X"]  # Of a table.
+    columns = [one.name for one in session.get_inputs() if one.name != "X"]  # A table's columns.
     inputs = {name: rows[:, int(name[1:])] for name in columns} or {"X": rows}
     return dict(zip(names, session.run(None, inputs), strict=True))

@@ -204,7 +204,7 @@ def usage(command):
 
 
 def test_a_header_with_100_000_weights_compiles_fast(tmp_path):
-    """It takes 0.2 to 0.3 s and 50 to 100 MB; the limits are ten and five times larger."""
+    """The compiler takes 0.2 to 0.3 s and 50 to 100 MB; the limits are 10 and 5 times larger."""
     model = classifier((260, 260), max_iter=1).fit(RNG.normal(size=(60, 116)), np.arange(60) % 10)
     assert sum(weights.size for weights in model.coefs_) > 100_000
     to_c(model, tmp_path / "net.h")

@@ -144,7 +144,7 @@ def by_torch(model):
 
 def by_sklearn(model):
     exported = to_sklearn(model)
-    clone(exported).set_params(max_iter=1).fit(X, exported.predict(X))  # It has all its settings.
+    clone(exported).set_params(max_iter=1).fit(X, exported.predict(X))  # It has all settings.
     return predictions(exported)
 
 

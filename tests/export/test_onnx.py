@@ -160,7 +160,7 @@ def test_onnx_file_and_its_metadata_are_correct(tmp_path, onnx):
     found = run_onnx(to_onnx(model, precision="float32"), rows.astype("float32"))
     assert found["probabilities"].dtype == np.float32
     np.testing.assert_allclose(found["probabilities"], model.predict_proba(rows), atol=1e-5)
-    model.classes_ = np.asarray(["x", "y", "z"])  # And weights, assigned after the fit.
+    model.classes_ = np.asarray(["x", "y", "z"])  # Replaced after the fit.
     model.coefs_[0] = model.coefs_[0] * 2.0
     check(model, rows, tolerance=1e-12)
 
@@ -262,6 +262,6 @@ def test_ensemble_weights_are_in_the_onnx_graph(what):
     model = kind(single, 2, random_state=0).fit(rows, TARGETS[what])
     predict = model.predict if what in REAL else model.predict_proba
     unweighted = predict(rows)
-    model.weights_ = np.asarray([0.9, 0.1])  # As in a tuned ensemble.
+    model.weights_ = np.asarray([0.9, 0.1])  # Tuned ensembles have weights.
     assert np.max(np.abs(predict(rows) - unweighted)) > 1e-3
     check(model, rows)

@@ -46,7 +46,7 @@ def test_from_sklearn_and_to_sklearn_are_inverse(what, solver):
     np.testing.assert_array_equal(predictions(back, what), predictions(given, what))
     assert back.get_params() == given.get_params()
     assert what in REAL or back.classes_.tolist() == given.classes_.tolist()
-    if solver == "adam":  # Both go on from the same weights, each with a new optimizer.
+    if solver == "adam":  # Both continue from the same weights with a new optimizer.
         del given._optimizer
         given.partial_fit(X, y)
         for model in (ours, back):

@@ -23,7 +23,7 @@ X = pandas.DataFrame(
         "street": RNG.choice([f"{i}. street" for i in range(12)], N),
     }
 )
-X.loc[::7, "height"] = np.nan  # So quantiles lie between float32 numbers.
+X.loc[::7, "height"] = np.nan  # The remaining quantiles lie between float32 numbers.
 Y = (X["age"] > 40).to_numpy()
 MODEL = MLPClassifier(
     (8,), max_iter=2, learning_rate="cosine", random_state=0, missing_values="impute"

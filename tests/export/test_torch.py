@@ -61,7 +61,7 @@ def test_exported_module_can_be_trained_and_starts_in_eval_mode(torch, nn):
     optimizer.step()
     for name, parameter in module.named_parameters():
         assert parameter.grad.abs().sum() > 0, name
-    # The estimator has arrays of its own.
+    # The estimator has its own arrays.
     np.testing.assert_allclose(outputs(model, rows), fitted(dropout=0.5)[0].logits(rows))
 
 
@@ -73,7 +73,7 @@ def test_torch_round_trip_preserves_predictions(normalization, activation):
     np.testing.assert_array_equal(back.predict_proba(rows), model.predict_proba(rows))
     names = ("activation", "normalization", "dropout", "hidden_layer_sizes")
     assert [getattr(back, name) for name in names] == [getattr(model, name) for name in names]
-    # It goes on to learn.
+    # It can be trained further.
     back.set_params(warm_start=True, max_iter=1, learning_rate="cosine").fit(rows, Y)
 
 

@@ -47,7 +47,7 @@ def descended(name, weights, data, targets):
 
 
 def reported(name, weights, data, targets):
-    """Return the loss that a step reports: of cross-entropy that of all one-hot entries."""
+    """Return the loss that a step reports; for cross-entropy, it includes all one-hot entries."""
     if name == "mse":
         return descended(name, weights, data, targets)
     p, y = softmax(logits(weights, data)), np.eye(weights[2].shape[1])[targets]
@@ -137,7 +137,7 @@ def test_train_mlp_matches_a_plain_loop_with_accuracy_after_each_step(monkeypatc
         expected.append(np.mean(logits(weights, data).argmax(axis=1) == labels))
     assert_all_close(new, weights)
     assert accuracies == expected
-    assert len(set(accuracies)) > 1  # Or else an epoch too early or too late would pass.
+    assert len(set(accuracies)) > 1  # Otherwise stopping an epoch too early or too late would pass.
     assert losses == pytest.approx(before, rel=1e-12)
     assert lab.test_mlp(*new, data, labels) == accuracies[-1]
     *same, accuracies, losses = lab.train_mlp(*new, data, labels, 0.1, 0)

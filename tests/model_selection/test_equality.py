@@ -153,7 +153,7 @@ def test_search_errors_match_scikit_learn(message):
 
 
 class Repeated(Pipeline):
-    """A pipeline with a fit of its own, like those that draw samples anew."""
+    """A pipeline that overrides fit, as pipelines that resample do."""
 
     n_fits = 0
 

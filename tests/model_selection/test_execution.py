@@ -96,7 +96,7 @@ def test_ctrl_c_keeps_finished_candidates(on, name):
 
 
 def test_ctrl_c_before_any_candidate_is_finished_is_raised():
-    # So many folds that one thread cannot have trained them all when the first is scored.
+    # One thread cannot train this many folds before the first one is scored.
     settings = {"cv": 40, "n_jobs": 1}
     search = ours.GridSearchCV(network(), {"alpha": [0.1]}, **settings, scoring=pressing(1))
     with pytest.raises(KeyboardInterrupt):
@@ -186,7 +186,7 @@ def test_other_pipeline_steps_are_fitted_once_per_fold_and_setting():
 @pytest.mark.usefixtures("new_objects")
 @pytest.mark.parametrize(("megabytes", "most"), [(0.001, 2), (1024, 4)])
 def test_pipeline_inputs_respect_the_working_memory(megabytes, most):
-    """Those of a fold take 3.5 KiB: each is computed before those of the fold before are freed."""
+    """A fold's predictions take 3.5 KiB, and are computed before the previous fold's are freed."""
     outputs, numbers = weakref.WeakValueDictionary(), []
 
     class Watched(StandardScaler):

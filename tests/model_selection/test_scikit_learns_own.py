@@ -95,7 +95,7 @@ def _with_lists(test: Any) -> Any:
 def _collect(name: str) -> dict[str, Any]:
     """Return a module's tests of searches, with networks where they can take one.
 
-    In the default run are those of `GridSearchCV` and `RandomizedSearchCV` with networks.
+    The default run has the tests of `GridSearchCV` and `RandomizedSearchCV` with networks.
     """
     with_theirs, with_networks = (_copy(name, SEARCHES | new) for new in ({}, STAND_INS))
     tests = {}

@@ -390,7 +390,7 @@ class CalledLayer(Layer):
         return CalledBlock(self.function)
 
 
-BAD_BLOCKS = {  # The other messages are those of activations.
+BAD_BLOCKS = {  # All other messages are tested with activations.
     f: m
     for f, m in BAD_ACTIVATIONS.items()
     if "per input" not in m and "depend on its x" not in m and "pullback has" not in m

@@ -16,7 +16,7 @@ from mlp_xp.nn.losses import OUTPUTS, Custom, mean_loss
 from mlp_xp.nn.network import Network, forward, init_params
 
 SIZES = [(1, 1), (5, 3)]  # Samples, and features or outputs.
-# Those that compile or differentiate are compared with torch's autograd, which is more exact.
+# Libraries that compile are compared with torch's autograd, which is more exact.
 differences = pytest.mark.libraries("numpy", "array_api_strict", "cupy")
 LAYERS = ["dense", "layer norm", "batch norm", "weighted batch norm", "applied norm"]
 
@@ -45,7 +45,7 @@ def test_layer_gradients_match_finite_differences(backend, name, rng):
         weights, direction = rng.random(batch) + 0.1, rng.standard_normal((batch, len(params[1])))
         weights[3:4] = 0.0
         for array in (*params, x, weights, direction):
-            array.flags.writeable = backend.name == "torch"  # It warns of read-only memory.
+            array.flags.writeable = backend.name == "torch"  # Torch warns of read-only memory.
 
         def function(point, weights=weights, direction=direction):
             w, dy = backend.put(weights), backend.put(direction)
@@ -186,7 +186,7 @@ def torch_logits(torch, network, arrays, x, weights, keys):
 def test_network_gradients_match_torch_autograd(torch, backend, name, rng):
     network = cases.NETWORKS[name]
     params, x, labels, weights, keys = cases.network_data(network, rng)
-    weights[-3:] = 0.0  # As those of rows that fill up a batch.
+    weights[-3:] = 0.0  # Rows that pad a batch have weight 0.
     with backend.scope():
         here = map_leaves(backend.put, (params, x, labels, weights, keys))
         value, grads, logits, _ = cases.loss_and_gradients(backend, network, *here)

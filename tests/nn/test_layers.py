@@ -118,7 +118,7 @@ def test_activations_match_their_formulas(backend, name, dtype, rng):
 @dtypes
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_activations_are_finite_at_extreme_inputs(backend, name, dtype):
-    assert name != "exp"  # It overflows, so it is no choice for hidden layers.
+    assert name != "exp"  # exp overflows, so hidden layers cannot have it.
     with backend.scope(), np.errstate(all="raise", under="ignore"):
         x = backend.put(np.asarray([-1e4, -100.0, 0.0, 100.0, 1e4], dtype=dtype))
         y, pullback = ACTIVATIONS[name](x, xp=backend.xp)
@@ -173,7 +173,7 @@ def test_dropout_scales_kept_values_and_gradients(backend, dtype, rng):
         y, dx = backend.get(y), backend.get(pullback(there))
         close(y, np.where(kept, x / 0.8, 0).astype(dtype), 1)
         close(dx, np.where(kept, dy / 0.8, 0).astype(dtype), 1)
-        np.testing.assert_array_equal(backend.get(here), x)  # Neither is written to.
+        np.testing.assert_array_equal(backend.get(here), x)  # Neither argument is overwritten.
         np.testing.assert_array_equal(backend.get(there), dy)
 
 

@@ -48,7 +48,7 @@ def test_losses_preserve_dtype_and_shape_and_do_not_modify_inputs(backend, name,
     arrays = case(name, dtype)
     before = [array.copy() for array in arrays]
     for array in arrays:
-        array.flags.writeable = backend.name == "torch"  # It warns of read-only memory.
+        array.flags.writeable = backend.name == "torch"  # Torch warns of read-only memory.
     for weights in (None, arrays[2]):
         value, gradient = evaluate(backend, LOSSES[name], arrays[0], arrays[1], weights)
         assert (value.shape, value.dtype) == ((), dtype)
@@ -60,7 +60,7 @@ def test_losses_preserve_dtype_and_shape_and_do_not_modify_inputs(backend, name,
 @pytest.mark.parametrize("shared", [False, True])
 @names
 def test_losses_of_stacked_models_match_separate_models(backend, name, shared):
-    """Each model has its own outputs; targets and weights are its own, or those of all."""
+    """Each model has its own outputs; models have their own targets and weights, or share them."""
     loss, rng = LOSSES[name], np.random.default_rng(7)
     logits, targets, weights = case(name, is_hard=KINDS[name][-1])
     logits = rng.standard_normal((3, *logits.shape))
@@ -182,7 +182,7 @@ CLASSES = {name: LOSSES[name] for name in ("softmax", "softmax_focal", "binary",
 
 @pytest.mark.parametrize("loss", (CLASSES | CUSTOM).values(), ids=CLASSES | CUSTOM)
 def test_correct_predictions_are_counted(backend, loss):
-    """Of a stack of models; classes are given by labels or in columns."""
+    """Test stacks of models; classes are given as labels or as columns."""
     rng = np.random.default_rng(7)
     logits, labels = rng.standard_normal((3, 9, 2)), rng.integers(0, 2, (3, 9)).astype(np.int32)
     several = rng.integers(0, 2, (3, 9, 2)).astype(float)

@@ -28,7 +28,7 @@ def check(backend, function, own, common=()):
             expected = map_leaves(backend.get, function(*one, *shared))
             assert len(leaves(found)) == len(leaves(expected)) > 0
             for mine, theirs in zip(leaves(found), leaves(expected), strict=True):
-                # Statistics of a shared input are those of all models.
+                # All models share the statistics of a shared input.
                 mine = np.broadcast_to(mine, (N_MODELS, *theirs.shape))
                 atol = tolerance(str(theirs.dtype), 64) * (1.0 + np.max(np.abs(theirs)))
                 np.testing.assert_allclose(mine[i], theirs, rtol=0, atol=atol)

@@ -22,7 +22,7 @@ def same(mine, theirs):
 
 # --- formulas: each takes the rate, a parameter, its gradients and its kind, and returns the result
 
-KINDS = ("matrix", "vector", "head", "vector")  # Of the leaves of `params_and_gradients`.
+KINDS = ("matrix", "vector", "head", "vector")  # The kinds of the leaves of `params_and_gradients`.
 
 
 def sgd(momentum, nesterov=True, l1=0.0, beta=0.0):
@@ -150,7 +150,7 @@ def test_l2_penalty_applies_to_matrices_but_not_vectors(backend):
     assert penalties == [pytest.approx(0.5 * 0.5 * 2.0**2)]
 
 
-@pytest.mark.libraries("numpy", "torch", "jax", "cupy")  # Those that have a kernel.
+@pytest.mark.libraries("numpy", "torch", "jax", "cupy")  # These libraries have a kernel.
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("l2", [None, 0.1])
 @pytest.mark.parametrize("tree", ["flat", "nested", "not contiguous"])
@@ -239,7 +239,7 @@ def test_by_kind_entries_must_be_optimizers(given):
 
 def test_equal_optimizers_compare_equal_and_all_are_tested():
     for kind in (*optimizers.OPTIMIZERS.values(), *rates.SCHEDULES.values()):
-        assert (kind(), hash(kind())) == (kind(), hash(kind()))  # They are static for a compiler.
+        assert (kind(), hash(kind())) == (kind(), hash(kind()))  # Keys of compiled code.
     assert (*optimizers.OPTIMIZERS.values(), ByKind) == optimizers.RULES
     assert {type(rule) for rule in RULES.values()} == set(optimizers.RULES)
     family = optimizers.family  # A family tells what slots mean.

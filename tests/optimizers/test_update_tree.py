@@ -46,7 +46,7 @@ def test_an_update_compiles_once(name, rng):
 
 @pytest.mark.parametrize("l2", [None, 0.1])
 def test_low_precision_gradients_are_converted_to_the_parameter_dtype(backend, l2, rng):
-    """As if they had come so; Muon's products are in the lower precision."""
+    """The results equal those for converted gradients, but Muon's products use low precision."""
     params, steps = params_and_gradients(rng)
     rounded = [map_leaves(lambda leaf: leaf.astype("float32"), grads) for grads in steps[:3]]
     exact = [map_leaves(lambda leaf: leaf.astype("float64"), grads) for grads in rounded]
@@ -92,7 +92,7 @@ def test_clip_scales_long_gradients_to_the_maximum_norm_and_keeps_shorter_ones(
             assert float(norm) == pytest.approx(expected, rel=tolerance(dtype, 60))
             for mine, plain in zip(map(backend.get, leaves(clipped)), leaves(grads), strict=True):
                 assert mine.dtype == dtype
-                rtol = 0 if factor == 1.0 else tolerance(dtype, 60)  # Else bit for bit.
+                rtol = 0 if factor == 1.0 else tolerance(dtype, 60)  # Otherwise, equal bits.
                 np.testing.assert_allclose(mine, plain * factor, rtol=rtol)
 
 

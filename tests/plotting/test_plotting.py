@@ -175,7 +175,7 @@ def test_plot_shows_the_most_confident_mistakes(model):
     settings = {"image_shape": (4, 4), "class_names": ["x", "y", "z"], "n_images": 1}
     named = model.plot.mistakes(X, Y, **settings)
     dark = model.plot.mistakes((16 * X).astype(np.uint8), Y, image_shape=(4, 4), n_images=9)
-    assert max(picture.max() for picture in dark.pictures()) > 200  # As scikit-learn's digits.
+    assert max(picture.max() for picture in dark.pictures()) > 200  # Scaled by X's maximum.
     assert named.truth[0] == {"ant": "x", "bee": "y", "cat": "z"}[Y[rows[0]]]
     unseen = model.plot.mistakes(X, np.full(len(X), "dog"), image_shape=(4, 4), n_images=1)
     assert unseen.truth.tolist() == ["dog"]
@@ -234,7 +234,7 @@ def test_multiclass_calibration_error_matches_its_definition(model):
         if of_bin.any():
             gaps.append(np.mean(of_bin) * abs(sure[of_bin].mean() - correct[of_bin].mean()))
     assert display.calibration_error == pytest.approx(sum(gaps))
-    y = Y == "ant"  # Of two classes, the positive one counts.
+    y = Y == "ant"  # With two classes, the positive one counts.
     model = MLPClassifier(**SHORT).fit(X, y)
     display = model.plot.calibration(X, y)
     peer = sklearn.calibration.CalibrationDisplay.from_estimator(model, X, y, n_bins=10)

@@ -227,7 +227,7 @@ def test_flipped_bits_in_a_saved_model_are_detected(n, saved, rng):
 
 
 def test_reformatted_specs_load_but_edited_ones_and_other_weights_do_not(model, saved):
-    """As version control does with line ends, and editors with indents."""
+    """Version control changes line ends, and editors change indents."""
     path, spec = saved / "model.json", spec_of(saved)
     for content in (path.read_bytes().replace(b"\n", b"\r\n"), json.dumps(spec).encode()):
         path.write_bytes(content)
@@ -289,7 +289,7 @@ def test_gigabyte_of_zeros_and_named_pipe_are_rejected(name, saved, limits):
         file.truncate(1 << 30)
     with limits():
         rejects(rf"{name} .*(more than the 33554432|tensors must take)", load_model, saved)
-    if hasattr(os, "mkfifo"):  # Nor is a named pipe waited for.
+    if hasattr(os, "mkfifo"):  # A named pipe is rejected without waiting.
         (saved / name).unlink()
         os.mkfifo(saved / name)
         rejects(rf"{name} cannot be read.*not a regular file", load_model, saved)

@@ -253,7 +253,7 @@ def test_objects_that_cannot_be_saved_are_rejected_with_an_alternative(tmp_path)
 
 
 def test_loading_error_suggests_a_nearby_model_folder(tmp_path):
-    save_model(fitted(), tmp_path / ".good.0123abcd.partial")  # Of a save that was killed.
+    save_model(fitted(), tmp_path / ".good.0123abcd.partial")  # Left by a save that was killed.
     for folder in (tmp_path, tmp_path / "nowhere", tmp_path / ("long" * 100)):
         rejects(r"a folder that mlp_xp.saving.save_model wrote$", load_model, folder)
     save_model(fitted(), tmp_path / "mine")

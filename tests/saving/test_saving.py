@@ -80,7 +80,7 @@ TEXT_WEIGHTS = {"nan": 1.5, "x": 2, "inf": 0.5}
         (VALUES[:, 0], {"loss": losses.Through(losses.Huber(2.0), "softplus")}),
         (np.abs(VALUES), {"loss": "poisson", "solver": Lion(weight_decay=0.1)}),
         (VALUES, {"solver": "lbfgs", "normalization": "layer", "clip_predictions": True}),
-        (VALUES, {"solver": "lbfgs", "tol": 1e9}),  # Of no iterations.
+        (VALUES, {"solver": "lbfgs", "tol": 1e9}),  # It ends without an iteration.
     ],
 )
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -299,7 +299,7 @@ def test_whole_pipelines_are_saved_and_untrusted_types_are_not_loaded(rng, tmp_p
         loaded = load_model(tmp_path)
         assert [name for name, _ in loaded.steps] == [name for name, _ in model.steps]
         np.testing.assert_array_equal(loaded.predict_proba(table), model.predict_proba(table))
-        [file] = tmp_path.glob("steps-*")  # That of the model before is gone.
+        [file] = tmp_path.glob("steps-*")  # The previous model's file is gone.
     own = make_pipeline(FunctionTransformer(rejects), model[-1])
     rejects(r"has models\.rejects, which skops does not load", save_model, own, tmp_path)
     content = io.dumps(own)

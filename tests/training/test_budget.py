@@ -85,7 +85,7 @@ def timed(seconds, **settings):
         # One validation to know how long it takes, 3; an epoch and another, 7; again; nothing fits.
         pytest.param(20.0, {"validation": 3.0}, 8, 3, 17.0, id="validations"),
         pytest.param(22.0, {"validation": 3.0}, 10, 4, 22.0, id="a part is validated"),
-        # It is no measure for the others, and no excuse.
+        # The first step does not predict the others, and its time counts.
         pytest.param(10.5, {"first": 6.0}, 5, 0, 10.0, id="a first step that compiles"),
         pytest.param(10.0, {"prepare": 4.0}, 6, 0, 10.0, id="what comes before the first step"),
     ],
@@ -208,7 +208,7 @@ def test_a_fit_ends_within_max_time_on_every_backend(problem, on, placement, clo
 def test_time_estimate_ignores_compilation_and_forgets_slow_steps(clock):
     pace = Pace()
     assert pace.seconds_left() == float("inf")
-    clock.now += 18.0  # It compiles.
+    clock.now += 18.0  # The first step compiles.
     pace.update(0.01)
     assert pace.seconds_left() == pytest.approx(18.0 * 99)  # There is no other measure.
     for done in range(2, 21):

@@ -20,7 +20,7 @@ TWO_EPOCHS = {"solver": "sgd", "learning_rate_init": 0.003, "learning_rate": "co
 TWO_EPOCHS |= {"hidden_layer_sizes": (512, 512), "batch_size": 128, "max_iter": 2}
 TWO_EPOCHS |= {"input_scaling": "standardize"}
 
-# Not ru_maxrss: a process inherits that of the one which started it.
+# Not ru_maxrss, which a process inherits from its parent.
 CODE = """
 import re, sys, time
 from mlp_xp.cli import main

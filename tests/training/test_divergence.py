@@ -38,7 +38,7 @@ def single(n=64, targets=int):
 def test_arrays_are_finite_only_if_all_elements_are(backend, n):
     for values, expected in (
         ([1.0, -1.0], True),
-        ([np.finfo("float32").max, 1e30], True),  # Neither their sum nor their squares are.
+        ([np.finfo("float32").max, 1e30], True),  # Their sum and squares overflow.
         ([np.nan, 1.0], False),
         ([np.inf, -np.inf], False),
     ):
@@ -137,7 +137,7 @@ def test_partial_fit_that_diverges_raises_and_keeps_finite_weights(on):
     with pytest.raises(NonFiniteError) as caught:
         model.partial_fit(X, y * 1e30)
     assert (caught.value.cause, caught.value.epoch) == ("target", 4)
-    # Those of the last copy: data of an earlier call cannot be gone through again.
+    # The weights of the last copy: the data of an earlier call are no longer known.
     np.testing.assert_allclose(to_numpy(model.coefs_[0]), kept, atol=0.05)
     model.partial_fit(X, y)
     assert_finite(model)
@@ -174,7 +174,7 @@ def test_an_epoch_with_a_non_finite_last_update_is_recorded_once():
     X, y = single(200)
     settings = {"early_stopping": True, "warm_start": True, "max_iter": 1, "batch_size": 180}
     model = MLP(**SETTINGS | settings).fit(X, y)
-    # A step's loss is computed before its update: that of the second epoch is finite.
+    # A step's loss is computed before its update, so the second epoch's loss is finite.
     with pytest.warns(RuntimeWarning, match="The best weights so far are kept"):
         model.set_params(learning_rate_init=1e300).fit(X, y)
     assert [record.epoch for record in model.history_] == [1, 2]

@@ -78,7 +78,7 @@ def test_many_steps_run_in_one_call_unless_a_callback_needs_each(backend, monkey
     train_for(2, budget=Budget(1000.0), **at_once)
     train_for(2, budget=Budget(1000.0), **at_once, loop=False)
     each = [1, 2, 3, 4, 5, 6] * 2
-    # Where the last batch is shorter, it is a call of its own.
+    # A shorter last batch is a separate call.
     last = [6] if backend.fixed_shapes else [5, 6]
     assert heard == each * 2 + [4, *last] * 2 + [2, 4, *last] * 2 + each
     for reference, found in ((0, 1), (0, 4)):
@@ -115,7 +115,7 @@ def test_failed_epoch_releases_its_data_feed(where, backend):
 
 @pytest.mark.libraries("jax")
 def test_large_arrays_reach_jax_unchanged(backend):
-    """Large arrays go to it by a way of their own, unless they begin at a cache line."""
+    """Arrays that do not begin at a cache line are copied in another way if they are large."""
     numbers = np.arange((1 << 22) + 128, dtype=np.uint8)
     for offset in range(2):
         start = -numbers.ctypes.data % 64 + offset

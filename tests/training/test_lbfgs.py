@@ -73,7 +73,7 @@ PROBLEMS += [(20.0, np.random.default_rng(1).random(N), "float64")]
 def test_lbfgs_finds_the_ridge_regression_solution(
     backend, monkeypatch, rows, alpha, weights, dtype
 ):
-    """Biases have no penalty: centered, they drop out. Without one it is that of least squares."""
+    """Centering removes the biases, which have no penalty. Without one, it is least squares."""
     monkeypatch.setattr(lbfgs, "BLOCK", rows)
     (x, y), w = real_values(), np.ones(N) if weights is None else weights
     x_mean, y_mean = np.average(x, axis=0, weights=w), np.average(y, axis=0, weights=w)
@@ -91,7 +91,7 @@ def test_lbfgs_finds_the_ridge_regression_solution(
     assert_close(found, (W, y_mean - x_mean @ W), atol=times * WEIGHTS)
     assert loss == pytest.approx(0.5 * (squares + alpha * np.sum(W**2)) / w.sum(), rel=times * LOSS)
     assert 1 < n_iter < 100
-    assert solve(trainer, *data, weights, tol=1e-2)[0] == 0  # It is there already.
+    assert solve(trainer, *data, weights, tol=1e-2)[0] == 0  # It starts at the minimum found.
     assert_close(learned(trainer), found)
 
 

@@ -114,7 +114,7 @@ def test_pickles_and_checkpoints_preserve_the_loss_scale(problem, scaling, monke
         if (len(model.history_), done) == (1, 3):
             raise ZeroDivisionError
 
-    # It doubles after seven good steps.
+    # The factor doubles after seven good steps.
     monkeypatch.setattr("mlp_xp.training.step.loss_scaling._GOOD_STEPS", 7)
     precision = {} if scaling.name == "numpy" else {"precision": "float16"}
     settings = {"backend": scaling.name, "ema_decay": 0.95, **precision}

@@ -86,7 +86,7 @@ def test_each_row_is_on_exactly_one_rank(size, batch_size, weighted, is_sharded)
     plans = []
     for rank in range(size):
         owned = None
-        if is_sharded:  # In reversed order, so that positions are not those of the whole.
+        if is_sharded:  # Reversed, so that positions differ from the whole.
             owned = np.full(N, -1)
             owned[owner == rank] = np.arange(np.sum(owner == rank))[::-1]
         plans.append(rank_plan(whole, rank, size, owned=owned, with_positions=True))
@@ -156,7 +156,7 @@ def test_augmentation_draws_follow_their_rows_and_mixed_pairs_share_a_rank(
             assert np.all(local < len(entries))
             for entry, partner in zip(entries, local, strict=True):
                 if plan.weights is not None and plan.weights[entry] == 0:
-                    assert entries[partner] == entry  # Of its own, and of no sample.
+                    assert entries[partner] == entry  # A filler row is mixed only with itself.
                     continue
                 n_found += 1
                 there = theirs[plan.positions[entry]]

@@ -91,4 +91,4 @@ def test_jax_compiles_only_one_loop_and_one_step(on, compiled):
     small(placement="streamed", batch_size=5, **on).fit(X, Y)
     names = compiled()
     assert "jit(step)" in names
-    assert "jit(unstack)" not in names  # It would grow with the number of steps.
+    assert "jit(unstack)" not in names  # Its size would grow with the number of steps.

@@ -62,7 +62,7 @@ def test_placement_depends_on_free_memory(monkeypatch):
     for free, kind in ((None, Resident), (10 * x.nbytes, Resident), (x.nbytes, Streamed)):
         monkeypatch.setattr(type(backend), "free_memory", lambda self, free=free: free)
         assert type(put_data(backend, x, y, "float32")) is kind
-    # What is there already stays there; what is elsewhere counts like host data.
+    # Data already on the device stay there; data on another device count as host data.
     assert type(put_data(backend, backend.put(x), y, "float32")) is Resident
     assert type(put_data(backend, get_backend("array_api_strict").put(x), y, "float32")) is Streamed
     with pytest.raises(ValueError, match=r"`placement` must be 'auto', .*, got 'gpu'"):
@@ -117,7 +117,7 @@ def test_half_precision_arrays_are_computed_in_float32(backend, dtype):
 @pytest.mark.parametrize("dtype", ["int8", ">f4", "float32"])
 @pytest.mark.parametrize("layout", ["rows", "columns", "every second row"])
 def test_a_fit_does_not_copy_a_memory_mapped_file(tmp_path, layout, dtype, early_stopping):
-    """It is converted a batch at a time."""
+    """The rows are converted batch by batch."""
     step = 2 if layout == "every second row" else 1
     n = step * 12 * MB // 256 // np.dtype(dtype).itemsize  # Zeros take no room on the disk.
     order = "F" if layout == "columns" else "C"

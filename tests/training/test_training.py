@@ -247,7 +247,7 @@ def test_set_learned_restarts_the_weight_average(backend):
     state = trainer.state
     found = host(backend, (state.params, state.average, state.batch_stats))
     trainers.assert_close(found, leaves((params, params, batch_stats)))
-    # Neither is the other, nor what was given: a step writes to both.
+    # Neither shares memory with the other or with the arguments, since a step writes to both.
     train(trainer, n_epochs=1)
     trainers.assert_close(leaves(params), leaves(init_params(EVERYTHING, 8)))
 
@@ -308,7 +308,7 @@ def linear(n=23):
     return x, y, Network((2, 2), residual=True), 1e-3, 1.0, 5
 
 
-# Of 1,000 seeds, the last seven differ by more than 1e-4 in float32, one by 5e-6 in float64. All
+# Among 1,000 seeds, the last seven differ by more than 1e-4 in float32, one by 5e-6 in float64. All
 # have batch normalization and small batches, where the values of a feature may be nearly equal: it
 # divides by their deviation, at each step, and raises whatever was rounded, also in the reference.
 SEEDS = [*range(25), 46, 99, 198, 597, 607, 651, 936]

@@ -22,7 +22,7 @@ def check_columns(
 ) -> None:
     """Raise DatasetError if columns cannot be inputs; the error lists them and what to type.
 
-    If ``are_known``, the columns are those of a model, so text is known to be categorical.
+    If ``are_known``, a model has these columns, so text is known to be categorical.
     """
     problems, cures = {}, {f"write plain numbers such as {form.text(1234.5)}": None}
     for raw in columns:

@@ -33,7 +33,7 @@ class Explanation:
     Attributes
     ----------
     values : (rows, columns) or (rows, columns, outputs) array
-        The contributions. Together with ``base_values``, those of a row add up to its prediction.
+        The contributions. A row's contributions and ``base_values`` add up to its prediction.
     base_values : (rows,) or (rows, outputs) array
         The mean prediction of the background rows, the same in each row.
     data : (rows, columns) array

@@ -172,7 +172,7 @@ class _Network:
     def terms(self, rows: np.ndarray) -> Array:
         """Return each column's term in the sums, (rows, columns, sums).
 
-        It is the change of the sums if this column alone replaces that of the first background row.
+        It is the change of the sums if this column's value replaces the first background row's.
         """
         mixed = np.where(self._belongs, rows[:, None, :], self.background[0])
         sums = self._first(mixed.reshape((-1, mixed.shape[-1]))) - self._reference

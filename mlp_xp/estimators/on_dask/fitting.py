@@ -78,7 +78,7 @@ def _load(client: Any, lazy: list[Any] | Whole | None) -> list[Any]:
     if isinstance(lazy, Whole):
         return client.scatter([lazy.part], hash=False)
     distributed = optional("distributed", "dask")
-    distributed.wait(distributed.futures_of(lazy))  # Of `persist`, which may still run.
+    distributed.wait(distributed.futures_of(lazy))  # `persist` may still be running.
     keys = [_keys(part) for part in lazy]
     where = client.sync(client.scheduler.who_has, keys=list(set().union(*keys)))
     futures: list[Any] = []

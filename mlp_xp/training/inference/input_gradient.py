@@ -73,7 +73,7 @@ def make_input_gradient(
         targets: Array,
     ) -> Array:
         found = evaluate(params, Batch(x, targets), scaling, batch_stats, is_training=False)
-        # Undo the average over the batch, since each sample needs the gradient of its own loss.
+        # Undo the average over the batch, since each sample needs the gradient of its loss alone.
         factor = loss.reported(float(x.shape[0]), found.logits.shape[-1])
         dx, _ = found.pullback(found.pull_loss() * factor, need_dx=True)
         assert dx is not None
