@@ -1,4 +1,4 @@
-"""What tests of captured steps share; those of CuPy run where its stand-in is on the path."""
+"""Fixtures for tests of captured steps; CuPy's tests run if its stand-in is on the path."""
 
 import importlib.util
 

@@ -23,7 +23,7 @@ from mlp_xp.compiler import Layout
 from mlp_xp.nn import losses
 from mlp_xp.optimizers import SGD, Adam, AdamW, BetaLasso, Lion, RMSprop
 
-# What the letters of an ElementwiseKernel stand for: numbers, indices, and data of any dtype.
+# The letters of an ElementwiseKernel stand for numbers, indices and data of any dtype.
 FLOATS, INTEGERS = ("float32", "float64"), ("int32", "int64")
 DTYPES = {"T": FLOATS, "F": FLOATS, "I": INTEGERS}
 DTYPES |= {"X": ("bool", "uint8", *INTEGERS, "float16", *FLOATS)}

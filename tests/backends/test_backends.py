@@ -74,7 +74,7 @@ def test_auto_selects_numpy_without_a_cuda_driver(monkeypatch):
 
 
 def test_auto_selects_the_first_working_gpu_or_only_the_requested_one(monkeypatch):
-    """One library finds no driver, the next one no cuBLAS."""
+    """One library finds no driver, and the next finds no cuBLAS."""
     monkeypatch.setattr(backends, "has_cuda_driver", lambda: True)
     monkeypatch.setattr(backends, "installed", lambda name: True)
     tried = []

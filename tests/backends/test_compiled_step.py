@@ -143,7 +143,7 @@ def test_small_arguments_can_be_modified_and_reused_between_calls():
     assert state[0].tolist() == [7.0, 7.0]
     first += 1.0
     assert compiled(state, first)[0].tolist() == [9.0, 9.0]
-    # Another state, of these shapes or of others, is begun with.
+    # A new state may have the same shapes or others.
     assert compiled((np.asarray([5.0, 6.0]),), first)[0].tolist() == [7.0, 8.0]
     assert compiled((np.zeros(3),), np.ones(3))[0].tolist() == [1.0, 1.0, 1.0]
 
@@ -285,7 +285,7 @@ def test_untraceable_loop_runs_uncompiled(parts, pool_of):
         state = loop(0, 2, state, np.arange(5.0))
     assert not loop.is_traceable
     assert state[0].tolist() == [7.0, 7.0]
-    # What a step is given need not lie in one piece.
+    # A step's arguments need not be contiguous.
     loop, given = CompiledLoop(lambda i, s, g: (s[0] + g[i, ...],)), np.arange(12.0).reshape(3, 4).T
     assert loop(0, 4, (np.zeros(3),), given)[0].tolist() == [6.0, 22.0, 38.0]
 
@@ -388,5 +388,5 @@ def test_state_and_step_results_are_aligned_to_cache_lines(pool_of):
         CompiledStep(step)(state[0], np.ones((600, 32), "f4"))
     assert all(map(starts_at_line, (*leaves(state), *found)))
     assert all(a is b for a, b in zip(leaves(state), leaves(again), strict=True))
-    # Outside of machine code they stay where they are.
+    # Without machine code, they keep their memory.
     assert backend.place_state(Adam(), params, ())[0] is params

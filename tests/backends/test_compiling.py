@@ -78,7 +78,7 @@ def test_a_short_fit_neither_compiles_nor_loads_machine_code():
     [(100_000, 200, 0), (100_000, 5_000, 1), (10_000_000_000, 1, 1)],
 )
 def test_choice_of_machine_code_depends_only_on_shapes_and_steps(work, n_steps, expected):
-    """Whether there is a cache, or a quick compiler, decides nothing."""
+    """Results do not depend on the cache or on the compiler's speed."""
     # The first is iris, 200 epochs.
     with get_backend("numpy").training(work, n_steps):
         assert thread_pool.has_pool() == expected
@@ -180,7 +180,7 @@ def test_cold_warm_and_uncached_fits_are_bitwise_identical(tmp_path):
     warm, said = run(FIT, tmp_path)
     assert warm == cold
     assert COMPILES not in said
-    # Where nothing can be kept: a file instead of the folder.
+    # Nothing can be cached if the folder is a file.
     (tmp_path / "file").write_text("")
     assert run(FIT, tmp_path / "file")[0] == cold
 
@@ -194,7 +194,7 @@ def test_machine_code_does_not_depend_on_how_it_was_compiled(tmp_path, monkeypat
     together = _native._compile_apart(units)
     for unit in reversed(units):
         assert _native._compile_apart([unit])[unit] == together[unit]
-    monkeypatch.setattr(sys, "executable", "/no/python")  # No process can be had: this one does.
+    monkeypatch.setattr(sys, "executable", "/no/python")  # So this process compiles.
     assert _native._compile([UNIT])[UNIT] == together[UNIT]
     assert COMPILES in capsys.readouterr().err
 
@@ -290,7 +290,7 @@ def test_broken_numba_is_reported_once(long, problem, monkeypatch):
     ],
 )
 def test_kernel_falls_back_if_compilation_fails(error, name, long, monkeypatch):
-    """Outside of a compiled step, which is written again."""
+    """Outside of compiled steps, which are traced again."""
     monkeypatch.setattr(name, Mock(side_effect=error))
     kernels, x = get_backend("numpy").kernels, np.asarray([-1.0, 2.0])
     with thread_pool.thread_pool(1), pytest.warns(RuntimeWarning, match=str(error)):

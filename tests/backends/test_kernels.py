@@ -10,7 +10,7 @@ from mlp_xp.nn import losses
 from mlp_xp.nn.layers import ACTIVATIONS, Arrangement, Dense, Norm
 from mlp_xp.optimizers import SGD, Adam, AdamW, ByKind, Lion, Muon, init_opt_state
 
-# Where a kernel is the default there is nothing to compare.
+# If a kernel is the default, there is nothing to compare.
 pytestmark = pytest.mark.libraries("numpy", "torch", "cupy")
 numpy_and_cupy = pytest.mark.libraries("numpy", "cupy")
 cupy_alone = pytest.mark.libraries("cupy")
@@ -262,7 +262,7 @@ def test_average_and_sum_kernels(backend, dtype, rng):
         moved = kernels.average(*trees, rate, xp=xp)
         total = [xp.sum(a) for a in arrays[:4]]
         stack = xp.stack(total[:2])
-        # Into the memory of the first.
+        # The result reuses the memory of the first argument.
         sums = kernels.accumulate(total[0], rate, total[1], penalty)
         return moved, sums, kernels.accumulate(stack, rate, xp.stack(total[2:]))
 

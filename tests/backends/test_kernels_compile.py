@@ -66,7 +66,7 @@ def test_every_kernel_is_listed() -> None:
 
 
 def is_listed(node: ast.AST) -> bool:
-    """Whether it is a call of record(...), or a function with @kernel(...)."""
+    """Whether a node is a call of record(...) or a function with @kernel(...)."""
     if isinstance(node, ast.Call):
         return ast.unparse(node.func) == "record"
     return isinstance(node, ast.FunctionDef) and (

@@ -320,7 +320,7 @@ def test_the_temporary_folder_is_used_if_no_other_is_writable(folders, tmp_path,
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
     assert _native._writable() == tmp_path / "temporary" / f"mlp-xp-{os.getuid()}"
-    assert _native._writable().stat().st_mode & 0o022 == 0  # Nobody else writes there.
+    assert _native._writable().stat().st_mode & 0o022 == 0  # Other users cannot write there.
     n_folders = len(list(_native._folders()))
     monkeypatch.setattr(_native, "cache_dir", Mock(side_effect=RuntimeError("no home")))
     assert len(list(_native._folders())) == n_folders - 1

@@ -173,7 +173,7 @@ def test_block_sizes_fit_the_reported_cache_size(tmp_path):
 
 @pytest.mark.parametrize(
     ("shape", "ta", "tb", "expected"),
-    [  # With AVX-512 on Zen, with AVX-512 on others, and with AVX2.
+    [  # AVX-512 on Zen, AVX-512 on other processors, and AVX2.
         ((1024, 2048, 1000), False, False, "B B B"),
         ((1024, 2048, 10), False, False, "B B B"),
         ((128, 2048, 1000), False, False, "- - B"),
@@ -202,7 +202,7 @@ def test_matrices_are_packed_if_reading_them_unpacked_is_slow(shape, ta, tb, exp
 
 @pytest.mark.parametrize("n_threads", [0, 2])
 def test_dense_layer_rounds_only_the_operands_of_products(n_threads, pool_of, rng, monkeypatch):
-    """By NumPy alone, with 0 threads, on every processor."""
+    """NumPy alone, with 0 threads, gives the same result on every processor."""
     if n_threads and not thread_pool.bfloat16_packing():
         pytest.skip("this processor has no such product")
     monkeypatch.setattr("mlp_xp.backends._numpy.backend.bfloat16_packing", lambda: True)

@@ -57,7 +57,7 @@ def test_feed_and_collect_preserve_order_and_propagate_errors(backend):
 def test_transferred_batches_arrive_unchanged(device, n):
     xp = device.xp
     with device.scope():
-        # What was computed from a batch is read at the end, when its buffers are used again.
+        # Results are read at the end, when the batch's buffers have been reused.
         results = [(x + 1.0, xp.sum(y)) for x, y in device.feed(batches(n))]
         expected = [number * (5 if number < n - 1 else 3) for number in range(n)]
         assert [float(total) for _, total in results] == expected
@@ -84,7 +84,7 @@ def test_a_feed_can_be_closed_early(device):
 
 @travels
 def test_a_feed_waits_only_for_pinned_memory(device, monkeypatch):
-    """Not for the computation: what is asked is the event of a copy."""
+    """The host waits for the copy's event, not for the computation."""
     copiers, feed = [], _pinned.feed
     for name in ("synchronize", "get"):
         fail = lambda *_: pytest.fail("it waits for the device")  # noqa: E731

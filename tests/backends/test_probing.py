@@ -1,4 +1,4 @@
-"""What CuPy lacks on a machine is named, with the package that brings it; on the stand-in."""
+"""Errors name what CuPy lacks on a machine and the package to install; on the stand-in."""
 
 from unittest.mock import Mock
 
@@ -11,7 +11,7 @@ from mlp_xp.cli import main
 
 pytestmark = pytest.mark.matrix
 
-# What the real wheel raises where a part is missing.
+# The real wheel's error if a part is missing.
 NO_DRIVER = RuntimeError("cudaErrorInsufficientDriver: CUDA driver version is")
 NO_HEADERS = RuntimeError("Failed to find CUDA headers. Please install CUDA toolkit headers")
 NO_NVRTC = OSError('Failure finding "libnvrtc.so.13 or libnvrtc.so.12": No such file')

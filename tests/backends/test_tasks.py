@@ -49,7 +49,7 @@ def test_row_indices_out_of_range_are_an_error(width, kernel, parts, pool_of, rn
         for rows in ([4], [0, -5], [2**31 - 1], [-(2**31)]):
             with pytest.raises(IndexError):
                 KERNELS.gather(Source(x, np.asarray(rows, np.int32)), dtype=F32, xp=XP)
-        # What was learned before it is still there.
+        # The earlier results are still there.
         np.testing.assert_array_equal(taken, x[[0, 3]])
         (taken,) = compiled((taken,), x, good[::-1].copy())
     np.testing.assert_array_equal(taken, x[[3, 0]])
@@ -59,7 +59,7 @@ def test_row_indices_out_of_range_are_an_error(width, kernel, parts, pool_of, rn
 @pytest.mark.parametrize("parts", [0, 1])
 def test_steps_beyond_the_given_arrays_are_an_error(parts, pool_of):
     loop = CompiledLoop(lambda i, state, given: (state[0] + given[i, ...],))
-    # What a step is given may be computed when the step has begun.
+    # A step's arguments may be computed after the step has begun.
     computed = CompiledLoop(lambda i, state, given: (state[0] + (given * 2.0)[i, ...],))
     given, state, doubled = np.arange(3.0), (np.zeros(()),), (np.zeros(()),)
     with pool_of(parts):
@@ -124,11 +124,11 @@ def test_kernels_accept_rows_in_any_memory_layout(name, pool_of, rng, capfd):
 def test_fused_updates_compute_gradients_of_any_size(
     is_apart, n_samples, fan_in, width, dtype, parts, pool_of, rng
 ):
-    """From contiguous rows; a product of rows that lie apart is not left to it."""
+    """A fused update computes the gradient itself only from contiguous rows."""
 
     def step(state, x, dy):
         W, b, v, c = state
-        # Not arguments, which may lie elsewhere at the next call.
+        # Not arguments, whose memory may differ in the next call.
         x, dy = (XP.concat([-x, x], axis=1)[:, 3 : fan_in + 3], -dy) if is_apart else (-x, -dy)
         _, pullback = KERNELS.dense(Dense(W, b), x, xp=XP)
         _, grads = pullback(dy, need_dx=False)

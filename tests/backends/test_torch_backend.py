@@ -49,7 +49,7 @@ def test_memory_and_synchronization_use_the_backends_device(kind, on, torch, mon
     backend.synchronize()
     assert calls == ([("synchronize",)] if is_apples else [("current_stream", *own), ("waited",)])
     calls.clear()
-    # What torch has reserved and does not use is free.
+    # Memory that torch has reserved but does not use is free.
     assert backend.free_memory() == (600 if is_apples else 1200)
     assert backend.describe()["device"] == ("mps" if is_apples else f"{kind}:1, the card")
     assert len(calls) == (2 if is_apples else 4)
@@ -79,7 +79,7 @@ def test_buffers_in_use_are_not_reused(torch, monkeypatch):
     assert (first.shape, address % 64) == ((300, 300), 0)
     del first
     assert new(n_rows=200).data_ptr() == address
-    # Where no count tells who holds the memory, none is used again.
+    # If no count tells who holds the memory, it is not reused.
     for count in (None, lambda _: 2):
         if count is not None:
             monkeypatch.setattr(sys, "getrefcount", count)

@@ -12,10 +12,10 @@ import sklearn.neural_network
 
 import mlp_xp
 
-# These need no more than this library does.
+# These peers need no packages beyond ours.
 NUMPY = ("mlp_xp, NumPy", "mlp_xp, NumPy, epochs in one fit", "mlp_xp, NumPy, from uint8")
 OURS = (*NUMPY, "scikit-learn", "plain NumPy, float64")
-# One compiles C++ for long, the other needs a process without the first Keras.
+# One compiles C++ for a long time; the other needs a process without the first Keras.
 ALONE = ("torch, compiled", "Keras on torch")
 WORKLOADS = {
     "tiny": {"n_images": 200, "batch_size": 64},  # The last batch is a smaller one.
@@ -82,10 +82,10 @@ def test_contenders_train_or_predict(turns, tmp_path, workload):
 
 
 @pytest.mark.matrix
-@pytest.mark.filterwarnings("default")  # What a peer is warned of is the peer's.
+@pytest.mark.filterwarnings("default")  # Peers' warnings are no failures.
 @pytest.mark.parametrize("workload", WORKLOADS)
 def test_peer_libraries_train_or_predict(turns, torch, tmp_path, monkeypatch, workload):
-    monkeypatch.setenv("KERAS_BACKEND", "jax")  # To be as it was before, afterwards.
+    monkeypatch.setenv("KERAS_BACKEND", "jax")  # Restored after the test.
     # So few steps use plain NumPy, which has bfloat16 on every processor.
     monkeypatch.setattr("mlp_xp.backends._numpy.backend.bfloat16_packing", lambda: True)
     missing, n_threads = set(), torch.get_num_threads()  # Threads of the whole process.

@@ -25,7 +25,7 @@ def test_pages_show_the_figures_of_the_newest_records(reports):
 
 
 def test_no_benchmark_module_shadows_another_package():
-    """Where a folder of bench is on the path, a bare import finds its modules first."""
+    """If a folder of bench is on the path, a plain import finds its modules first."""
     own = {path.stem for path in (ROOT / "bench").rglob("*") if path.suffix in (".py", "")}
     others = {*sys.stdlib_module_names, *packages_distributions()} - {"bench"}
     assert own & others <= {"__init__", "__main__", "__pycache__"}

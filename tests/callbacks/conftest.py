@@ -10,7 +10,7 @@ from mlp_xp import MLPClassifier
 
 @pytest.fixture(autouse=True)
 def no_flushes(monkeypatch) -> None:
-    """Leave files to the system: a busy disk takes seconds, and test_checkpoint.py sees to it."""
+    """Skip flushing files, which takes seconds on a busy disk; test_checkpoint.py tests it."""
     monkeypatch.setattr(os, "fsync", lambda file: None)
 
 

@@ -56,7 +56,7 @@ def test_callbacks_leave_nothing_open_after_an_interrupted_fit(name, tmp_path, f
     with pytest.raises(KeyboardInterrupt):
         fit(callback, model=fitted, fail=True)
     callback.on_fit_end(fitted)  # once more does no harm
-    # What is open cannot be pickled; nothing may have been left out to make it possible.
+    # Open resources cannot be pickled, and nothing else may be left out.
     state = vars(callback)
     assert pickle.loads(pickle.dumps(state)) == state  # noqa: S301
     assert fit(callback, model=fitted) == [4, 4, 4]

@@ -137,7 +137,7 @@ def test_training_continues_while_a_checkpoint_is_written(tmp_path, monkeypatch)
     monkeypatch.setattr(callbacks._checkpoint, "write_snapshot", write)
     watch = Checkpoint(tmp_path, every="5 s", keep_last=None, keep_best=0)
     fitted = fit(Later(monkeypatch), watch)
-    # What was written is the moment when it was due: 5 steps of 4 an epoch.
+    # The checkpoint has the state when it was due: after 5 steps, at 4 per epoch.
     first, second = checkpoints(tmp_path).values()
     assert (first.name, second.name) == ("epoch-0001-step-000001", "epoch-0002-step-000002")
     assert read_checkpoint(first).metadata["steps"] + read_checkpoint(first).metadata["step"] == 5
@@ -220,7 +220,7 @@ def test_first_new_checkpoint_replaces_those_from_an_earlier_fit(tmp_path):
     fitted = fit(*watch, n_epochs=3, random_state=1)
     assert found[0] == found[1] == [f"epoch-000{epoch}" for epoch in range(1, 6)]
     assert found[2] == ["epoch-0002"]
-    best = load_model(tmp_path / "best")  # Although the other's was better.
+    best = load_model(tmp_path / "best")  # Not the better model of the other fit.
     np.testing.assert_array_equal(best.predict_proba(X), fitted.predict_proba(X))
 
 

@@ -84,7 +84,7 @@ def test_quick_consecutive_fits_write_separate_files(tmp_path):
         fit(board, SCORED[:n_epochs])
     paths = sorted(tmp_path.iterdir())
     assert [len(scalars(path)) for path in paths] == [4, 8, 12]
-    # This is what makes TensorBoard forget the fits before.
+    # This makes TensorBoard forget earlier fits.
     starts = [e.session_log.status for e in events(paths[-1]) if e.HasField("session_log")]
     assert len(starts) == 1
 

@@ -167,7 +167,7 @@ def test_one_line_says_what_to_do_without_internet_access(fails, monkeypatch):
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
-    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # Between two attempts.
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # Do not wait between attempts.
     monkeypatch.setenv("PATH", "")
     line = fails("train")
     assert "cifar-10-python.tar.gz cannot be reached (Temporary failure in name resolution)" in line
@@ -280,7 +280,7 @@ def test_help_fits_a_terminal_breaks_no_word_and_has_examples(capsys, monkeypatc
             monkeypatch.setenv("COLUMNS", str(width))
             text = texts[width] = help_of(capsys, *argv)
             assert width == 500 or max(map(len, text.splitlines())) <= width, argv
-            if argv and argv != ["compile"]:  # That one has a comment.
+            if argv and argv != ["compile"]:  # Its example has a comment.
                 examples = text.partition("examples:\n")[2].replace("\\\n", "")  # Join lines.
                 assert examples, argv
                 for name, *typed in map(shlex.split, examples.splitlines()):

@@ -83,7 +83,7 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path):
         process.send_signal(signal.SIGINT)
         next(line for line in process.stdout if line.startswith("interrupted in epoch"))
         process.send_signal(signal.SIGINT)  # The process is about to evaluate.
-        _, err = process.communicate(timeout=PATIENCE)  # To write to what has ended is an error.
+        _, err = process.communicate(timeout=PATIENCE)  # Writing to an ended process is an error.
     assert process.returncode == 130
     run, partial = tmp_path / "run", tmp_path / "run.partial"
     kept = f"note: {partial} was kept; to test it, type mlp-xp evaluate {partial}; "

@@ -65,7 +65,7 @@ def test_the_report_contains_all_sections_and_results(finished):
     pictures = re.findall(r"data:image/png;base64,([^\"]+)", mistakes)
     brightest = [Image.open(BytesIO(b64decode(text))).getextrema() for text in pictures]
     assert min(np.max(extremes) for extremes in brightest) > 200
-    # Nothing outside of the file, and no program in it.
+    # The page loads nothing from elsewhere and runs no scripts.
     assert not re.findall(r'(?:src|href)="(?!data:|#)', page)
     assert "<script" not in page
 
@@ -76,7 +76,7 @@ def test_report_escapes_text_from_data(hostile):
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     assert "\x1b" not in page
     assert "<b>mine" not in page
-    assert "$x^2$" in page  # No formula.
+    assert "$x^2$" in page  # The text is not a formula.
 
 
 def test_the_report_of_a_regressor_shows_residuals(tmp_path):
@@ -246,7 +246,7 @@ def test_reports_render_correctly_in_a_browser(finished, hostile, tmp_path_facto
             facts = driver.execute_script(SCRIPT)
             assert (facts["headings"], facts["images"]) == (SECTIONS, True)
             assert facts["headline"] < 50  # Pixels of a single line.
-            assert facts["widest"] <= facts["width"] == 360  # No scrolling to the side.
+            assert facts["widest"] <= facts["width"] == 360  # The page does not scroll sideways.
             colors = [re.findall(r"\d+", color)[:3] for color in facts["colors"]]
             page, ink, figure_ink = np.asarray(colors, float).mean(axis=1)
             assert (page > 200) == (scheme == "light")

@@ -24,7 +24,7 @@ from mlp_xp.saving._json import decode
 
 @pytest.fixture(autouse=True)
 def nothing_is_drawn(finished, undrawn):
-    """After the one run that these tests look at is finished."""
+    """These tests read the same finished run."""
 
 
 def test_train_prints_a_line_for_each_epoch_and_the_result_last(train_digits):
@@ -149,7 +149,7 @@ def test_nothing_is_overwritten(taken, fails):
     Path(taken).mkdir()
     if taken == "run":
         Path(taken, "notes.txt").touch()  # An empty folder could be the folder of a run.
-    with locked(Path(taken)):  # By a run that is still in progress.
+    with locked(Path(taken)):  # Locked by a run in progress.
         line = fails(*TINY, "--out", "run")
     assert f"error: {said}" in line
     assert "type --out run-2" in line

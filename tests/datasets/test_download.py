@@ -142,7 +142,7 @@ def test_a_file_with_a_wrong_hash_is_an_error_and_deleted(tmp_path, monkeypatch)
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 def test_a_full_disk_is_not_reported_as_an_unreachable_server(tmp_path):
-    """Nothing else is fetched then, and the message is about room."""
+    """Nothing else is downloaded then, and the message is about disk space."""
     (tmp_path / "x.tar.gz.part").symlink_to("/dev/full")
     with serve(WHOLE) as (server, remote):
         with pytest.raises(OSError, match="No space left on device") as error:

@@ -26,7 +26,7 @@ def put(request, tmp_path):
     def write(folder, files):
         if request.param == "folder":
             return folder_of(tmp_path / folder, files)
-        # Any order in the archive, and other members between.
+        # An archive may have any order and other files.
         members = {"readme.html": b"hello"} | {name: files[name] for name in reversed(files)}
         return archive_of(tmp_path / "some-name.tar.gz", members, folder=folder)
 

@@ -56,7 +56,7 @@ def test_target_is_the_named_the_recognized_or_the_last_column():
     assert load_files("a.csv", target="kind").feature_names == ("label", "i")
     assert load_files(write("b.csv", GOOD)).feature_names == ("1", "2")
     frame = ",0,1,target\n" + "".join(f"{i},{i},{i},{i % 2}\n" for i in range(12))
-    assert load_files(write("d.csv", frame)).feature_names == ("0", "1")  # No index of pandas.
+    assert load_files(write("d.csv", frame)).feature_names == ("0", "1")  # No index.
     numbers = "n,c\n" + "".join(f"{i},{10 - i % 3}\n" for i in range(12))
     assert load_files(write("c.csv", numbers)).class_names == ("8", "9", "10")
     ends = "i,kind,,\n" + "".join(f"{i},{i % 2},\n" for i in range(12)).replace("1,", "1,,", 3)
@@ -293,7 +293,7 @@ class Columns(dict):
     def __getitem__(self, name):
         values = super().__getitem__(name)
         column = SimpleNamespace(to_numpy=lambda **_: np.asarray(values), type=None)
-        if isinstance(values[0], str):  # None is no text.
+        if isinstance(values[0], str):  # None is not text.
             texts = sorted({*values} - {None})
             codes = np.asarray([texts.index(v) if v else np.nan for v in values])
             column.type = SimpleNamespace(value_type="string")
@@ -332,7 +332,7 @@ def test_a_file_that_crashes_polars_is_an_error(tmp_path, monkeypatch, capfd):
 
 @pytest.mark.parametrize("library", ["pyarrow.parquet", "fastparquet", *matrix(None)])
 def test_a_parquet_file_is_read_like_the_equivalent_csv_file(library, monkeypatch):
-    """By the first library that there is; by a real one in the matrix."""
+    """Read with the first installed library; the matrix has a real one."""
     reader = SimpleNamespace()
 
     def put(table):

@@ -30,7 +30,7 @@ VARIABLES = {
     "MPIR_CVAR_POLLS_BEFORE_YIELD": "10",
     "PYTHONPATH": os.pathsep.join([*map(str, [ROOT, HERE.parent, HERE]), *sys.path]),
 }
-# What takes seconds to import, where it is installed; none of it starts a thread.
+# Modules that take seconds to import if installed. None of them starts a thread.
 MODULES = "pytest sklearn.neural_network mlp_xp.cli mlp_xp.callbacks trainers numba jax.numpy"
 MODULES += " array_api_strict torch.distributed.run threadpoolctl"
 CALL = "import sys, importlib as i; _, m, f, *a = sys.argv; getattr(i.import_module(m), f)(*a)"

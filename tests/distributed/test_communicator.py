@@ -1,4 +1,4 @@
-"""What every engine promises: sums with the same bits on all ranks, objects, errors."""
+"""Contracts of every engine: sums with the same bits on all ranks, objects, errors."""
 
 import gc
 import os
@@ -19,7 +19,7 @@ def check(engine):
     ranks = get_communicator(engine)
     assert get_communicator(engine) is ranks
     promises(ranks)
-    # One write: mpiexec mixes what ranks print.
+    # Use one write, since mpiexec mixes the ranks' output.
     sys.stdout.write(f"rank {ranks.rank} of {ranks.size}\n")
 
 
@@ -95,7 +95,7 @@ def test_mpi_ranks_can_start_a_torch_process_group(run_ranks):
     assert run_ranks(2, sum_in_group).stdout == "done\n" * 2
 
 
-# In one write: mpiexec mixes what ranks print.
+# Use one write, since mpiexec mixes the ranks' output.
 SUM = """
 import sys
 from mpi4py import MPI

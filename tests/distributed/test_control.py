@@ -173,7 +173,7 @@ def lead() -> None:
     model = MLPClassifier((8,), max_iter=10**6, n_iter_no_change=10**6, max_time=0.5, **settings)
     start = time.process_time()
     bits(model.set_params(learning_rate="cosine", early_stopping=True).fit(X, Y))
-    # Nothing but the time ends it so early. On a busy machine the clock may show far more than 0.5,
+    # Only the time limit ends it so early. On a busy machine, the clock may show far more than 0.5,
     # but the processor has not worked for longer.
     assert model.n_iter_ < 10**6
     assert time.process_time() - start < 5

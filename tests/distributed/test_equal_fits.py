@@ -77,7 +77,7 @@ TABLE = network(
     table=TableInputs(FEATURES - 1, categories=(4,), numeric=PBLD(3), scale=True),
 )
 
-# What a backend may do in its own way; losses and rules, which it may not, are in the net's cases.
+# Features that backends implement differently. Losses and rules are in the network's cases.
 CASES = {
     "plain": Case(),
     "batches of one": Case(batch_size=1),
@@ -109,7 +109,7 @@ CASES = {
     "lbfgs": Case(is_lbfgs=True),
     "lbfgs, sharded, weights": Case(is_lbfgs=True, is_sharded=True, weights=uneven),
 }
-# Where each case takes seconds to compile.
+# For backends that compile each case for seconds.
 MOST_DIFFERENT = ["batches of one", "batch norm, dropout, residual", "pictures"]
 MOST_DIFFERENT += ["sharded, weights", "lbfgs, sharded, weights"]
 

@@ -130,7 +130,7 @@ def test_the_command_resumes_with_a_different_number_of_ranks(run_ranks, tmp_pat
 @pytest.mark.parametrize("n", [1, 4])
 def test_no_rank_copies_a_memory_map(run_ranks, tmp_path, n):
     script, path = tmp_path / "take.py", tmp_path / "x.npy"
-    script.write_text(  # One write, as mpiexec mixes what ranks print.
+    script.write_text(  # Use one write: mpiexec mixes output.
         "import json, sys, bench.studies.ranks as r\n"
         "sys.stdout.write(json.dumps(r.take_memory(sys.argv[1])) + '\\n')"
     )

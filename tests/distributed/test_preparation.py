@@ -43,7 +43,7 @@ def fail_in_all_ways(*left_out: str) -> None:
 
     is_last = rank == last
     nan = np.where(np.arange(len(X))[:, None] == 7 * is_last - 1, np.nan, X)
-    # What is fitted, the error of the last rank if only it has one, and the words.
+    # The fit, the last rank's error if only it has one, and the expected words.
     cases = {
         "parameter": (partial(fit, alpha=-1 if is_last else 1), "InvalidParameterError", "alpha"),
         "data": (partial(fit, nan), "ValueError", "Input X contains NaN"),

@@ -1,4 +1,4 @@
-"""Large layers: their gradients travel while others are computed, and ranks divide their update."""
+"""Large layers: gradients are summed while others are computed, and ranks share the update."""
 
 import helpers
 import numpy as np

@@ -52,7 +52,7 @@ def test_tcp_implements_the_communicator_interface(on_tcp, n):
 
 def test_large_objects_and_arrays_do_not_block(on_tcp):
     def send(ranks):
-        # More than the buffers of a connection.
+        # Larger than a connection's buffers.
         whole = np.full(3_000_001, ranks.rank + 1.0)
         ranks.sum([whole])
         lengths = [len(text) for text in ranks.gather("x" * (5_000_000 * (ranks.rank + 1)))]

@@ -99,7 +99,7 @@ def test_predictions_follow_in_place_changes_of_weights(backend, puts):
     model.predict(X)
     weights = model.coefs_[-1]
     model.predict(X)
-    for value in (0.0, 1.0):  # By somebody who has had the array since before.
+    for value in (0.0, 1.0):  # Written by a caller who already had the array.
         weights[:] = value
         assert np.ptp(model.logits(X) - model.intercepts_[-1], axis=1).max() < 1e-5
     # Arrays that were read are kept again after a fit.

@@ -1,4 +1,4 @@
-"""What other people's code does with scikit-learn's MLP besides fit and predict."""
+"""Uses of scikit-learn's MLP in other people's code besides fit and predict."""
 
 import copy
 import inspect
@@ -82,7 +82,7 @@ def test_a_regressor_with_assigned_weights_predicts():
 @pytest.mark.parametrize("kind", TARGETS)
 def test_a_classifier_with_assigned_weights_predicts_and_trains_further(kind):
     source = theirs.MLPClassifier(**SETTINGS).fit(X, TARGETS[kind])
-    binarizer = LabelBinarizer().fit(TARGETS[kind])  # Theirs predicts with it.
+    binarizer = LabelBinarizer().fit(TARGETS[kind])  # scikit-learn predicts with it.
     for name, value in (("classes_", source.classes_), ("_label_binarizer", binarizer)):
         model = assigned(ours, source, "MLPClassifier")
         with pytest.raises(AttributeError, match="classes_ are not: assign the sorted class"):
@@ -247,7 +247,7 @@ def test_sparse_labels_give_sparse_predictions(kind):
     assert isinstance(mine.fit(X, labels).predict(X), np.ndarray)
 
 
-# What ours has besides the names of scikit-learn's.
+# Our names that scikit-learn does not have.
 ADDED = {"evaluate", "from_recipe", "from_weights", "hidden_activations", "history_", "to"}
 ADDED |= {"input_gradient", "logits", "plot", "set_callbacks", "set_predict_proba_request"}
 ADDED |= {"check", "shap_values"}

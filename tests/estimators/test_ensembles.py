@@ -132,7 +132,7 @@ def test_failed_networks_are_left_out_with_a_warning():
 def test_ctrl_c_keeps_finished_networks():
     class Pressing(MLPClassifier):
         def _params(self):
-            # In its fit, not where all fits are prepared.
+            # The error is raised in its fit, not while all fits are prepared.
             worker = current_worker()
             if self.random_state == 7 and worker is not None and not worker.is_stopped():
                 signal.raise_signal(signal.SIGINT)
@@ -144,7 +144,7 @@ def test_ctrl_c_keeps_finished_networks():
     with pytest.warns(match=message) as caught:
         model.fit(X, y)
     assert len(model.estimators_) == int(re.search(message, str(caught[0].message))[1]) < 5
-    with pytest.raises(KeyboardInterrupt):  # None is finished.
+    with pytest.raises(KeyboardInterrupt):  # No network is finished.
         model.set_params(settings=[{"random_state": 7}]).fit(X, y)
 
 

@@ -104,7 +104,7 @@ def test_an_explicit_backend_returns_arrays_of_the_callers_library(on):
 
 
 def test_partial_fit_calls_match_epochs_of_fit(backend):
-    """Two epochs by fit are two calls of partial_fit, pickled in between or not."""
+    """Two epochs of fit equal two calls of partial_fit, with or without pickling in between."""
     X_here, settings = backend.put(X), {"max_iter": 2, "learning_rate": "cosine"}
     fitted = small(**settings).fit(X, y)
     straight = small(**settings).partial_fit(X_here, y, classes=[0, 1, 2])
@@ -223,7 +223,7 @@ def test_a_warm_start_never_ends_worse_than_it_started():
     first = model.best_validation_score_
     model.set_params(learning_rate_init=3.0).fit(X[:30], y[:30], **held)
     assert model.score(X[30:], y[30:]) == model.best_validation_score_ >= first
-    # Another metric starts from what the network gives of it.
+    # Other metrics start from the network's outputs.
     model.set_params(scoring="loss").fit(X[:30], y[:30], **held)
     loss = model.evaluate(X[30:], y[30:])["loss"]
     assert model.best_validation_score_ == pytest.approx(-loss)

@@ -74,7 +74,7 @@ def test_validation_weights_are_passed_to_scorers_that_accept_them():
     small(class_weight="balanced", scoring=weighted).fit(X, y, X_val=X_val, y_val=0 * y_val)
     assert set(seen) == {None}
     regressor = MLPRegressor(max_iter=2, scoring="neg_max_error", early_stopping=True)
-    regressor.fit(X, X[:, 0], sample_weight=np.ones(100))  # This scorer takes none.
+    regressor.fit(X, X[:, 0], sample_weight=np.ones(100))  # This scorer takes no weights.
 
 
 @pytest.mark.parametrize(

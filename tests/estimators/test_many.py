@@ -1,4 +1,4 @@
-"""Many models fitted at once: each is the one that its own `fit` gives."""
+"""Many models fitted at once: each equals the model that its own `fit` gives."""
 
 import os
 import signal
@@ -103,7 +103,7 @@ def solvers(*rules, **settings):
     return [{"solver": rule, **settings} for rule in rules]
 
 
-TOGETHER = {  # What the models of one program may differ in.
+TOGETHER = {  # Settings in which the models of one program may differ.
     "adam": [
         {"random_state": 1},
         {"alpha": 0.1, "learning_rate_init": 0.01, "max_iter": 7},
@@ -159,7 +159,7 @@ APART = [  # Pairs that need separate programs.
         for stops in (True, False)
     ],
 ]
-ALONE = [  # What cannot share a program.
+ALONE = [  # Models that cannot share a program.
     *({"solver": "lbfgs"}, {"max_time": 60.0}, {"augmentation": [Mixup(0.2)]}),
     *({"placement": "streamed"}, {"warm_start": True}, {"callbacks": [Callback()]}),
 ]

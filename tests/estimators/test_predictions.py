@@ -131,7 +131,7 @@ def test_different_row_counts_share_compiled_code(on, compiled):
         assert model.predict_proba(X[:n]).shape == (n, 3)
     assert compiled() == ["jit(predict)"]
     one = model.predict_proba(X[:1])
-    assert compiled() == ["jit(predict)"]  # Nothing is added to one row.
+    assert compiled() == ["jit(predict)"]  # A single row is not padded.
     for n in (7, 2, 100, 33, 101):
         model.predict(X[:n])
         model.score(X[:n], Y[:n])
@@ -195,7 +195,7 @@ def test_few_padding_rows_are_added(sizes):
             assert (n_rows - n) * n_views * weights < 1 << 20 or n_rows < 1.07 * n
             # An activation takes 1 to 2 ns: tanh of XLA.
             assert (n_rows - n) * n_views * sum(sizes[1:]) < 1 << 15 or n_rows < 1.07 * n
-            if n * sizes[0] > 1 << 18:  # No copy of what is large.
+            if n * sizes[0] > 1 << 18:  # Large arrays are not copied.
                 assert n_rows == n
             else:
                 shapes.add(n_rows)

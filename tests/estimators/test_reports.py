@@ -67,7 +67,7 @@ def test_predictions_respect_the_working_memory(monkeypatch):
         return blocks[-1]
 
     monkeypatch.setattr(inference, "take_rows", watched)
-    # Three rows of 8 numbers of 8 bytes, and what they are turned into.
+    # Three rows of 8 numbers of 8 bytes, and their converted copies.
     with config_context(working_memory=7 * 3 * 8 * 8 / 2**20):
         np.testing.assert_allclose(model.predict_proba(X), whole, atol=1e-15)
     assert max(map(len, blocks)) == 7

@@ -166,7 +166,7 @@ def test_log_loss_is_clipped_as_in_scikit_learn(kind, solver):
     pair = both(kind, solver=solver, hidden_layer_sizes=(100,), **settings)
     mine, their = (model.fit(data, y) for model in pair)
     assert mine.n_iter_ == their.n_iter_
-    # Theirs takes the logarithm of 1 - p, which has few digits left of a p near 1.
+    # scikit-learn computes log(1 - p), which loses digits for p near 1.
     rel = 1e-4 if kind == "multilabel" else 1e-6
     assert mine.loss_ == pytest.approx(their.loss_, rel=rel)
     if solver == "sgd":
@@ -176,12 +176,12 @@ def test_log_loss_is_clipped_as_in_scikit_learn(kind, solver):
 
 @pytest.mark.parametrize("kind", ["binary", "multiclass", "multilabel", "real"])
 def test_early_stopping_follows_scikit_learns_rule(kind):
-    """From the same held-out samples: given to ours, found by theirs."""
+    """Both use the same held-out samples: ours is given the samples that scikit-learn chose."""
     settings = {"max_iter": 300, "batch_size": 10, "tol": 0.01, "n_iter_no_change": 4}
     mine, their = both(kind, early_stopping=True, **settings)
     y = TARGETS[kind]
     their.fit(X, y)
-    # Theirs splits with the generator that has drawn the weights.
+    # scikit-learn splits with the generator that drew the weights.
     state = np.random.RandomState(3)
     for fan_in, fan_out in zip((6, 7, 5), (7, 5, their.n_outputs_), strict=True):
         state.uniform(size=(fan_in + 1) * fan_out)

@@ -96,7 +96,7 @@ def test_a_fit_on_a_table_can_be_resumed(tmp_path):
 
 
 def test_each_fold_learns_its_own_column_encoding(on, tmp_path):
-    """What only the last rows have is unknown to the folds without them."""
+    """Categories of the last rows are unknown in folds without these rows."""
     frame = X.assign(city=["Bern", "Oslo"] * 40 + ["Rome"] * 10, member=[False] * 89 + [True])
     frame["visits"] = [np.nan] * 80 + [1.0] * 10
     model = tabular(**on, max_iter=2)
@@ -217,7 +217,7 @@ def test_columns_with_many_categories_are_embedded(on, tmp_path):
     assert len(np.unique(np.asarray(some), axis=0)) == 2
     embeddings = next(entry for entry in entries(model._state.params) if hasattr(entry, "table"))
     used = np.any(np.asarray(embeddings.table) != 0.0, axis=1)
-    assert [*np.flatnonzero(~used)] == [0, 13]  # Unknown and missing ones, which no row has.
+    assert [*np.flatnonzero(~used)] == [0, 13]  # No row has unknown or missing categories.
     with pytest.raises(ValueError, match=r"`values` must have 7 inputs .* got 9: pass"):
         model.columns_.by_column(np.asarray(model.coefs_[0]).T)
     with pytest.raises(ValueError, match=r"embedding_dim=2.*: fit with warm_start=False"):

@@ -26,7 +26,7 @@ def test_best_temperature_is_applied_on_every_backend(backend, ema_decay):
     found = fit_temperature(SoftmaxCrossEntropy(), logits[200:], y[200:], None)
     assert model.temperature_ == pytest.approx(found.temperature, rel=1e-3)
     assert model.temperature_ > 1.1
-    for _ in range(2):  # Where nobody has the arrays, and where somebody may write to them.
+    for _ in range(2):  # First if nobody else has the arrays, then if somebody may write to them.
         p = to_numpy(model.predict_proba(backend.put(X)))
         np.testing.assert_allclose(p, softmax(logits / model.temperature_, axis=1), atol=1e-6)
         np.testing.assert_array_equal(to_numpy(model.coefs_[0]), to_numpy(plain.coefs_[0]))

@@ -60,7 +60,7 @@ def test_float32_code_uses_no_double_and_no_global_state(tmp_path):
         assert "alloc" not in code
 
 
-# What ends a comment, a line, a string, or the program, and signs that are not ASCII.
+# Text that could end a comment, a line, a string or the program, and non-ASCII characters.
 HOSTILE = ["*/ #error", "a\\", "??/", "/* x", 'q"', "'", "line\nbreak", "größe", "\u202e", "\\n%s"]
 
 

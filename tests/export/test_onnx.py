@@ -94,7 +94,7 @@ def test_onnx_outputs_contain_limits_and_sets(loss, size, by):
     found = run_onnx(to_onnx(model, interval=0.8), rows)
     np.testing.assert_allclose(found["lower"], limits[:, 0], atol=1e-12)
     np.testing.assert_allclose(found["upper"], limits[:, 1], atol=1e-12)
-    other = run_onnx(to_onnx(model, interval=0.8), rows + 0.5)  # No group of the fit.
+    other = run_onnx(to_onnx(model, interval=0.8), rows + 0.5)  # These groups were not in the fit.
     assert np.all(np.isnan(other["lower"])) == (by is not None)
     if loss == "squared_error":
         model = MLPClassifier(8, prediction_sets="held_out", **settings)

@@ -39,7 +39,7 @@ def test_diverging_candidate_does_not_affect_other_candidates():
         results.append(search.cv_results_)
     assert_same_results(*results)
     assert results[0]["mean_test_score"][1] == -1.0
-    with pytest.raises(ValueError, match="non-finite"):  # Where that is asked for.
+    with pytest.raises(ValueError, match="non-finite"):  # If the caller asks for errors.
         ours.GridSearchCV(network(), DIVERGING, cv=2, error_score="raise").fit(X, y)
 
 
@@ -105,7 +105,7 @@ def test_ctrl_c_before_any_candidate_is_finished_is_raised():
         ours.cross_val_score(network(), X, y, **settings, scoring=pressing(2))
 
 
-# What a search of the 4 candidates of `GRID` in 2 folds says.
+# The output of a search of the 4 candidates of `GRID` in 2 folds.
 ALL_FINISHED = "Search interrupted by user: cv_results_ has the 4 of 4"
 
 
@@ -128,7 +128,7 @@ def test_ctrl_c_in_a_nested_search_ends_the_outer_evaluation(module):
     outer = module.GridSearchCV(search.set_params(scoring=pressing(8)), {"cv": [2]}, cv=2)
     with pytest.raises(KeyboardInterrupt):
         outer.fit(X, y)
-    # In a pipeline it keeps what is finished.
+    # In a pipeline, finished results are kept.
     model = make_pipeline(StandardScaler(), search.set_params(scoring=pressing(8)))
     with pytest.warns(UserWarning, match=ALL_FINISHED):
         assert model.fit(X, y).score(X, y) > 0
@@ -164,7 +164,7 @@ def test_a_search_holds_its_data_in_memory_once():
     labels = rng.integers(2, size=len(data))
     model = network(max_iter=1, batch_size=500, precision="float32")
     search = ours.GridSearchCV(model, {"alpha": [0.0, 0.1, 1.0]}, cv=5, refit=False)
-    # What a fold is scored on is copied, a fifth of the data; the rest of a fold would be more.
+    # The scored rows are copied, a fifth of the data; copying the training rows would take more.
     assert peak(lambda: search.fit(data, labels)) < 0.5 * data.nbytes
 
 
@@ -248,7 +248,7 @@ def test_progress_shows_models_done_best_score_and_time_left(capsys, terminal):
     assert capsys.readouterr().out == ""
     search.set_params(scoring=["accuracy", "neg_log_loss"], refit="neg_log_loss").fit(X, y)
     assert f"best score {search.best_score_:.4f}" in capsys.readouterr().out.splitlines()[-1]
-    screen = terminal()  # It gets a bar.
+    screen = terminal()  # The search shows a progress bar.
     search.set_params(scoring=None, refit=False).fit(X, y)
     assert all(part in screen.getvalue() for part in ("models 8/8", "best score", "━"))
 

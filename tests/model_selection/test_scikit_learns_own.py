@@ -30,7 +30,7 @@ LEFT_OUT = {
     "test_search_array_api_search_cv_classifier",
     "test_validation_cross_val_predict_array_api_compliance_with_networks",
 }
-# What a network lacks, or does another way, instead of the estimator: these tests fail.
+# These tests fail because a network lacks a feature or behaves differently.
 OTHER_ESTIMATORS = {
     "search_grid_search": "decision_function",
     "search_grid_search_no_score": "a base class without score",
@@ -119,7 +119,7 @@ def _collect(name: str) -> dict[str, Any]:
 
 TESTS = {test: function for name in MODULES for test, function in _collect(name).items()}
 globals().update({name: test for name, test in TESTS.items() if name not in LEFT_OUT})
-pytestmark = pytest.mark.filterwarnings("ignore")  # What their models warn of.
+pytestmark = pytest.mark.filterwarnings("ignore")  # Warnings of scikit-learn's models.
 
 
 @pytest.fixture

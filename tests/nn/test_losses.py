@@ -126,7 +126,7 @@ def test_focal_losses_are_correct_for_huge_logits(backend, gamma, dtype):
     for loss in (losses.SoftmaxFocal(gamma), losses.BinaryFocal(gamma)):
         with np.errstate(all="raise", under="ignore"):
             value, gradient = evaluate(backend, loss, logits, right.astype(dtype))
-            # No classes are more certain, and right.
+            # The predictions are certain and correct.
             assert 0 <= value < 1e-12
             assert np.abs(gradient).max() < 1e-12
             value, gradient = evaluate(backend, loss, logits, wrong.astype(dtype))
@@ -151,7 +151,7 @@ def test_losses_are_finite_at_extreme_logits(backend, name, dtype):
         # p of the first row's target is clipped to eps, of the others it is 1/2 and 1/3.
         expected = (-np.log(np.finfo(dtype).eps) + np.log(2) + np.log(3)) / 3
         assert value == pytest.approx(expected, rel=tolerance(dtype))
-    if name == "poisson":  # No rate is left of the last but their targets.
+    if name == "poisson":  # The rates are 0.
         value, gradient = evaluate(backend, loss, -np.abs(logits[:2, :2]), targets[:2, :2])
         assert value == pytest.approx(1e4 - 1, rel=tolerance(dtype))
         np.testing.assert_array_equal(gradient, [[0.0, -0.5], [0.0, -0.5]])

@@ -115,7 +115,7 @@ WRONG = [
     ({"dropout": (0.0, -0.1)}, r"`dropout` must be .* got -0\.1"),
     ({"input_dropout": float("nan")}, "`input_dropout` must be .* got nan"),
     ({"normalization": "group"}, "`normalization` must be 'layer', .* 'group'"),
-    # Without hidden layers nothing would use them, and a typing error would go unseen.
+    # Without hidden layers, nothing would use the setting, and a typing error would go unnoticed.
     ({"widths": (3, 2), "activation": "sigmoid"}, "`activation` must .* got 'sigmoid'"),
     ({"widths": (3, 2), "dropout": 2.0}, r"`dropout` must .* got 2\.0"),
     ({"widths": (3, 2), "activation": ("relu",)}, "each of the 0 hidden layers"),

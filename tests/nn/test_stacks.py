@@ -41,7 +41,7 @@ def draw(rng):
 
 @pytest.mark.parametrize("is_shared", [False, True], ids=["own weights", "shared weights"])
 def test_batch_norm_of_stacked_models_matches_separate_models(backend, is_shared, rng, draw):
-    """In training with weights, in prediction with running statistics, which move."""
+    """Training uses weighted statistics and updates running ones, which prediction uses."""
 
     def function(params, dy, x, old, rate, weights):
         y, pullback, new = layers.batch_norm(params, x, weights, xp=backend.xp)
@@ -109,7 +109,7 @@ def test_stacked_networks_match_separate_networks(backend, name, is_shared, kern
 
 @pytest.mark.parametrize("name", RULES)
 def test_updates_of_stacked_models_match_separate_models(backend, name, rng, draw):
-    """Three steps, clipped and with a penalty, of all kinds of parameters; and a moving average."""
+    """Run three clipped, penalized steps with all kinds of parameters, and a moving average."""
     rule, xp = RULES[name], backend.xp
     shapes = (4, 6), (6,), (2, 3, 2), (4,), (4, 2), (2,)
     params = tuple(draw(*shape) for shape in shapes)

@@ -33,7 +33,7 @@ def original_scale(shape):
 @pytest.mark.parametrize("shape", [(48, 12), (12, 48), (16, 16), (1, 5), (5, 1)])
 @pytest.mark.parametrize("n_steps", [3, 4, 8, "jordan"])
 def test_muon_update_is_nearly_orthogonal(backend, shape, n_steps, dtype, rng):
-    """Small singular values are raised, of gradients of any length; none stays none."""
+    """Small singular values grow, for gradients of any norm; zero gradients stay zero."""
     rule = JORDAN if n_steps == "jordan" else Muon(scale="original", ns_steps=n_steps)
     U, _, Vt = np.linalg.svd(rng.standard_normal(shape), full_matrices=False)
     lengths = np.geomspace(1.0, 1 / 60, len(Vt))
@@ -56,7 +56,7 @@ def test_muon_ignores_zero_or_tiny_gradients(backend):
 
 
 def test_muon_scale_depends_on_the_matrix_shape(backend, rng):
-    """The orthogonal matrix of a transposed gradient is the transposed one."""
+    """Transposing a gradient transposes its orthogonal matrix."""
     dW = rng.standard_normal((8, 2))
     tall, wide = move(backend, PLAIN, dW), move(backend, PLAIN, dW.T).T
     np.testing.assert_allclose(wide, 2.0 * tall, rtol=0, atol=1e-11)
@@ -69,7 +69,7 @@ def test_muon_scale_depends_on_the_matrix_shape(backend, rng):
 @pytest.mark.parametrize("nesterov", [False, True])
 @pytest.mark.parametrize("momentum", [0.0, 0.9, None])
 def test_muon_step_follows_the_momentum(backend, nesterov, momentum, rng):
-    """By the formula; without momentum a step follows its own gradient alone."""
+    """Updates follow the formula; without momentum, a step depends only on its own gradient."""
     settings = {} if momentum is None else {"momentum": momentum, "weight_decay": 0.3}
     momentum, decay = settings.get("momentum", 0.95), settings.get("weight_decay", 0.0)
     W, *steps = rng.standard_normal((5, 6, 4))
@@ -142,7 +142,7 @@ def test_quintic_polynomial_is_the_best_approximation_to_1(low, high):
 @pytest.mark.parametrize("shape", [(5, 9, 4), (5, 4, 9), (5, 4, 4), (1, 6, 2)])
 def test_stacked_matrices_are_updated_independently(backend, shape, rng):
     rule, stack = Muon(weight_decay=0.1), rng.standard_normal(shape)
-    # Blocks of very different length show a norm that is taken over all of them.
+    # With blocks of very different norms, a joint norm would be noticed.
     sizes = np.geomspace(1e-3, 1e3, shape[0])[:, None, None]
     steps = [sizes * rng.standard_normal(shape) for _ in range(3)]
     ours = train(backend, rule, stack, steps)
@@ -191,6 +191,6 @@ def test_muon_multiplies_in_the_gradient_dtype_and_returns_the_parameter_dtype(
     assert np.sum(found * (U @ Vt)) > 0.94 * lengths
     exact = move(backend, rule, rounded) / original_scale(shape)
     assert np.linalg.norm(found - exact) > (1e-3 if has_bfloat16 else 1e-9)
-    # 8 bits of the gradient, but not of the sum.
+    # The gradient is rounded to 8 bits, but not the sum.
     np.testing.assert_allclose(velocity, 0.05 * dW, rtol=2**-8)
     assert np.linalg.svd(found, compute_uv=False).max() < 1.3

@@ -133,7 +133,7 @@ def test_embeddings_scales_and_slopes_can_have_their_own_optimizers_and_rates(ba
         if name == "scale":
             same(mine, p)
         elif name in alone:
-            # A matrix decays as all other kinds but vectors do.
+            # Weight decay applies to all kinds except vectors, e.g. to a matrix.
             given = (p if name == "vector" else p.reshape(1, -1),)
             steps_of = [(g.reshape(given[0].shape),) for g in own]
             rate = RATE * (2.0 if name == "slope" else 1.0)

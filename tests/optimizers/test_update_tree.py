@@ -1,4 +1,4 @@
-"""What is done to a whole tree: kinds, clipping, averages, and an update that compiles once."""
+"""Operations on whole trees: kinds, clipping, averages, and an update that compiles once."""
 
 import numpy as np
 import pytest

@@ -137,7 +137,7 @@ def test_confusion_color_scale_ends_at_the_largest_mistake():
     display = from_predictions(truth, predicted)
     assert display.im_.get_clim() == (0, pytest.approx(100 * 5 / 105))
     np.testing.assert_allclose(display.im_.get_array(), [[0, 0], [100 * 5 / 105, 0]])
-    # Without mistakes there is still a scale. Many classes have no numbers.
+    # Without mistakes, there is still a color scale. With many classes, cells show no numbers.
     many = from_predictions(range(40), range(40), normalize=None)
     assert many.text_ is None
     many.figure_.draw_without_rendering()
@@ -152,7 +152,7 @@ def test_plot_shows_the_neurons_with_the_largest_weights(model):
     np.testing.assert_array_equal(display.weights.T.reshape(3, 4, 4), expected)
     for axes, weights in zip(display.axes_, expected, strict=True):
         red, _, blue = np.moveaxis(np.asarray(axes.images[0].get_array(), dtype=int), -1, 0)
-        # From blue over white, which is 0, to red.
+        # Colors go from blue through white (0) to red.
         strong = np.abs(weights) > 0.2 * np.abs(weights).max()
         np.testing.assert_array_equal((red > blue)[strong], (weights > 0)[strong])
         largest_place = np.unravel_index(np.argmax(np.abs(weights)), weights.shape)

@@ -49,7 +49,7 @@ def takes(clock, monkeypatch):
                 seen.steps += 1
                 return inner(*arguments)
 
-            trainer._step, trainer._loop = timed_step, None  # One by one, to count them.
+            trainer._step, trainer._loop = timed_step, None  # Run step by step, to count the steps.
             try:
                 return run_epoch(trainer, *args, **settings)
             finally:
@@ -210,7 +210,7 @@ def test_time_estimate_ignores_compilation_and_forgets_slow_steps(clock):
     assert pace.seconds_left() == float("inf")
     clock.now += 18.0  # The first step compiles.
     pace.update(0.01)
-    assert pace.seconds_left() == pytest.approx(18.0 * 99)  # There is no other measure.
+    assert pace.seconds_left() == pytest.approx(18.0 * 99)  # The only measurement so far.
     for done in range(2, 21):
         clock.now += 1.0
         pace.update(done / 100)

@@ -202,7 +202,7 @@ def test_checkpoints_never_contain_non_finite_weights(tmp_path):
 def test_non_finite_assigned_weights_are_an_error_in_each_method(
     on, normalization, activation, value
 ):
-    """Also where the activation hides that they are not."""
+    """Non-finite weights are also found if the activation hides them."""
     X, y = single()
     given = {"activation": activation, "normalization": normalization, "max_iter": 1}
     model = MLP(**SETTINGS, **on, **given).fit(X, y)

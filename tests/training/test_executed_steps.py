@@ -56,7 +56,7 @@ def test_many_steps_run_in_one_call_unless_a_callback_needs_each(backend, monkey
     plan = trainers.plan_for(backend, weights=np.random.default_rng(1).random(N))
     work = BATCH * (FEATURES * 9 + 9 + 9 * CLASSES + CLASSES)
     monkeypatch.setattr(type(backend), "work_at_once", 4 * work)
-    # Between two readings of the clock.
+    # Steps between two readings of the clock.
     monkeypatch.setattr(Budget, "next_steps", lambda self, most: min(most, 2))
     heard, results = [], []
 
@@ -98,7 +98,7 @@ def test_many_steps_run_in_one_call_unless_a_callback_needs_each(backend, monkey
 
 @pytest.mark.parametrize("where", ["a step", "what looks at it"])
 def test_failed_epoch_releases_its_data_feed(where, backend):
-    """Also while somebody looks at the error, which holds on to all that was at work."""
+    """The thread ends even if the caller keeps the error, whose traceback refers to the batches."""
     trainer, data = make_trainer(backend), place_bytes(backend, placement="streamed")
 
     def fail(*_):
@@ -265,7 +265,7 @@ def test_several_epochs_in_one_call_match_single_epochs(name, lengths, monkeypat
     mine, weights = results(estimator(**settings), y, **given)
     assert sum(lengths) == mine[0]
     assert len(lengths) < mine[0]
-    if name == "iris":  # Once a call.
+    if name == "iris":  # Once per call.
         assert len(prepared) == len(lengths) > 1
         assert None not in prepared  # Each call runs a program.
     lengths.clear()

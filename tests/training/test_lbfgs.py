@@ -69,7 +69,7 @@ PROBLEMS += [(20.0, np.random.default_rng(1).random(N), "float64")]
 
 
 @pytest.mark.parametrize(("alpha", "weights", "dtype"), PROBLEMS)
-@pytest.mark.parametrize("rows", [8192, 10])  # In blocks too.
+@pytest.mark.parametrize("rows", [8192, 10])  # One block, or several.
 def test_lbfgs_finds_the_ridge_regression_solution(
     backend, monkeypatch, rows, alpha, weights, dtype
 ):
@@ -131,7 +131,7 @@ def test_lbfgs_does_not_change_arrays_that_are_not_trained():
 
 
 def test_lbfgs_stops_when_a_callback_asks(backend):
-    """Without a warning: it was not SciPy that gave up."""
+    """There is no warning, since SciPy did not fail."""
     x, y = real_values()
     seen = []
 
@@ -158,7 +158,7 @@ def test_lbfgs_warns_if_it_did_not_converge(backend, settings):
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_epoch_numbers_continue_when_the_solver_changes():
-    """Two epochs of one number would be in one order, and in one checkpoint."""
+    """Epochs with the same number would share their sample order and their checkpoint."""
     x, y = real_values()
     settings = {"warm_start": True, "learning_rate": "cosine", "random_state": 0}
     model = MLPRegressor(hidden_layer_sizes=(3,), max_iter=4, **settings)

@@ -79,7 +79,7 @@ def test_loss_scale_recovers_and_only_float16_is_scaled(problem, scaling):
     for precision in ("float32", "bf16"):
         backend = get_backend(scaling.name).with_precision(precision)
         assert make_trainer(backend, dtype="float32").state.loss_scale == ()
-    # What overflows without a scale is an error of the fit, not of the scale.
+    # An overflow without a scale is an error of the fit, not of the scale.
     model = small(backend=scaling.name, precision="float16", learning_rate_init=1e30)
     with pytest.raises(ValueError, match="non-finite parameter weights"):
         model.fit(*problem())
@@ -94,7 +94,7 @@ def test_many_good_steps_double_the_loss_scale_without_changing_gradients(scalin
         train32(trainer, n_epochs=2)
         assert scale_of(trainer) == [2 * factor, 10.0]
     assert_close(*(host(scaling, t.state.params) for t in trainers), rtol=1e-3, atol=1e-4)
-    if scaling.name == "numpy":  # What overflows in float16 does not here.
+    if scaling.name == "numpy":  # Values that overflow in float16 do not overflow here.
         set_scale(trainer, 2.0**24, 1999.0)
         train32(trainer, n_epochs=1)
         assert scale_of(trainer) == [2.0**24, 5.0]

@@ -124,7 +124,7 @@ def test_rank_batches_are_contiguous_and_as_even_as_possible():
         [3, 4, 5, 11, 12, 13, 18],
         [6, 7, 14, 15, 19],
     ]
-    assert rank_plan(plan_epoch(16, 8), 0, 2).weights is None  # Nothing is filled up.
+    assert rank_plan(plan_epoch(16, 8), 0, 2).weights is None  # No rows are padding.
 
 
 def test_sharded_batches_have_few_shapes():
