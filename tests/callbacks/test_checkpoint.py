@@ -208,7 +208,7 @@ def test_partial_checkpoints_of_a_killed_process_are_removed(tmp_path):
     load_model(tmp_path / "epoch-0001")
 
 
-def test_first_new_checkpoint_replaces_those_from_an_earlier_fit(tmp_path):
+def test_first_new_checkpoint_replaces_checkpoints_of_an_earlier_fit(tmp_path):
     fit(Checkpoint(tmp_path, keep_last=None), n_epochs=5)
     found = []
 
