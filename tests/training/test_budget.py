@@ -14,6 +14,7 @@ from mlp_xp import MLPRegressor
 from mlp_xp._utils.signals import interruptible, interrupts
 from mlp_xp.callbacks import Callback
 from mlp_xp.estimators.fitting.validation_set import HeldOut
+from mlp_xp.estimators.many import FitTask, fit_many
 from mlp_xp.optimizers.schedules import Linear, LinearWarmup
 from mlp_xp.training import trainer as training
 from mlp_xp.training.loop import fit_loop
@@ -106,6 +107,28 @@ def test_a_fit_does_as_many_steps_and_validations_as_time_allows(
     assert sum(r.n_samples for r in records) == model.t_
     assert all(0.0 < r.loss < 10.0 for r in records)
     assert all((r.validation_score is not None) == bool(held) for r in records)
+
+
+def test_time_is_left_for_calibration_and_for_the_score_of_a_search(
+    problem, takes, clock, monkeypatch
+):
+    X, y = problem()
+    conformal, settings = HeldOut.conformal, {"prediction_sets": "held_out"}
+
+    def timed_conformal(*given):
+        clock.now += 3.0
+        return conformal(*given)
+
+    monkeypatch.setattr(HeldOut, "conformal", timed_conformal)
+    times = takes(validation=3.0)
+    timed(22.0, **settings).fit(X, y, X_val=X, y_val=y)
+    assert times.validations > 1
+    assert clock.now - times.start <= 22.0
+    before = clock.now
+    model = timed(22.0, **settings)
+    [result] = fit_many([FitTask(model, X, y, fit_params={"X_val": X, "y_val": y})])
+    assert result.error is None
+    assert clock.now - before <= 19.0
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,8 @@ from mlp_xp.training.step.step_settings import Rules
 LBFGS = "lbfgs"
 ADAPTIVE = "adaptive"
 REFINEMENT = "refinement"
+# The parameters that ask for a calibration after training; each one evaluates held-out samples.
+_CALIBRATIONS = ("calibration", "prediction_intervals", "prediction_sets")
 # The methods of `mlp_xp.callbacks.Callback`; an object needs only one of them.
 _HOOKS = (
     "on_fit_begin",
@@ -169,6 +171,7 @@ def resolve_loop(params: Mapping[str, Any]) -> LoopSettings:
         max_time=params["max_time"],
         max_fun=params["max_fun"] if is_lbfgs else None,
         keeps_step=params["warm_start"],
+        n_calibrations=sum(params.get(name) is not None for name in _CALIBRATIONS),
         verbose=params["verbose"],
     )
     return cast(LoopSettings, _plain_numbers(settings))

@@ -166,7 +166,9 @@ class FitLoop:
                 from mlp_xp.training.loop.time_budget import Budget
 
                 decide = trainer.processes.decide
-                self._budget = Budget(settings.max_time, self.start, decide)
+                # Whoever fits many networks evaluates each one once more.
+                n_after = settings.n_calibrations + (current_worker() is not None)
+                self._budget = Budget(settings.max_time, self.start, decide, n_after)
                 # For L-BFGS, validation is measured as part of an iteration.
                 if self.validation is not None and settings.max_fun is None:
                     self._budget.lap()

@@ -20,7 +20,8 @@ class LoopSettings:
     ``is_adaptive`` is true, a plateau lowers the learning rate before training stops. If
     ``has_open_end`` is true, ``max_iter`` is only a limit, not the end of a schedule. ``max_fun``
     is the maximum number of function evaluations of L-BFGS, or None for other solvers. If
-    ``keeps_step`` is true, the memory of the compiled step is kept for another fit.
+    ``keeps_step`` is true, the memory of the compiled step is kept for another fit. After training,
+    the network is calibrated ``n_calibrations`` times with the held-out samples.
     """
 
     max_iter: int
@@ -34,6 +35,7 @@ class LoopSettings:
     max_time: float | None
     max_fun: int | None
     keeps_step: bool
+    n_calibrations: int
     verbose: bool | int
 
     @property

@@ -23,13 +23,15 @@ class Budget:
 
     The clock runs from ``start``. The caller calls `count` after steps, and `between` after the
     work that follows an epoch's steps, mainly validation. The budget then reserves time for this
-    work. The first step is not measured, since it may include compilation. ``decide`` returns the
-    first process's decision in all processes of a fit, since their clocks and speeds differ.
+    work, and ``n_after`` times as much for what follows the last epoch. The first step is not
+    measured, since it may include compilation. ``decide`` returns the first process's decision in
+    all processes of a fit, since their clocks and speeds differ.
     """
 
     seconds: float
     start: float = field(default_factory=lambda: time.perf_counter())
     decide: Callable[[Any], Any] = lambda decision: decision
+    n_after: int = 0
     # Results of `next_steps`: seconds elapsed, seconds per step, and seconds left for steps.
     _passed: float = field(default=0.0, init=False)
     _per_step: float = field(default=0.0, init=False)
@@ -62,7 +64,7 @@ class Budget:
         """Return how many steps to run before reading the clock again; 0 if no time is left."""
         pace = sorted(self._paces)[len(self._paces) // 2] if self._paces else None
         passed = time.perf_counter() - self.start
-        usable = self.seconds - max(self._betweens, default=0.0)
+        usable = self.seconds - (1 + self.n_after) * max(self._betweens, default=0.0)
         n_steps = _steps_within(usable - passed, pace, most)
         decision = self.decide((n_steps, passed, pace or 0.0, usable))
         n_steps, self._passed, self._per_step, self._usable = decision
