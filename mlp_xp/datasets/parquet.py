@@ -55,8 +55,8 @@ class Parquet:
     Raises
     ------
     DatasetError
-        A ValueError, when the files are read: if there are none, or a file is damaged, changes, or
-        has other columns or types than the first. The error names the file.
+        A ValueError, when the files are read: if there are none, or a file is damaged, changes, is
+        removed, or has other columns or types than the first. The error names the file.
 
     Examples
     --------
@@ -179,10 +179,16 @@ class _Group(NamedTuple):
                 yield arrow.Table.from_batches([batch])
 
     def _check(self) -> None:
-        if _state(self.fragment.path) != self.seen[self.fragment.path]:
+        path = self.fragment.path
+        try:
+            is_same = _state(path) == self.seen[path]
+        except FileNotFoundError as error:
             raise DatasetError(
-                f"{self.fragment.path} has changed while it was read: fit again when it is "
-                "complete."
+                f"{path} was removed while it was read: fit again without it, or restore it."
+            ) from error
+        if not is_same:
+            raise DatasetError(
+                f"{path} has changed while it was read: fit again when it is complete."
             )
 
 

@@ -237,6 +237,13 @@ def test_a_file_that_changes_is_an_error():
     model = MLPClassifier(callbacks=[Change()], **SETTINGS, **TABLE)
     with pytest.raises(ValueError, match=r"data/1.parquet has changed while it was read: fit"):
         model.fit(Parquet("data", columns=INPUTS, buffer_rows=100), "kind")
+    class Remove:
+        def on_epoch_end(self, model, record):
+            Path("data/2.parquet").unlink(missing_ok=True)
+
+    model = MLPClassifier(callbacks=[Remove()], **SETTINGS, **TABLE)
+    with pytest.raises(ValueError, match=r"data/2.parquet was removed while it was read: fit"):
+        model.fit(Parquet("data", columns=INPUTS, buffer_rows=100), "kind")
     tables = iter([FRAME, FRAME[:500]])
     read = lambda: pyarrow.RecordBatchReader.from_stream(next(tables).to_arrow())  # noqa: E731
     with pytest.raises(ValueError, match="fewer rows than the 1,000 that were first read"):
