@@ -237,6 +237,7 @@ def test_a_file_that_changes_is_an_error():
     model = MLPClassifier(callbacks=[Change()], **SETTINGS, **TABLE)
     with pytest.raises(ValueError, match=r"data/1.parquet has changed while it was read: fit"):
         model.fit(Parquet("data", columns=INPUTS, buffer_rows=100), "kind")
+
     class Remove:
         def on_epoch_end(self, model, record):
             Path("data/2.parquet").unlink(missing_ok=True)
