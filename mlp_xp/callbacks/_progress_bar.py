@@ -12,6 +12,7 @@ from mlp_xp._utils.optional import optional
 from mlp_xp._utils.signals import ctrl_c_pressed
 from mlp_xp.callbacks._base import Live
 from mlp_xp.plotting import TrainingCurvesDisplay, in_notebook_colors, inline_svg
+from mlp_xp.training.loop.loop_settings import epochs_after_restart
 from mlp_xp.training.loop.records import Record, Running
 from mlp_xp.training.loop.time_budget import Pace
 
@@ -88,12 +89,12 @@ class ProgressBar(Live):
         self._fitted = model
         if time.perf_counter() >= self._next_curve:
             self._draw_curve()
-        total = self._total(model)
+        total = self._total(model, self._epoch)
         epoch = f"{self._n_before + self._epoch:{max(len(total) - 1, 0)}}{total}"
         self._line = "  ".join(
             [f"epoch {epoch}", *self._texts, time_left(self._seconds_left(model))]
         )
-        if math.floor(20 * fraction) > self._printed or model.max_iter <= 20:
+        if math.floor(20 * fraction) != self._printed or model.max_iter <= 20:
             self._printed = math.floor(20 * fraction)
             self._print()
 
@@ -119,19 +120,27 @@ class ProgressBar(Live):
             return f"validation loss {-score:.4f}"
         return f"validation {score:.4f}"
 
-    def _total(self, model: Any) -> str:
-        return f"/{model.max_iter}"
+    def _n_planned(self, model: Any, epochs: float) -> int:
+        """Return the planned number of epochs, with those after a restart once it has begun."""
+        most: int = model.max_iter
+        return most if epochs <= most else most + epochs_after_restart(most)
+
+    def _total(self, model: Any, epoch: int) -> str:
+        return f"/{self._n_planned(model, epoch)}"
 
     def _draw(self, model: Any, fraction: float | None, texts: list[str], epoch: int) -> None:
         if self._live is not None:
             left = None if fraction is None else self._seconds_left(model)
             self._live.update(
-                f"{self._label}{self._n_before + epoch}{self._total(model)}", fraction, texts, left
+                f"{self._label}{self._n_before + epoch}{self._total(model, epoch)}",
+                fraction,
+                texts,
+                left,
             )
 
     def _fraction(self, model: Any, epochs: float) -> float:
         """Return the completed fraction of the fit, and update the pace."""
-        fraction, end = epochs / model.max_iter, self._end_time(model)
+        fraction, end = epochs / self._n_planned(model, epochs), self._end_time(model)
         if end is not None:
             passed = (time.perf_counter() - self._start) / (end - self._start)
             fraction = min(max(fraction, passed), 1.0)

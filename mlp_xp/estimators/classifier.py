@@ -122,6 +122,7 @@ class MLPClassifier(LabelsMixin, BaseMLP):
         input_scaling: Any = None,
         placement: str = "auto",
         max_time: float | None = None,
+        restart_factor: float | None = None,
         augmentation: Any = None,
         tta: Any = None,
         distributed: Any = None,

@@ -116,6 +116,7 @@ class MLPRegressor(ValuesMixin, BaseMLP):
         input_scaling: Any = None,
         placement: str = "auto",
         max_time: float | None = None,
+        restart_factor: float | None = None,
         augmentation: Any = None,
         tta: Any = None,
         distributed: Any = None,

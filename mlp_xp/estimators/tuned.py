@@ -189,7 +189,8 @@ class _Tuned(BaseEnsemble):
                 f"`distributed` must be None in the estimator of an {type(self).__name__}, got "
                 f"{template.distributed!r}: the search runs in one process."
             )
-        template = clone(template)
+        # Other configurations are tried instead of a second training.
+        template = clone(template).set_params(restart_factor=None)
         template._validate_params()
         return template
 

@@ -284,6 +284,14 @@ _SHARED = {
         `max_iter` if that is larger, and the last epoch may end early. Such a fit depends on the
         clock, so `random_state` does not make it reproducible. `partial_fit` ignores the limit;
         "lbfgs" ends before an iteration that would probably exceed it."""),
+    "restart_factor": Parameter(
+        None, [Number(at_least=1), None], END, text="""
+        For tables on which a network overfits: if, with early stopping, the best validation score
+        was reached in the first half of the epochs, the network is trained again from its initial
+        weights, with a learning rate that is larger by this factor, for 5/8 as many epochs. The
+        second network is kept if its score is better by 8 %. `history_` has the epochs of both. Not
+        used with fewer than 150 validation samples, `max_time`, `warm_start` of a fitted network,
+        `partial_fit`, "lbfgs" or "adaptive"."""),
     "coverage_by": Parameter(
         None, [str, Integral, None], END, "str, int or None",
         option=Option("COLUMN"), text="""

@@ -85,8 +85,9 @@ class Progress(ProgressBar):
     def _set_speed(self, per_second: float) -> None:
         self._speed = [f"{per_second:,.0f} {self._output.samples}/s"]
 
-    def _total(self, model: Any) -> str:
-        return "" if self._end is not None else f"/{self._n_epochs}"
+    def _total(self, model: Any, epoch: int) -> str:
+        n_epochs = max(self._n_epochs, self._n_planned(model, epoch))
+        return "" if self._end is not None else f"/{n_epochs}"
 
     def _end_time(self, model: Any) -> float | None:
         return self._end

@@ -55,6 +55,9 @@ from mlp_xp.training.loop.requests import Fit
 from mlp_xp.training.processes import SingleProcess
 from mlp_xp.training.trainer import Trainer
 
+# With fewer held-out samples, their score differs by chance.
+_LEAST_HELD_OUT = 150
+
 if TYPE_CHECKING:  # Imported late, since few fits have held-out samples or checkpoints.
     from mlp_xp.estimators.fitting.validation_set import HeldOut
     from mlp_xp.training.checkpoints.snapshot import Snapshot
@@ -251,6 +254,7 @@ def make_loop(placed: Placed) -> Ready:
         history=encoded.history,
         position=state.position,
         best=getattr(last or state.progress, "best", None) or (),
+        initial=_initial_weights(split),
         identity=partial(identity, checked.params, targets, whole.weights, state.columns),
     )
     if checked.snapshot is not None:
@@ -258,6 +262,15 @@ def make_loop(placed: Placed) -> Ready:
 
         restore_snapshot(loop, checked.snapshot)
     return Ready(placed, loop)
+
+
+def _initial_weights(split: Split) -> Any:
+    """Return the weights from which a new fit may restart, if its held-out samples can say so."""
+    checked, validation = split.encoded.checked, split.validation
+    is_new, can_restart = checked.state is None, checked.params["restart_factor"] is not None
+    if not (is_new and can_restart) or validation is None or len(validation.y) < _LEAST_HELD_OUT:
+        return None
+    return split.state.params, split.state.batch_stats
 
 
 def prepare(call: FitCall) -> Ready:

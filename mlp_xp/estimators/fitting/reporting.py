@@ -19,7 +19,7 @@ from mlp_xp.estimators.settings.config import resolve_loop
 from mlp_xp.training.data.rows import View
 from mlp_xp.training.inference.inference import put_writable
 from mlp_xp.training.loop.fit_loop import FitLoop
-from mlp_xp.training.loop.loop_settings import LoopSettings
+from mlp_xp.training.loop.loop_settings import LoopSettings, epochs_after_restart
 from mlp_xp.training.loop.records import Record, Running
 from mlp_xp.training.processes import SingleProcess
 
@@ -111,7 +111,10 @@ class Reporter:
         """
         model = self._model
         self._begin()
-        self._context = model._init_callback_context(max_subtasks=model.max_iter)
+        most = model.max_iter
+        if model.restart_factor is not None:
+            most += epochs_after_restart(most)
+        self._context = model._init_callback_context(max_subtasks=most)
         self._context.call_on_fit_task_begin(estimator=model, **self._details)
         with interrupts() as is_pressed, contextlib.ExitStack() as stack:
             for callback in self._callbacks:

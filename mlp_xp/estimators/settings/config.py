@@ -172,6 +172,7 @@ def resolve_loop(params: Mapping[str, Any]) -> LoopSettings:
         max_fun=params["max_fun"] if is_lbfgs else None,
         keeps_step=params["warm_start"],
         n_calibrations=sum(params.get(name) is not None for name in _CALIBRATIONS),
+        restart_factor=params["restart_factor"],
         verbose=params["verbose"],
     )
     return cast(LoopSettings, _plain_numbers(settings))

@@ -89,6 +89,15 @@ def _is_curve_or_none(value: Any) -> bool:
     return value is None or _is_curve(value)
 
 
+_is_short_position = _is_list(_is_count, _is_duration, _is_count)
+_is_long_position = _is_list(_is_count, _is_duration, _is_count, _is_count)
+
+
+def _is_position(value: Any) -> bool:
+    """Whether a value is a `LoopPosition`, which had no ``n_epochs`` in earlier checkpoints."""
+    return _is_short_position(value) or _is_long_position(value)
+
+
 _is_record = _is_list(
     *(_is_count if name in ("epoch", "n_samples") else _is_float_or_none for name in Record._fields)
 )
@@ -98,7 +107,7 @@ _VALID: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("seconds", "epoch_seconds"), _is_duration),
     "rule": _is_text,
     "seed": lambda value: _is_count(value) and value < 2**32,
-    "position": _is_list(_is_count, _is_duration, _is_count),
+    "position": _is_position,
     "plateau": _is_list(_is_float, _is_count),
     "history": lambda value: type(value) is dict,
     "fit": lambda value: type(value) is dict and all(map(_is_text, value.values())),

@@ -20,7 +20,12 @@ from mlp_xp.training.data.placement import Data
 from mlp_xp.training.divergence.finite import NonFiniteError
 from mlp_xp.training.loop.early_stopping import Plateau
 from mlp_xp.training.loop.history import History
-from mlp_xp.training.loop.loop_settings import LoopPosition, LoopSettings, Validation
+from mlp_xp.training.loop.loop_settings import (
+    LoopPosition,
+    LoopSettings,
+    Validation,
+    epochs_after_restart,
+)
 from mlp_xp.training.loop.records import Record, Running
 from mlp_xp.training.loop.requests import Fit, Trained, TrainingRequest
 from mlp_xp.training.trainer import Trainer
@@ -32,6 +37,9 @@ Learned = tuple[Params, tuple[BatchStats, ...]]  # Weights and batch statistics.
 
 # Machine code is compiled only if the time limit is at least this many seconds.
 _COMPILES_WITHIN = 10.0
+# A restarted network is kept if its score is better by this fraction. With a smaller one, noise in
+# the score of some hundred samples would choose the worse network too often.
+_LEAST_GAIN = 0.08
 # "adaptive" lowers the learning rate only while it is above this value, as in scikit-learn.
 _MIN_RATE = 1e-6
 
@@ -67,10 +75,12 @@ class FitLoop:
 
     The loop changes the trainer and its own attributes, but no estimator. ``best`` contains the
     weights and batch statistics with the best score so far, including epochs before an
-    interruption. ``identity()`` describes the settings and data, which must be unchanged when a fit
-    is resumed. ``first_step`` is the number of steps that a resumed fit has already completed in
-    its first epoch. ``start`` and ``epoch_start`` are the `time.perf_counter()` values at which the
-    fit and the epoch began. Before `run`, they are the seconds already spent, with a minus sign.
+    interruption. ``initial`` are the weights and batch statistics from which an overfitted network
+    may restart, or None. ``identity()`` describes the settings and data, which must be unchanged
+    when a fit is resumed. ``first_step`` is the number of steps that a resumed fit has already
+    completed in its first epoch. ``start`` and ``epoch_start`` are the `time.perf_counter()` values
+    at which the fit and the epoch began. Before `run`, they are the seconds already spent, with a
+    minus sign.
     """
 
     def __init__(
@@ -84,6 +94,7 @@ class FitLoop:
         history: History,
         position: LoopPosition,
         best: Tree = (),
+        initial: Learned | None = None,
         identity: Callable[[], dict[str, str]] = dict,
     ) -> None:
         self.trainer = trainer
@@ -94,6 +105,7 @@ class FitLoop:
         self._data = data
         self._settings = settings
         self._weights = weights
+        self._initial = initial
         self.validation = validation
         self._watcher: Watcher | None = None
         self.best: Learned | None = self.put(best) if best else None
@@ -233,10 +245,52 @@ class FitLoop:
         self.history.add(Record(error.epoch, np.nan, None, np.nan, 0, 0.0, np.nan, np.nan))
 
     def _descend(self) -> Fit[None]:
+        yield from self._train_epochs()
+        if self._is_overfitted():
+            self._restart()
+            yield from self._train_epochs()
+
+    def _is_overfitted(self) -> bool:
+        """Whether to restart: the best epoch was in the first half of a complete schedule."""
+        settings, history = self._settings, self.history
+        is_overfitted = (
+            self._initial is not None
+            and settings.restart_factor is not None
+            and settings.max_time is None
+            and not settings.is_adaptive
+            and not self.is_stopped
+            and not self.position.n_epochs
+            and len(history.scores or ()) == history.n_epochs == settings.max_iter
+            and 2 * (1 + int(np.argmax(history.scores or ()))) <= settings.max_iter
+        )
+        return bool(self.trainer.processes.decide(is_overfitted))
+
+    def _restart(self) -> None:
+        """Train from the initial weights again, with a higher learning rate."""
+        settings, trainer = self._settings, self.trainer
+        assert self._initial is not None
+        assert settings.restart_factor is not None
+        trainer.guard.release()
+        trainer.guard.forget()
+        trainer.reset(*self._initial)
+        n_epochs = epochs_after_restart(settings.max_iter)
+        self.position = LoopPosition(trainer.n_epochs, settings.restart_factor, n_epochs=n_epochs)
+        self.plateau.count = 0
+
+    @property
+    def _score_to_beat(self) -> float:
+        """The score above which the network after a restart replaces the network before it."""
+        if not self.position.n_epochs:
+            return -np.inf
+        first = max((self.history.scores or [])[: self._settings.max_iter])
+        return first + _LEAST_GAIN * abs(first)
+
+    def _train_epochs(self) -> Fit[None]:
         settings, history, watcher = self._settings, self.history, self._watcher
         is_watched = self._is_watched()
-        while not self.is_stopped and history.n_epochs < settings.max_iter:
-            n_epochs, n_left = 1, settings.max_iter - history.n_epochs
+        last = settings.max_iter + self.position.n_epochs
+        while not self.is_stopped and history.n_epochs < last:
+            n_epochs, n_left = 1, last - history.n_epochs
             if not is_watched:  # Only the last one of these epochs can end the fit.
                 n_epochs = int(min(n_left, self.plateau.n_before))
             elif watcher is not None:
@@ -282,10 +336,13 @@ class FitLoop:
     def _request(self, n_epochs: int, *, n_left: int) -> TrainingRequest:
         first_step, self.first_step = self.first_step, 0
         self.epoch_start += time.perf_counter()
+        settings = self._settings
+        if self.position.n_epochs:
+            settings = replace(settings, max_iter=self.position.n_epochs)
         return TrainingRequest(
             trainer=self.trainer,
             data=self._data,
-            settings=self._settings,
+            settings=settings,
             position=self.position,
             weights=self._weights,
             validation=self.validation,
@@ -328,7 +385,7 @@ class FitLoop:
             measured = self.validation.measure()
             record = record._replace(validation_loss=measured[0], validation_score=measured[1])
         score = record.validation_score
-        if history.add(record) and by_score:
+        if history.add(record, self._score_to_beat) and by_score:
             self.best = (learned or self.trainer.copy_learned)()
         if is_descent:
             history.n_samples += record.n_samples

@@ -68,8 +68,8 @@ class History:
         elif self.best_loss is None:
             self.best_loss = np.float64(np.inf)
 
-    def add(self, record: Record) -> bool:
-        """Add an epoch; return whether its validation score is the best so far."""
+    def add(self, record: Record, least: float = -np.inf) -> bool:
+        """Add an epoch; return whether its score is the best so far, and more than ``least``."""
         is_best = False
         score = record.validation_score
         if score is not None:
@@ -78,7 +78,7 @@ class History:
             assert self.best_score is not None
             self.scores.append(score)
             self.validation_losses.append(record.validation_loss)  # type: ignore[arg-type]
-            is_best = score > self.best_score
+            is_best = score > max(self.best_score, least)
             self.best_score = score if is_best else self.best_score
         self.loss = np.float64(record.loss)  # A NumPy float, as in scikit-learn.
         self.losses.append(self.loss)

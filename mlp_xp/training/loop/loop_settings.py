@@ -21,7 +21,9 @@ class LoopSettings:
     ``has_open_end`` is true, ``max_iter`` is only a limit, not the end of a schedule. ``max_fun``
     is the maximum number of function evaluations of L-BFGS, or None for other solvers. If
     ``keeps_step`` is true, the memory of the compiled step is kept for another fit. After training,
-    the network is calibrated ``n_calibrations`` times with the held-out samples.
+    the network is calibrated ``n_calibrations`` times with the held-out samples. If
+    ``restart_factor`` is not None, an overfitted network is trained again with a learning rate that
+    is larger by this factor.
     """
 
     max_iter: int
@@ -36,6 +38,7 @@ class LoopSettings:
     max_fun: int | None
     keeps_step: bool
     n_calibrations: int
+    restart_factor: float | None
     verbose: bool | int
 
     @property
@@ -48,12 +51,19 @@ class LoopPosition(NamedTuple):
     """Values passed from one fit to the next, besides the trainer's state.
 
     ``first_epoch`` is the trainer's epoch at which the schedule begins, ``rate_factor`` multiplies
-    the learning rate, and ``stale_epochs`` counts epochs without improvement.
+    the learning rate, and ``stale_epochs`` counts epochs without improvement. ``n_epochs`` is the
+    length of the schedule after a restart, or 0 before it, when `max_iter` is the length.
     """
 
     first_epoch: int = 0
     rate_factor: float = 1.0
     stale_epochs: int = 0
+    n_epochs: int = 0
+
+
+def epochs_after_restart(max_iter: int) -> int:
+    """Return the number of epochs after the restart of an overfitted network."""
+    return math.ceil(0.625 * max_iter)
 
 
 class Validation(Protocol):

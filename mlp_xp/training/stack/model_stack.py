@@ -84,7 +84,7 @@ class ModelStack:
     def __init__(self, is_stopped: Callable[[], bool]) -> None:
         self._is_stopped = is_stopped
         self._trainers: list[StackedTrainer | None] = []
-        self._positions: dict[int, int] = {}
+        self._positions: dict[object, int] = {}
         self._state: Any = None
         self._scaling: Any = None
         self._width = 0
@@ -92,7 +92,7 @@ class ModelStack:
 
     def has(self, trainer: Trainer) -> bool:
         """Whether a trainer's model is in the stack."""
-        return id(trainer) in self._positions
+        return trainer.token in self._positions
 
     def train(
         self, requests: list[TrainingRequest], size: int, n_epochs: int
@@ -132,12 +132,12 @@ class ModelStack:
         losses = backend.get(self._state.loss)
         seconds = time.perf_counter() - start
         for request, plan, table in zip(requests, plans, tables, strict=True):
-            loss = float(losses[self._positions[id(request.trainer)]])
+            loss = float(losses[self._positions[request.trainer.token]])
             yield request.trainer.record(plan, table.rates, [loss], seconds)
 
     def _return_state(self, trainer: Trainer) -> None:
         """Copy a model's state to its trainer."""
-        trainer.set_state(self._copy_of(trainer.backend, self._positions[id(trainer)]))
+        trainer.set_state(self._copy_of(trainer.backend, self._positions[trainer.token]))
 
     def _leave(self, trainer: Trainer) -> None:
         """Copy a finished model's state to its trainer, unless training was stopped."""
@@ -160,17 +160,16 @@ class ModelStack:
     def _arrange(self, requests: list[TrainingRequest], size: int, backend: Backend) -> None:
         """Assign each model a position; new models take the positions of finished models."""
         trainers: list[Any] = [request.trainer for request in requests]
-        present = set(map(id, trainers))
-        kept = [i for i, trainer in enumerate(self._trainers) if id(trainer) in present]
+        present = {trainer.token for trainer in trainers}
+        # A trainer that was reset since has another state.
+        kept = [self._positions[token] for token in self._positions if token in present]
         new = [trainer for trainer in trainers if not self.has(trainer)]
         capacity, n_live = len(self._trainers), len(trainers)
         # If shapes are fixed, keep ``size``, since a new size would require recompilation.
         size = size if backend.fixed_shapes else n_live
         is_wide = 2 * size <= capacity if backend.fixed_shapes else n_live < capacity
         if not new and not is_wide:
-            self._assign(
-                [trainer if id(trainer) in present else None for trainer in self._trainers]
-            )
+            self._assign([trainer if trainer in trainers else None for trainer in self._trainers])
             return
         if is_wide or n_live > capacity:
             capacity = size
@@ -205,7 +204,7 @@ class ModelStack:
         """Store each trainer's position."""
         self._trainers = trainers
         self._positions = {
-            id(trainer): i for i, trainer in enumerate(trainers) if trainer is not None
+            trainer.token: i for i, trainer in enumerate(trainers) if trainer is not None
         }
 
     def _put_steps(
@@ -221,7 +220,7 @@ class ModelStack:
         for request, plan, table in zip(requests, plans, tables, strict=True):
             trainer, resident = request.trainer, request.data
             assert isinstance(resident, SharedResident)
-            position, size = self._positions[id(trainer)], (n_steps, plan.batch_size)
+            position, size = self._positions[trainer.token], (n_steps, plan.batch_size)
             rows[:, position, : size[1]] = resident.rows_of(plan).reshape(size)
             given = plan.weights
             weights[:, position, : size[1]] = 1.0 if given is None else given.reshape(size)
@@ -250,7 +249,7 @@ class ModelStack:
             self._run = backend.loop_of_models(make_indexed_step(step))
         n_numbers = sum(math.prod(leaf.shape) for leaf in leaves(self._state.params))
         at_once = max(1, backend.work_at_once // (self._width * n_numbers))
-        positions = [self._positions[id(request.trainer)] for request in requests]
+        positions = [self._positions[request.trainer.token] for request in requests]
         for call in step_ranges([batch], [table], keys, backend, at_once):
             if self._is_stopped():
                 return

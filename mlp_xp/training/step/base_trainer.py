@@ -97,6 +97,7 @@ class BaseTrainer:
                 xp=self.home.xp,
             )
         self.n_steps = 0
+        self.token = object()  # Tells a stack whether it has the state.
 
     def _put_copy(self, tree: Tree) -> Tree:
         """Copy a tree to the state's backend, since steps overwrite the arrays in the state."""
