@@ -12,6 +12,7 @@ from sklearn.base import is_classifier
 from sklearn.utils.validation import check_is_fitted
 
 from mlp_xp.plotting._style import COLORS, ink, new_axes, plain, set_figure_title
+from mlp_xp.training.loop.history import kept_epoch
 
 # Curves of at most this many epochs have markers, so a single epoch is visible.
 _MARKED = 50
@@ -123,8 +124,7 @@ class TrainingCurvesDisplay:
             test[score] = value * (100.0 if is_share else 1.0)
         best = None
         if estimator.early_stopping and estimator.validation_scores_:
-            scores = np.nan_to_num(estimator.validation_scores_, nan=-np.inf)
-            best = int(np.argmax(scores)) + 1
+            best = kept_epoch(estimator.validation_scores_, estimator.best_validation_score_)
         return cls(panels, best_epoch=best, test=test).plot(ax=ax)
 
     def plot(self, *, ax: Any = None) -> Self:

@@ -2,12 +2,16 @@
 
 import signal
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
 from mlp_xp import MLPClassifier, MLPRegressor
+from mlp_xp.backends._numpy.backend import NumpyBackend
 from mlp_xp.callbacks import Callback, Checkpoint, ProgressBar
+from mlp_xp.cli.training.fit import ending_of
 from mlp_xp.estimators.many import FitTask, fit_many
+from mlp_xp.plotting import TrainingCurvesDisplay
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(400, 5)).astype(np.float32)
@@ -67,6 +71,11 @@ def test_the_second_network_is_kept_if_it_is_better_by_eight_percent(second, is_
     assert model.validation_scores_ == [*EARLY, *second]
     assert model.best_validation_score_ == best
     assert same_weights(model, first) != is_kept
+    plt.switch_backend("agg")
+    assert TrainingCurvesDisplay.from_estimator(model).best_epoch == (11 if is_kept else 2)
+    kept = "the network of epoch 11" if is_kept else "the network of epoch 2"
+    assert ending_of(model, is_interrupted=False).text.startswith(kept)
+    plt.close("all")
     rates = [record.learning_rate for record in model.history_]
     assert max(rates[N_FIRST:]) > 2 * max(rates[:N_FIRST])
     # The second training also begins with the initial weights: its first loss is about as high.
@@ -139,3 +148,16 @@ def test_regressors_with_weights_restart_and_show_it(capsys):
     printed = capsys.readouterr().out
     assert f"epoch {N_FIRST}/{N_FIRST} " in printed
     assert f"epoch {N_FIRST + N_SECOND}/{N_FIRST + N_SECOND}" in printed
+
+
+def test_a_restart_counts_the_steps_before_it(monkeypatch):
+    counts, training = [], NumpyBackend.training
+
+    def record(backend, work, n_steps, *given):
+        counts.append(n_steps)
+        return training(backend, work, n_steps, *given)
+
+    monkeypatch.setattr(NumpyBackend, "training", record)
+    fit()
+    # Four steps an epoch. The second training would be too short for machine code by itself.
+    assert counts == [4 * N_FIRST] * N_FIRST + [4 * (N_FIRST + N_SECOND)] * N_SECOND

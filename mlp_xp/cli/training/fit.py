@@ -26,6 +26,7 @@ from mlp_xp.estimators.fitting.baseline import USELESS
 from mlp_xp.estimators.fitting.samples import HeldOutError
 from mlp_xp.training.data.rows import some_rows
 from mlp_xp.training.divergence.finite import NonFiniteError
+from mlp_xp.training.loop.history import kept_epoch
 
 
 class Fitted(NamedTuple):
@@ -59,7 +60,7 @@ def ending_of(model: Any, *, is_interrupted: bool) -> Fitted:
     is_over = model._training is not None and model._training.is_at_plateau
     epochs = kept = len(records)
     if by_score and scores:
-        kept = 1 + int(np.argmax(np.nan_to_num(scores, nan=-np.inf)))
+        kept = kept_epoch(scores, model.best_validation_score_)
     is_early = is_descent and not is_interrupted and 0 < epochs < model.max_iter and is_over
     text = ""
     if is_interrupted:

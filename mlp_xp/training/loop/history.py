@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -87,6 +87,16 @@ class History:
             self.best_loss = min(self.best_loss, self.loss)
         self.n_epochs += 1
         return is_best
+
+
+def kept_epoch(scores: Sequence[float | None], best: float | None) -> int:
+    """Return the epoch with the best validation score that early stopping has kept, from 1.
+
+    After a restart, that is not the highest score if it is higher by too little.
+    """
+    if best in scores:
+        return 1 + scores.index(best)
+    return 1 + int(np.argmax(np.nan_to_num(np.asarray(scores, float), nan=-np.inf)))
 
 
 def packed(attributes: Mapping[str, Any]) -> dict[str, Any]:
