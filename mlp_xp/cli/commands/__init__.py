@@ -153,6 +153,16 @@ def _add_check(parser: Parser) -> None:
     add_output(parser)
 
 
+def _add_card(parser: Parser) -> None:
+    _add_run(parser)
+    text = "the table that RUN was trained on, if it has moved"
+    add_option(parser, "--data-path PATH", text, type=Path)
+    text = "columns by whose categories or intervals losses are shown, separated by commas (all "
+    text += "columns of categories)"
+    add_option(parser, "--group COLUMNS", text, type=column_names, default=())
+    add_output(parser)
+
+
 def _add_export(parser: Parser) -> None:
     _add_run(parser)
     add = partial(add_option, parser)
@@ -230,7 +240,7 @@ def _add_bench(parser: Parser) -> None:
 
 # The headings in ``mlp-xp --help``.
 _HEADINGS = {
-    "train and use networks": "train evaluate predict explain check runs compare export",
+    "train and use networks": "train evaluate predict explain check card runs compare export",
     "learn and compare": "lab bench",
     "see what this machine has": "data recipes backends compile",
 }
@@ -286,6 +296,12 @@ COMMANDS = {
         _add_check,
         "check:run",
         ("runs/homes new.csv", "runs/homes new.csv --drift-limit 0.1 --out columns.csv"),
+    ),
+    "card": Command(
+        "write a model card of a run of a table: data, losses by group, calibration, coverage",
+        _add_card,
+        "card:run",
+        ("runs/homes", "runs/homes --group town,year"),
     ),
     "runs": Command(
         "list runs, sorted by score or another column",

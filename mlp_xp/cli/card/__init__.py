@@ -1,0 +1,1 @@
+"""The model card of a run: numbers measured on its test rows, as Markdown and HTML."""

@@ -1,0 +1,147 @@
+"""`mlp-xp card`: each number of a card, recomputed from the run's folder and its data."""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import accuracy_score, log_loss, mean_absolute_error, mean_squared_error
+
+from mlp_xp.datasets import load_files
+from mlp_xp.saving import load_model
+
+SETTINGS = ["--hidden", 8, "--backend", "numpy", "--out", "run"]
+
+
+def write_table(name):
+    rng = np.random.default_rng(0)
+    lines = ["size,town,since,price,sold"]
+    for i, size in enumerate(rng.normal(size=400).round(3).tolist()):
+        date = np.datetime64("2024-01-01") + int(rng.integers(0, 300))
+        gap = "" if i % 9 == 0 else size
+        sold = "yes" if size + rng.normal() > 0 else "no"
+        lines.append(f"{gap},{'Oslo|' if i % 3 else '<Rome>'},{date},{3 * size},{sold}")
+    Path(name).write_text("\n".join([*lines, ""]))
+
+
+@pytest.fixture
+def card(mlp_xp, undrawn):
+    """Train on a target, and return the card's numbers, the model, and the test rows."""
+
+    def make(target, *typed, epochs=3):
+        write_table("homes.csv")
+        drop = {"sold": "price", "price": "sold"}[target]
+        options = ["--target", target, "--drop", drop, "--epochs", epochs, *typed]
+        done = mlp_xp("train", "homes.csv", *options, *SETTINGS)
+        assert done.status == 0, done.err
+        done = mlp_xp("card", "run", "--json")
+        assert done.status == 0, done.err
+        data = load_files("homes.csv", target=target, drop=[drop])
+        model = load_model("run")
+        del model.feature_names_in_  # The rows are an array.
+        return json.loads(done.out), model, data
+
+    return make
+
+
+def table_of(title):
+    """Return the rows of a table of the Markdown file, as dicts of unescaped text."""
+    text = Path("run/card.md").read_text().split(f"## {title}\n\n")[1].split("\n\n")[0]
+    lines = [re.split(r"(?<!\\) \| ", line[2:-2]) for line in text.splitlines()]
+    lines = [[re.sub(r"\\(.)", r"\1", cell) for cell in line] for line in lines]
+    return [dict(zip(lines[0], line, strict=True)) for line in lines[2:]]
+
+
+def as_numbers(rows, *names):
+    return np.asarray([[float(row[name]) for name in names] for row in rows])
+
+
+def test_each_score_of_a_classifier_is_what_scikit_learn_computes(card):
+    facts, model, data = card("sold")
+    p, y = model.predict_proba(data.x_test), data.y_test
+    towns = data.x_test[:, 1]
+    rows = {"no": y == 0, "yes": y == 1}
+    rows |= {town: towns == town for town in ("Oslo|", "<Rome>")}
+    found = {row["group"]: row for row in table_of("Test rows by group")}
+    assert [*found] == [*rows]
+    for group, mask in rows.items():
+        loss = log_loss(y[mask], p[mask], labels=[0, 1])
+        expected = [mask.sum(), y[mask].mean(), p[mask, 1].mean()]
+        expected += [accuracy_score(y[mask], p[mask].argmax(axis=1)), loss]
+        names = "rows", "fraction", "predicted", "accuracy", "log loss"
+        np.testing.assert_allclose(as_numbers([found[group]], *names)[0], expected, rtol=1e-3)
+    fractions, predicted = calibration_curve(y, p[:, 1], n_bins=10)
+    shown = as_numbers(table_of("Calibration on the test rows"), "predicted", "fraction")
+    np.testing.assert_allclose(shown, np.stack([predicted, fractions], axis=1), rtol=1e-3)
+    assert "of yes" in Path("run/card.html").read_text()
+    for row in facts["coverage"]:
+        sets = model.predict_set(data.x_test, row["level"])
+        assert row["coverage"] == pytest.approx(np.mean(sets[np.arange(len(y)), y]))
+        assert row["mean_size"] == pytest.approx(sets.sum(axis=1).mean())
+    assert [row["level"] for row in facts["coverage"]] == [0.5, 0.8, 0.9, 0.95]
+
+
+def test_each_number_of_a_monotone_regressor_is_recomputed(card):
+    facts, model, data = card("price", "--monotonic-cst", "size=1")
+    y, predicted = data.y_test, model.predict(data.x_test)
+    scores = facts["scores"]
+    assert scores["mean_squared_error"] == pytest.approx(mean_squared_error(y, predicted))
+    assert scores["mae"] == pytest.approx(mean_absolute_error(y, predicted))
+    error = np.std((y - predicted) ** 2, ddof=1) / np.sqrt(len(y))
+    assert scores["standard_error"] == pytest.approx(error)
+    for row in facts["coverage"]:
+        low, high = model.predict(data.x_test, interval=row["level"]).T
+        assert row["coverage"] == pytest.approx(np.mean((low <= y) & (y <= high)))
+        assert row["mean_size"] == pytest.approx(np.mean(high - low))
+    columns = {row["column"]: row for row in facts["columns"]}
+    size = data.x_train[:, 0].astype(float)
+    assert columns["size"]["direction"] == 1
+    assert columns["size"]["missing"] == np.isnan(size).sum()
+    assert (columns["size"]["low"], columns["size"]["high"]) == (np.nanmin(size), np.nanmax(size))
+    dates = sorted(str(value)[:10] for value in data.x_train[:, 2])
+    assert (columns["since"]["low"], columns["since"]["high"]) == (dates[0], dates[-1])
+    assert {*columns["town"]["categories"]} == {"Oslo|", "<Rome>"}
+    counts = facts["data"]
+    assert (counts["training_rows"], counts["test_rows"]) == (len(data.y_train), len(y))
+    saved = json.loads(Path("run/config.json").read_text())
+    assert counts["sha256_of_targets"] == saved["data"]["digest"]
+    content = "".join(repr(x.tolist()) for x in (data.x_train, data.x_test))
+    assert counts["sha256_of_inputs"] == hashlib.sha256(content.encode()).hexdigest()
+    importance = {row["column"]: row["loss_increase"] for row in facts["importances"]}
+    losses = []
+    state = np.random.RandomState(0)
+    rows = state.permutation(len(y))
+    seed = np.random.RandomState(0).randint(np.iinfo(np.int32).max + 1)
+    x, targets = data.x_test[rows], y[rows]
+    order, shuffler = np.arange(len(y)), np.random.RandomState(seed)
+    for _ in range(5):
+        shuffler.shuffle(order)
+        x[:, 0] = x[order, 0]
+        losses.append(mean_squared_error(targets, model.predict(x)))
+    increase = np.mean(losses) - mean_squared_error(y, predicted)
+    assert importance["size"] == pytest.approx(increase)
+    page = Path("run/card.html").read_text()
+    assert "&lt;Rome&gt;" in page
+    assert f"{scores['mae']:.4g}" in page
+
+
+def test_bad_input_says_what_to_type(mlp_xp, fails, card):
+    card("price", epochs=1)
+    assert "--group nope is no column" in fails("card", "run", "--group", "nope")
+    text = Path("homes.csv").read_text()
+    Path("moved.csv").write_text(text)
+    Path("homes.csv").unlink()
+    assert "type the table's new place after --data-path" in fails("card", "run")
+    assert mlp_xp("card", "run", "--data-path", "moved.csv").status == 0
+    Path("moved.csv").write_text(text.replace(",Oslo|", ",Rome", 1).rsplit("\n", 2)[0])
+    assert "has changed since the training" in fails("card", "run", "--data-path", "moved.csv")
+    assert "is not a file" in fails("card", "run", "--data-path", ".")
+    assert "config.json" in fails("card", "elsewhere")
+
+
+def test_a_run_of_images_is_refused(mlp_xp, fails, undrawn):
+    mlp_xp("train", "--data", "digits", "--epochs", 1, *SETTINGS)
+    assert "card is for tables, but RUN is for images" in fails("card", "run")
