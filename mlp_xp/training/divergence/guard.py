@@ -135,24 +135,21 @@ class Guard:
         from mlp_xp.training.divergence.diagnosis import diagnose
 
         restore(trainer)
-        rate, n_steps = 0.0, trainer.n_steps
-        recent: deque[StepArguments] = deque(maxlen=_RECENT)
-        with trainer.backend.scope(), np.errstate(all="ignore"):
-            for number, epoch in enumerate(epochs, last + 1 - len(epochs)):
-                with contextlib.closing(repeat(trainer, epoch)) as steps:
-                    for step, (rate, arguments) in enumerate(steps, epoch.first + 1):
-                        if step <= first:
-                            continue
-                        last_state = trainer.copy()
-                        recent.append(arguments)
-                        trainer.run_step(arguments)
-                        if not is_finite(trainer.backend, trainer.state):
-                            after = trainer.state.params
-                            trainer.restore(last_state, n_steps)
-                            found = diagnose(trainer, recent, after)
-                            return found.error(rate, epoch=number, step=step)
-                        n_steps += 1
-                first = 0
+        rate, recent = 0.0, deque[StepArguments](maxlen=_RECENT)
+        with (
+            trainer.backend.scope(),
+            np.errstate(all="ignore"),
+            contextlib.closing(repeat(trainer, epochs, first)) as steps,
+        ):
+            for n_steps, (number, step, rate, arguments) in enumerate(steps, trainer.n_steps):
+                before = trainer.copy()
+                recent.append(arguments)
+                trainer.run_step(arguments)
+                if not is_finite(trainer.backend, trainer.state):
+                    after = trainer.state.params
+                    trainer.restore(before, n_steps)
+                    found = diagnose(trainer, recent, after)
+                    return found.error(rate, epoch=last - len(epochs) + number, step=step)
         restore(trainer)
         when = f", step {done}" if done else ""
         return NonFiniteError(

@@ -240,10 +240,20 @@ def put_tables(
             budget.count(len(steps))
 
 
-def repeat(trainer: BaseTrainer, epoch: Epoch) -> Generator[tuple[float, StepArguments]]:
-    """Yield the learning rate and arguments of each prepared step, to rerun an epoch."""
-    tables = [_put(trainer, table) for table in epoch.tables]
-    return draw_arguments(trainer, epoch).steps(tables, trainer)
+def repeat(
+    trainer: BaseTrainer, epochs: Sequence[Epoch], first: int
+) -> Generator[tuple[int, int, float, StepArguments]]:
+    """Yield the prepared steps of several epochs again, except the first steps of the first epoch.
+
+    Each item is the position of the epoch, from 1, the number of the step in the epoch, from 1, its
+    learning rate, and its arguments.
+    """
+    for number, epoch in enumerate(epochs, 1):
+        tables = [_put(trainer, table) for table in epoch.tables]
+        with contextlib.closing(draw_arguments(trainer, epoch).steps(tables, trainer)) as steps:
+            for step, (rate, arguments) in enumerate(steps, epoch.first + 1):
+                if number > 1 or step > first:
+                    yield number, step, rate, arguments
 
 
 def _put(trainer: BaseTrainer, table: StepTable) -> StepTable:
