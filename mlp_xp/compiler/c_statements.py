@@ -41,7 +41,7 @@ def indent(lines: Sequence[str]) -> list[str]:
 
 
 def _matmul(writer: Writer, node: Node) -> None:
-    """Write a product; each inner loop adds a few rows of the right factor, times numbers."""
+    """Write a product whose inner loop is along the rows or the columns of the right factor."""
     a, b = map(writer.read, node.operands)
     *stack, n_rows, n_columns = node.shape
     depth = a.shape[-1]
@@ -54,57 +54,85 @@ def _matmul(writer: Writer, node: Node) -> None:
     whole_b = b._replace(strides=(*b.strides[:-2], 0, b.strides[-1]))
     others = [target, a, whole_b, *([] if bias is None else [bias])]
     outer = Loops("s", node.shape, range(len(node.shape) - 1), others)
-    columns = Loops("j", node.shape, [len(node.shape) - 1], [])
-    y = target.at(outer, columns)
-    lines = columns.around([f"{y} = {'0' if bias is None else bias.at(outer, columns)};"])
-    # Processors multiply 16-bit vectors faster than 32-bit vectors.
-    cast = "(short)" if _pairs_fit_16_bits(node) else ""
-
-    def add_rows(start: int | str, n: int) -> list[str]:
-        """Return the lines that add n rows of the right factor."""
-        steps, first = ([], start) if isinstance(start, int) else ([start], 0)
-        step_a, step_b = a.strides[-1], b.strides[-2]
-        numbers = [
-            a.at(outer, steps=[(i, step_a) for i in steps], shift=(first + i) * step_a)
-            for i in range(n)
-        ]
-        row = whole_b.at(outer, steps=[(i, step_b) for i in steps], shift=first * step_b)
-        # `w` has the stack's loops in its address already, and only the columns are left.
-        w = View("w", node.dtype, node.shape, (*[0] * (len(node.shape) - 1), b.strides[-1]))
-        terms = [f"r{i} * {w.at(columns, shift=i * step_b)}" for i in range(n)]
-        pairs = [" + ".join(terms[i : i + 2]) for i in range(0, n, 2)]
-        added = " + ".join(f"{cast}({pair})" for pair in pairs)
-        return [
-            *(f"const {c_type(a.dtype)} r{i} = {number};" for i, number in enumerate(numbers)),
-            f"const {c_type(b.dtype)} *const w = &{row};",
-            *_over_columns(n_columns, b.dtype, f"{y} += {added};"),
-        ]
-
-    n_tiled = depth - depth % _TILE
-    if n_tiled > _TILE:
-        lines += [f"for (int i = 0; i < {n_tiled}; i += {_TILE}) {{"]
-        lines += [*indent(add_rows("i", _TILE)), "}"]
-    elif n_tiled:
-        lines += ["{", *indent(add_rows(0, _TILE)), "}"]
-    if depth > n_tiled:
-        lines += ["{", *indent(add_rows(n_tiled, depth - n_tiled)), "}"]
+    if b.strides[-2] == 1 < b.strides[-1]:
+        lines = _add_columns(a, whole_b, bias, target, outer)
+    else:
+        lines = _add_rows(a, whole_b, b.strides[-2], bias, target, outer)
     writer.add(outer.around(lines))
 
 
-def _pairs_fit_16_bits(node: Node) -> bool:
-    """Whether the sum of two products of a matrix product's elements surely fits 16 bits."""
-    a, b = node.operands
-    is_int8 = a.dtype == b.dtype == "int8" and b.operation == "constant"
-    return is_int8 and bool(np.all(np.asarray(b.value) > -128))  # 2 * 128 * 128 is too large.
+def _in_tiles(n: int, index: str, tile: Callable[[int | str, int], list[str]]) -> list[str]:
+    """Return the lines for n indices: those of a tile for its first index, in a loop."""
+    whole, lines = n - n % _TILE, list[str]()
+    if whole > _TILE:
+        lines += [f"for (int {index} = 0; {index} < {whole}; {index} += {_TILE}) {{"]
+        lines += [*indent(tile(index, _TILE)), "}"]
+    elif whole:
+        lines += ["{", *indent(tile(0, _TILE)), "}"]
+    if n > whole:
+        lines += ["{", *indent(tile(whole, n - whole)), "}"]
+    return lines
 
 
-def _over_columns(n: int, dtype: str, statement: str) -> list[str]:
-    """Return the loop over columns, in two parts if a part is whole vectors of a dtype."""
-    if n == 1:
-        return [statement]
+def _add_rows(
+    a: View, b: View, step: int, bias: View | None, target: View, outer: Loops
+) -> list[str]:
+    """Return the lines that add a few rows of the right factor at once, times numbers."""
+    columns = Loops("j", target.shape, [len(target.shape) - 1], [])
+    y = target.at(outer, columns)
+
+    def add(start: int | str, n: int) -> list[str]:
+        numbers = [_at(a, outer, start, a.strides[-1], i) for i in range(n)]
+        # `w` has the stack's loops in its address already, and only the columns are left.
+        w = View("w", b.dtype, b.shape, (*[0] * (len(b.shape) - 1), b.strides[-1]))
+        terms = [f"r{i} * {w.at(columns, shift=i * step)}" for i in range(n)]
+        added = " + ".join(f"({' + '.join(terms[i : i + 2])})" for i in range(0, n, 2))
+        return [
+            *(f"const {c_type(a.dtype)} r{i} = {number};" for i, number in enumerate(numbers)),
+            f"const {c_type(b.dtype)} *const w = &{_at(b, outer, start, step, 0)};",
+            *_over(target.shape[-1], b.dtype, "j0", f"{y} += {added};"),
+        ]
+
+    first = columns.around([f"{y} = {'0' if bias is None else bias.at(outer, columns)};"])
+    return [*first, *_in_tiles(a.shape[-1], "i", add)]
+
+
+def _add_columns(a: View, b: View, bias: View | None, target: View, outer: Loops) -> list[str]:
+    """Return the lines that compute a few columns at once, each in a variable.
+
+    Compilers add integers in vectors. They may not change the order in which floats are added.
+    """
+    stride, kind = b.strides[-1], c_type(target.dtype)
+
+    def add(start: int | str, n: int) -> list[str]:
+        firsts = [
+            "0" if bias is None else _at(bias, outer, start, bias.strides[-1], i) for i in range(n)
+        ]
+        r = a.at(outer, steps=[("k", a.strides[-1])])
+        terms = [f"t{i} += r * w[k{f' + {i * stride}' if i else ''}];" for i in range(n)]
+        added = " ".join(["{", f"const {c_type(a.dtype)} r = {r};", *terms, "}"])
+        return [
+            f"const {c_type(b.dtype)} *const w = &{_at(b, outer, start, stride, 0)};",
+            *(f"{kind} t{i} = {first};" for i, first in enumerate(firsts)),
+            *_over(a.shape[-1], b.dtype, "k", added),
+            *(f"{_at(target, outer, start, target.strides[-1], i)} = t{i};" for i in range(n)),
+        ]
+
+    return _in_tiles(target.shape[-1], "j", add)
+
+
+def _at(view: View, outer: Loops, start: int | str, stride: int, i: int) -> str:
+    """Return an element of the outer loops' array: i after a start, in steps of a stride."""
+    if isinstance(start, int):
+        return view.at(outer, shift=(start + i) * stride)
+    return view.at(outer, steps=[(start, stride)], shift=i * stride)
+
+
+def _over(n: int, dtype: str, index: str, statement: str) -> list[str]:
+    """Return a loop over n indices, in two parts if a part is whole vectors of a dtype."""
     whole = n - n % (_VECTOR // np.dtype(dtype).itemsize)
     bounds = [(0, n)] if whole in (0, n) else [(0, whole), (whole, n)]
-    return [f"for (int j0 = {a}; j0 < {b}; ++j0) {statement}" for a, b in bounds]
+    return [f"for (int {index} = {a}; {index} < {b}; ++{index}) {statement}" for a, b in bounds]
 
 
 def _concat(writer: Writer, node: Node) -> None:
