@@ -19,6 +19,7 @@ from mlp_xp._utils.columns.table import as_matrix
 from mlp_xp._utils.dataclass import dataclass
 from mlp_xp.backends import host
 from mlp_xp.estimators.explanations.game import Game
+from mlp_xp.estimators.explanations.gradients import integrated_values
 from mlp_xp.estimators.explanations.shapley import exact_values, is_exact, sampled_values
 from mlp_xp.estimators.tables.frames import as_frame
 
@@ -91,6 +92,28 @@ def explain(
     else:
         values, errors = sampled_values(game, tolerance, generator)
     return _as_explanations(model, X, game, values, errors)
+
+
+def explain_by_gradients(
+    model: Any,
+    X: Any,
+    background: Any,
+    *,
+    output: str = "auto",
+    tolerance: float = 0.01,
+    random_state: Any = None,
+) -> Explanation | list[Explanation]:
+    """Return integrated gradients; see `ExplanationMixin.integrated_gradients`."""
+    _check(model, output, None, tolerance)
+    generator = check_random_state(random_state)
+    settings: Any = {"is_raw": output == "raw", "random_state": generator}
+    game = Game(model, X, background, **settings, method="integrated_gradients")
+    if not game.is_sum:
+        raise ValueError(
+            "`output='raw'` is for a single network, since the raw outputs of several are computed "
+            "from their mean probabilities: leave out `output`."
+        )
+    return _as_explanations(model, X, game, integrated_values(game, tolerance), None)
 
 
 def _check(model: Any, output: str, exact: bool | None, tolerance: float) -> None:

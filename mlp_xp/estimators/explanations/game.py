@@ -16,7 +16,7 @@ from mlp_xp.estimators.fitted.device_cache import put_leaves
 from mlp_xp.estimators.fitted.prediction import place
 from mlp_xp.estimators.fitted.state import FittedState, fitted_state
 from mlp_xp.training.data.rows import take_rows
-from mlp_xp.training.inference.coalitions import compiled_parts
+from mlp_xp.training.inference.coalitions import compiled_parts, make_slope
 from mlp_xp.training.inference.inference import predict
 
 # The mixed rows that a network predicts at once. On a CPU, a layer's activations stay in the cache,
@@ -42,6 +42,7 @@ class Game:
         is_single = len(models) == 1 and state.network.n_members == 1
         is_activated = not (is_raw and is_single)
         self._convert = _Conversion(state, is_raw=is_raw, is_activated=is_activated)
+        self.is_sum = is_single or not is_raw  # Over the networks of the explained numbers.
         inputs = _inputs(model, X, method)
         self.backend, self.n_columns = inputs[0].backend, state.n_columns
         self.n_rows = len(inputs[0].rows)
@@ -116,6 +117,22 @@ class Game:
         n = part.stop - part.start
         return self._predict(found).reshape((len(rows), n, masks.shape[1], -1))
 
+    def slopes(self, rows: np.ndarray, at: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Return the weighted sum of each column's slopes, (rows, columns, outputs).
+
+        A slope is the derivative of the output along a straight line from a background row to an
+        explained row, as far as the column moves it, at the positions ``at`` from 0 to 1. It is
+        averaged over the background rows.
+        """
+        total = np.zeros((len(rows), len(self.columns), self.of_rows.shape[-1]))
+        size = max(1, self.rows_at_once // self.n_background)
+        for start in range(0, len(rows), size):
+            part = rows[start : start + size]
+            for weight, network in zip(self._weights, self._networks, strict=True):
+                found = network.slopes(part, at, weights, self.of_rows.shape[-1])
+                total[start : start + size] += weight * found
+        return total
+
 
 class _Inputs(NamedTuple):
     """The inputs of a network on the host, and the backend and dtype of predictions."""
@@ -178,6 +195,32 @@ class _Network:
         sums = self._first(mixed.reshape((-1, mixed.shape[-1]))) - self._reference
         return self.backend.xp.reshape(sums, (*mixed.shape[:2], -1))
 
+    def slopes(
+        self, rows: np.ndarray, at: np.ndarray, weights: np.ndarray, n_outputs: int
+    ) -> np.ndarray:
+        """Return what `Game.slopes` does, for this network."""
+        backend, xp, (params, batch_stats, _) = self.backend, self.backend.xp, self._weights
+        explain = _Explained(self._state, is_raw=self._loss is None)
+        function = make_slope(self._state.network, explain, backend.kernels, xp=xp)
+        with backend.scope():
+            slope, basis = backend.compile(function), backend.put(np.eye(n_outputs), self._dtype)
+            own, others = self.terms(self.x[rows]), self._terms
+            n, n_others, n_columns = own.shape[0], others.shape[0], own.shape[1]
+            first = self._reference + xp.sum(others, axis=1)  # (background rows, sums)
+            change = (self._reference + xp.sum(own, axis=1))[:, None, :] - first
+            found = np.zeros((n, n_columns, n_outputs))
+            for position, weight in zip(at.tolist(), weights.tolist(), strict=True):
+                sums = xp.reshape(first + position * change, (n * n_others, -1))
+                for i, gradient in enumerate(slope(params, batch_stats, sums, basis)):
+                    g = xp.reshape(gradient, (n, n_others, -1)) * (weight / n_others)
+                    mine = xp.matmul(own, xp.sum(g, axis=1)[..., None])[..., 0]
+                    theirs = xp.matmul(
+                        xp.reshape(g, (n, -1)),
+                        xp.reshape(xp.permute_dims(others, (0, 2, 1)), (-1, n_columns)),
+                    )
+                    found[..., i] += backend.get(mine - theirs)
+        return found
+
     @contextlib.contextmanager
     def looping(self, *, is_long: bool) -> Iterator[None]:
         """Return a context in which `mixed` runs in a loop if the computation is long."""
@@ -228,6 +271,30 @@ class _Network:
         found = targets.restore(self._loss, found, np.asarray, xp=_numpy())
         # Networks of an ensemble may have different losses, which predict a value differently.
         return self._loss.point(found, xp=_numpy()) if targets.classes is None else found
+
+
+class _Explained:
+    """The explained numbers as a function of a network's raw outputs, for `derive`."""
+
+    def __init__(self, state: FittedState, *, is_raw: bool) -> None:
+        self._targets: Any = state.targets
+        self._loss: Any = state.activating_loss
+        self._is_raw = is_raw
+
+    def __call__(self, logits: Any, *, xp: Any) -> Any:
+        """Return the explained numbers, (rows, outputs)."""
+        targets, loss = self._targets, self._loss
+        if self._is_raw and targets.classes is not None:
+            found = targets.margins(logits)
+        else:
+            outputs = loss.activate(logits, xp=xp)
+            outputs = targets.restore(loss, outputs, xp.asarray, xp=xp)
+            if targets.classes is None:
+                return loss.point(outputs, xp=xp)
+            found = targets.probabilities(outputs, xp=xp)
+            found = found[:, 1:] if targets.kind == "binary" else found
+        found = xp.concat(list(found), axis=1) if isinstance(found, list | tuple) else found
+        return xp.reshape(found, (logits.shape[0], -1))
 
 
 class _Conversion:

@@ -85,3 +85,63 @@ class ExplanationMixin:
         settings: Any = {"exact": exact, "tolerance": tolerance, "random_state": random_state}
         found = explain(self, X, background, output=output, **settings)
         return [*map(as_shap, found)] if isinstance(found, list) else as_shap(found)
+
+    def integrated_gradients(
+        self: Any,
+        X: Any,
+        background: Any = 100,
+        *,
+        output: str = "auto",
+        tolerance: float = 0.01,
+        random_state: Any = None,
+    ) -> Any:
+        r"""Return the integrated gradient of each column for each prediction.
+
+        The prediction changes along a straight line from a background row to the explained row. A
+        column's value is the part of this change that the column causes, averaged over the
+        background. Like Shapley values, a row's values add up to the difference between its
+        prediction and the mean prediction of the background, but the time hardly grows with the
+        number of columns. The line connects what the columns add to the first layer, so categories
+        and embedded numbers are moved as a whole.
+
+        Parameters
+        ----------
+        X, background, output, random_state
+            As for `shap_values`.
+        tolerance : float above 0, default=0.01
+            The steps along the line are halved until each value, and the sum of each row, is
+            accurate to about this fraction of the output's standard deviation.
+
+        Returns
+        -------
+        shap.Explanation, or Explanation if shap is not installed
+            As from `shap_values`, without ``error_std``.
+
+        Raises
+        ------
+        ValueError
+            If `background` has other columns than X, or for ``output="raw"`` of several networks.
+
+        References
+        ----------
+        Sundararajan, Taly, Yan, "Axiomatic attribution for deep networks" (2017), arXiv:1703.01365;
+        Erion, Janizek, Sturmfels, Lundberg, Lee, "Improving performance of deep learning models
+        with axiomatic attribution priors and expected gradients" (2021), arXiv:1906.10670.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from mlp_xp import MLPClassifier
+        >>> X, y = load_iris(return_X_y=True)
+        >>> model = MLPClassifier(max_iter=200, random_state=0).fit(X, y)
+        >>> found = model.integrated_gradients(X[:5], background=X[::10])
+        >>> total = found.base_values + found.values.sum(axis=1)
+        >>> bool(abs(total - model.predict_proba(X[:5])).max() < 0.01)
+        True
+        """
+        # Import only if needed.
+        from mlp_xp.estimators.explanations.explanation import as_shap, explain_by_gradients
+
+        settings: Any = {"tolerance": tolerance, "random_state": random_state}
+        found = explain_by_gradients(self, X, background, output=output, **settings)
+        return [*map(as_shap, found)] if isinstance(found, list) else as_shap(found)

@@ -14,6 +14,7 @@ from mlp_xp._utils.array_types import Array, Namespace
 from mlp_xp._utils.tree import leaves
 from mlp_xp.backends import Backend
 from mlp_xp.backends.kernels import Kernels, Scaling, Source, Whitening
+from mlp_xp.compiler import derive
 from mlp_xp.nn.blocks import Context, chain
 from mlp_xp.nn.layers import BatchStats
 from mlp_xp.nn.losses import Loss
@@ -80,6 +81,38 @@ def make_parts(network: Network, loss: Loss | None, kernels: Kernels, *, xp: Nam
         return outputs, mix(terms[i, ...], *shared)
 
     return Parts(first, mix, step)
+
+
+def make_slope(
+    network: Network, explain: Callable[..., Array], kernels: Kernels, *, xp: Namespace
+) -> Callable[..., list[Array]]:
+    """Return a function of the sums that `Parts.first` returns.
+
+    ``slope(params, batch_stats, sums, basis)`` returns, for each of the numbers that
+    ``explain(logits, xp=xp)`` computes, the gradient with respect to ``sums : (batch, sums)``.
+    ``basis`` is the identity matrix of these numbers.
+    """
+    additive, others = network.additive_blocks, network.other_blocks
+    n_params = sum(block.has_params for block in additive)
+    widths = [block.fan_out for block in additive if block.fan_out]
+
+    def slope(
+        params: Params, batch_stats: tuple[BatchStats, ...], sums: Array, basis: Array
+    ) -> list[Array]:
+        x = xp.reshape(sums, (-1, widths[-1] if widths else sums.shape[-1]))
+        found = []
+        for i in range(basis.shape[0]):
+            # A pullback may overwrite what it has saved, so each gradient has a forward pass.
+            context = Context(xp, kernels, batch_stats)
+            logits, pullback, _ = chain(others, params[n_params:], x, context)
+            logits = in_dtype_of(params, logits, xp=xp)
+            values, pull = derive(explain, logits, xp=xp, what="the output activation")
+            dx, _ = pullback(pull(xp.zeros_like(values) + basis[i, ...])[0], need_dx=True)
+            assert dx is not None
+            found.append(xp.reshape(in_dtype_of(params, dx, xp=xp), sums.shape))
+        return found
+
+    return slope
 
 
 @lru_cache(maxsize=64)
