@@ -66,6 +66,7 @@ EXPORTED = {
         for name in ("intervals", "sets")
     },
     "coverage_by": [0],
+    "restart_factor": [{"restart_factor": 5.0, "early_stopping": True}],
     "scoring": [{"scoring": "loss", "early_stopping": True}],
     "target_scaling": ["standardize"],
     "solver": ["sgd", "adamw", "rmsprop", "lion", "muon", "beta_lasso", "lbfgs", AdamW(), Lion()],
