@@ -1,4 +1,8 @@
-"""A stand-in for CuPy over NumPy, as strict as CuPy and as late as CUDA allows."""
+"""A stand-in for CuPy over NumPy, as strict as CuPy and as late as CUDA allows.
+
+It cannot show races between blocks, occupancy, misaligned addresses, the order of streams on a busy
+GPU, and how long anything takes: see the README.
+"""
 
 # ruff: noqa: F401 - a namespace
 from typing import Any as _Any
