@@ -10,6 +10,7 @@ import pytest
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import accuracy_score, log_loss, mean_absolute_error, mean_squared_error
 
+from mlp_xp import MLPClassifier
 from mlp_xp.datasets import load_files
 from mlp_xp.saving import load_model
 
@@ -96,6 +97,8 @@ def test_each_number_of_a_monotone_regressor_is_recomputed(card):
         low, high = model.predict(data.x_test, interval=row["level"]).T
         assert row["coverage"] == pytest.approx(np.mean((low <= y) & (y <= high)))
         assert row["mean_size"] == pytest.approx(np.mean(high - low))
+    # 32 rows are held out; limits of 95 % need 39.
+    assert [row["level"] for row in facts["coverage"]] == [0.5, 0.8, 0.9, 0.95]
     columns = {row["column"]: row for row in facts["columns"]}
     size = data.x_train[:, 0].astype(float)
     assert columns["size"]["direction"] == 1
@@ -126,6 +129,42 @@ def test_each_number_of_a_monotone_regressor_is_recomputed(card):
     page = Path("run/card.html").read_text()
     assert "&lt;Rome&gt;" in page
     assert f"{scores['mae']:.4g}" in page
+
+
+PLAIN = """
+description = "without held-out rows"
+data = "files"
+categorical_features = "from_dtype"
+missing_values = "impute"
+input_scaling = "standardize"
+batch_size = "auto"
+"""
+
+
+@pytest.mark.parametrize(
+    ("target", "settings", "levels"),
+    [
+        ("sold", PLAIN, []),
+        ("price", PLAIN, []),
+        # Of 320 training rows, 32 are held out; limits of 95 % need 39.
+        ("price", "based_on = 'table'\nvalidation_fraction = 0.1", [0.5, 0.8, 0.9]),
+    ],
+)
+def test_levels_for_which_too_few_rows_were_held_out_are_left_out(card, target, settings, levels):
+    Path("mine.toml").write_text(settings)
+    facts, *_ = card(target, "--recipe", "mine.toml", epochs=1)
+    assert [row["level"] for row in facts["coverage"]] == levels
+    assert ("Coverage" in Path("run/card.md").read_text()) == bool(levels)
+
+
+def test_an_error_that_is_not_of_too_few_held_out_rows_is_shown(card, fails, monkeypatch):
+    card("sold", epochs=1)
+
+    def fail(*_):
+        raise ValueError("broken")
+
+    monkeypatch.setattr(MLPClassifier, "predict_set", fail)
+    assert "broken" in fails("card", "run")
 
 
 def test_bad_input_says_what_to_type(mlp_xp, fails, card):

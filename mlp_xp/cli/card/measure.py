@@ -14,6 +14,7 @@ from mlp_xp._utils.columns.table import as_matrix
 from mlp_xp.cli.run_folder.config import DataInfo
 from mlp_xp.datasets import Dataset
 from mlp_xp.estimators.averaging import networks_of
+from mlp_xp.estimators.fitted.groups import TooFewHeldOutError
 from mlp_xp.estimators.tables.drift import DRIFT_LIMIT, UNSEEN_LIMIT
 from mlp_xp.plotting import CalibrationDisplay
 
@@ -131,10 +132,13 @@ class Measured:
         return display, {"expected_calibration_error": display.calibration_error, "bins": bins}
 
     def coverage(self) -> list[dict[str, float]]:
-        """Return how many test rows are in the intervals or sets, and their mean size."""
+        """Return how many test rows are in the intervals or sets, and their mean size.
+
+        Levels for which the fit held out no or too few rows are left out.
+        """
         found = []
         for level in LEVELS:
-            with suppress(ValueError):  # No held-out samples, or too few for this level.
+            with suppress(TooFewHeldOutError):
                 if self.is_classifier:
                     sets = np.zeros(self.outputs.shape, bool)
                     sets[:, self.model.classes_] = self.model.predict_set(self.x, level)

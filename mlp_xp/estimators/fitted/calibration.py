@@ -12,7 +12,7 @@ import numpy as np
 from mlp_xp._utils.array_types import Namespace
 from mlp_xp._utils.tree import leaves, map_leaves
 from mlp_xp.backends import get_backend
-from mlp_xp.estimators.fitted.groups import Groups
+from mlp_xp.estimators.fitted.groups import Groups, TooFewHeldOutError
 from mlp_xp.nn.losses import EachMember, Loss, mean_loss
 from mlp_xp.nn.network import Params
 
@@ -197,7 +197,7 @@ def interval_levels(interval: float, calibration: Calibration | None) -> tuple[f
     """Return the lower and upper quantile level of an interval; raise ValueError if invalid."""
     check_fraction("interval", interval)
     if calibration is None:
-        raise ValueError(
+        raise TooFewHeldOutError(
             "`interval` requires errors on held-out samples: fit with "
             "prediction_intervals='held_out' and early_stopping=True or X_val, or call "
             "MLPRegressor.calibrate_intervals(X, y) with samples that were not used in the fit."
@@ -224,7 +224,7 @@ def check_levels(levels: Sequence[float], n_samples: int) -> None:
     for level in levels:
         needed = least_samples(level)
         if n_samples < needed:
-            raise ValueError(
+            raise TooFewHeldOutError(
                 f"The calibration must have at least {needed} samples for the quantile {level:g}, "
                 f"got {n_samples}: pass more samples to `calibrate_intervals`, hold out more in "
                 "the fit, or choose quantiles closer to 0.5."

@@ -17,6 +17,10 @@ Put = Callable[[np.ndarray], Any]  # Returns a host array in a library.
 _SHOWN = 5  # The most groups in an error message.
 
 
+class TooFewHeldOutError(ValueError):
+    """The error for intervals or sets of a level for which no or too few samples were held out."""
+
+
 class GroupColumn(NamedTuple):
     """A column of X whose values are groups, and the inputs of the network that encode it.
 
@@ -80,7 +84,7 @@ class Groups(NamedTuple):
         return xp.where(xp.any(is_in, axis=1)[:, None], found, put(np.asarray(np.nan)))
 
     def check(self, counts: Sequence[int], needed: int, what: str) -> None:
-        """Raise ValueError if a row's group has fewer than ``needed`` held-out samples."""
+        """Raise TooFewHeldOutError if a row's group has fewer than ``needed`` held-out samples."""
         is_in, name = self.is_in, self.column.name
         if not isinstance(is_in, np.ndarray):
             is_in = np.eye(len(counts), dtype=bool)  # A graph needs all groups.
@@ -90,7 +94,7 @@ class Groups(NamedTuple):
             "or calibrate all rows together with coverage_by=None"
         )
         if not np.all(known):
-            raise ValueError(
+            raise TooFewHeldOutError(
                 f"Row {int(np.argmin(known))} of X has a value of `coverage_by={name!r}` that no "
                 f"held-out sample has, so there is no error to learn from: {cure}."
             )
@@ -98,7 +102,7 @@ class Groups(NamedTuple):
         if len(few):
             shown = [f"{self.column.label(self.codes[i])} has {counts[i]}" for i in few[:_SHOWN]]
             more = f" and {len(few) - _SHOWN} more groups" if len(few) > _SHOWN else ""
-            raise ValueError(
+            raise TooFewHeldOutError(
                 f"Each group of `coverage_by={name!r}` must have at least {needed} held-out "
                 f"samples for {what}, but {', '.join(shown)}{more}: {cure}."
             )

@@ -10,7 +10,7 @@ import numpy as np
 
 from mlp_xp._utils.array_types import Namespace
 from mlp_xp.estimators.fitted.calibration import Calibration, check_fraction
-from mlp_xp.estimators.fitted.groups import Groups
+from mlp_xp.estimators.fitted.groups import Groups, TooFewHeldOutError
 
 ONE_CLASS = "binary", "multiclass"  # The kinds of targets for which sets are predicted.
 _PENALTY = 0.01  # For each class after the first `_FREE`, so that sets are seldom large.
@@ -67,7 +67,7 @@ def set_limits(
     """Return the largest score of a class in a set, (groups, 1); raise ValueError if unknown."""
     check_fraction("coverage", coverage)
     if calibration is None:
-        raise ValueError(
+        raise TooFewHeldOutError(
             "`predict_set` requires held-out samples: fit with prediction_sets='held_out' and "
             "early_stopping=True or X_val."
         )
@@ -76,7 +76,7 @@ def set_limits(
     if groups is not None:
         groups.check([*map(len, scores)], needed, f"coverage={coverage:g}")
     elif len(scores[0]) < needed:
-        raise ValueError(
+        raise TooFewHeldOutError(
             f"`coverage={coverage:g}` must have at least {needed} held-out samples, got "
             f"{len(scores[0])}: hold out more, e.g. with validation_fraction=0.3, or choose a "
             "lower coverage."
