@@ -6,7 +6,7 @@ from problems import REAL, TARGETS, X, Y, fitted
 
 from mlp_xp import MLPClassifier
 from mlp_xp.augmentation import Flip
-from mlp_xp.export import _torch_modules, from_torch, to_torch
+from mlp_xp.export import from_torch, to_torch
 from mlp_xp.nn.losses import Quantile
 
 pytestmark = pytest.mark.matrix
@@ -126,6 +126,8 @@ def test_from_torch_and_to_torch_reject_inconsistent_settings(nn):
 
 
 def test_activation_without_a_torch_module_is_exported_as_its_formula(torch, monkeypatch):
+    from mlp_xp.export import _torch_modules  # Imports torch.
+
     monkeypatch.delitem(_torch_modules._ACTIVATIONS, "mish")
     model, rows = fitted(activation="mish")
     module = to_torch(model, activate=True)
