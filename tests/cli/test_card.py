@@ -111,8 +111,8 @@ def test_each_number_of_a_monotone_regressor_is_recomputed(card):
     assert (counts["training_rows"], counts["test_rows"]) == (len(data.y_train), len(y))
     saved = json.loads(Path("run/config.json").read_text())
     assert counts["sha256_of_targets"] == saved["data"]["digest"]
-    content = "".join(repr(x.tolist()) for x in (data.x_train, data.x_test))
-    assert counts["sha256_of_inputs"] == hashlib.sha256(content.encode()).hexdigest()
+    assert counts["sha256_of_file"] == hashlib.sha256(Path("homes.csv").read_bytes()).hexdigest()
+    assert facts["model"]["training_started"] == saved["started"]
     importance = {row["column"]: row["loss_increase"] for row in facts["importances"]}
     losses = []
     state = np.random.RandomState(0)
@@ -177,8 +177,22 @@ def test_bad_input_says_what_to_type(mlp_xp, fails, card):
     assert mlp_xp("card", "run", "--data-path", "moved.csv").status == 0
     Path("moved.csv").write_text(text.replace(",Oslo|", ",Rome", 1).rsplit("\n", 2)[0])
     assert "has changed since the training" in fails("card", "run", "--data-path", "moved.csv")
+    Path("moved.csv").write_text(text.replace("Oslo|", "Roma", 1))  # The targets are unchanged.
+    assert "has changed since the training" in fails("card", "run", "--data-path", "moved.csv")
     assert "is not a file" in fails("card", "run", "--data-path", ".")
     assert "config.json" in fails("card", "elsewhere")
+
+
+def test_a_run_of_an_earlier_version_has_a_card(mlp_xp, card):
+    card("price", epochs=1)
+    config = json.loads(Path("run/config.json").read_text())
+    del config["data"]["sha256"], config["started"]
+    Path("run/config.json").write_text(json.dumps(config))
+    done = mlp_xp("card", "run", "--json")
+    assert done.status == 0, done.err
+    facts = json.loads(done.out)
+    assert "sha256_of_file" not in facts["data"]
+    assert "training_started" not in facts["model"]
 
 
 def test_a_run_of_images_is_refused(mlp_xp, fails, undrawn):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from mlp_xp.cli.run_folder.run_summary import changed_settings, read_summary
 from mlp_xp.cli.run_folder.saved_run import read_run
 from mlp_xp.cli.terminal.output import Output
 from mlp_xp.datasets import Dataset
+from mlp_xp.datasets._files import sha256_of_file
 from mlp_xp.estimators.averaging import networks_of
 
 
@@ -54,6 +54,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
                 "command": config["command"],
                 **config["versions"],
                 "platform": config["platform"],
+                **({"training_started": config["started"]} if "started" in config else {}),
             },
             "data": _data_facts(info, data),
             "settings": changed_settings(networks_of(model)[0], params),
@@ -76,8 +77,9 @@ def _load(info: DataInfo, args: argparse.Namespace, output: Output) -> Dataset:
     path = str(args.data_path or info.data_path)
     if not Path(path).is_file():
         raise ValueError(f"{path} is not a file: type the table's new place after --data-path")
-    data = replace(info, data_path=path).load(output)
-    if info.digest != digest_of(data):
+    is_same = info.sha256 in (None, sha256_of_file(Path(path)))
+    data = replace(info, data_path=path).load(output) if is_same else None
+    if data is None or info.digest != digest_of(data):
         raise ValueError(
             f"{path} has changed since the training, so samples to test on may have been trained "
             "on: restore it, or type the place of the original after --data-path"
@@ -94,16 +96,8 @@ def _data_facts(info: DataInfo, data: Dataset) -> dict[str, Any]:
         "test_rows": len(data.y_test),
         "columns": len(info.feature_names),
         "sha256_of_targets": info.digest,
-        "sha256_of_inputs": _digest_of_inputs(data),
+        **({"sha256_of_file": info.sha256} if info.sha256 else {}),
     }
-
-
-def _digest_of_inputs(data: Dataset) -> str:
-    sha256 = hashlib.sha256()
-    for x in (data.x_train, data.x_test):
-        matrix = np.asarray(x)
-        sha256.update(repr(matrix.tolist()).encode())
-    return sha256.hexdigest()
 
 
 def _write(folder: Path, facts: dict[str, Any], display: Any) -> None:

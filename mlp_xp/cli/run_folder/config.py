@@ -16,6 +16,7 @@ from mlp_xp._utils.dataclass import dataclass
 from mlp_xp._utils.storage.durable import replacing
 from mlp_xp.cli.settings import DataSettings, Settings
 from mlp_xp.datasets import LOADERS, Dataset
+from mlp_xp.datasets._files import sha256_of_file
 from mlp_xp.datasets._own_data.columns import decode_columns
 from mlp_xp.recipes import FILES
 from mlp_xp.saving import read_json
@@ -32,7 +33,8 @@ class DataInfo(DataSettings):
     """A description of a run's data set that allows using the model without the data.
 
     ``class_names`` is empty for regression. ``columns`` is empty if the data are not a table.
-    ``digest`` is the digest of the user's own data; see `digest_of`.
+    ``digest`` is the digest of the user's own data; see `digest_of`. ``sha256`` is the SHA-256 of
+    the table's file, or None for other data and for runs of earlier versions.
     """
 
     class_names: tuple[str, ...] = ()
@@ -40,6 +42,7 @@ class DataInfo(DataSettings):
     max_value: int = 255
     feature_names: tuple[str, ...] = ()
     digest: str | None = None
+    sha256: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the description as JSON values."""
@@ -57,8 +60,10 @@ def describe_data(settings: Settings, data: Dataset) -> DataInfo:
     if data.columns is not None:
         known |= {"target": data.columns.target, "columns": data.columns.used}
     found = {name: getattr(data, name) for name in ("class_names", "image_shape", "max_value")}
-    digest = digest_of(data) if settings.data == FILES else None
-    return DataInfo(**known | found, feature_names=data.feature_names, digest=digest)
+    if settings.data == FILES:
+        found["digest"], path = digest_of(data), Path(str(settings.data_path))
+        found["sha256"] = sha256_of_file(path) if path.is_file() else None
+    return DataInfo(**known | found, feature_names=data.feature_names)
 
 
 def digest_of(data: Dataset) -> str:

@@ -6,6 +6,7 @@ import platform
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,7 @@ def describe_run(prepared: Prepared, arguments: Sequence[str]) -> dict[str, Any]
         "versions": {"python": platform.python_version(), "mlp-xp": __version__}
         | {name: version(name) for name in libraries},
         "platform": platform.platform(),
+        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
     }
 
 
