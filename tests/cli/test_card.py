@@ -1,5 +1,6 @@
 """`mlp-xp card`: each number of a card, recomputed from the run's folder and its data."""
 
+import base64
 import hashlib
 import json
 import re
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from browser import headless_chromium
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import accuracy_score, log_loss, mean_absolute_error, mean_squared_error
 
@@ -165,6 +167,38 @@ def test_an_error_that_is_not_of_too_few_held_out_rows_is_shown(card, fails, mon
 
     monkeypatch.setattr(MLPClassifier, "predict_set", fail)
     assert "broken" in fails("card", "run")
+
+
+@pytest.fixture
+def numbers(mlp_xp, undrawn):
+    """Train on a table of 30 numbers, of which x3, x20 and x7 matter; return the card's numbers."""
+    x = np.random.default_rng(0).normal(size=(400, 30))
+    y = x[:, 3] + 2 * x[:, 20] + 0.5 * x[:, 7]
+    names = ",".join(f"x{i}" for i in range(30))
+    np.savetxt("wide.csv", np.c_[x, y], delimiter=",", header=f"{names},y", comments="")
+    mlp_xp("train", "wide.csv", "--epochs", 20, *SETTINGS)
+    return json.loads(mlp_xp("card", "run", "--json").out)
+
+
+def test_paper_has_the_first_rows_of_long_tables(numbers):
+    importances = table_of("Importance on the test rows")
+    assert len(importances) == 30
+    assert [row["column"] for row in importances[:3]] == ["x20", "x3", "x7"]
+    found = as_numbers(importances, "loss increase")[:, 0]
+    assert np.all(np.diff(found) <= 0)
+    page = Path("run/card.html").read_text()
+    assert "x29" in page  # On screen, all rows are shown.
+    assert page.count("and 18 more in card.md") == 2  # Columns and importances.
+
+
+@pytest.mark.matrix
+@pytest.mark.usefixtures("numbers")
+def test_a_card_has_one_page_on_paper(tmp_path_factory):
+    with headless_chromium(tmp_path_factory.mktemp("chromium")) as driver:
+        driver.get(Path("run/card.html").absolute().as_uri())
+        assert driver.get_log("browser") == []
+        printed = base64.b64decode(driver.execute_cdp_cmd("Page.printToPDF", {})["data"])
+    assert len(re.findall(rb"/Type */Page\b", printed)) == 1
 
 
 def test_bad_input_says_what_to_type(mlp_xp, fails, card):

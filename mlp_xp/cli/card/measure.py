@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import pairwise
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -100,7 +101,7 @@ class Measured:
             yield text or "all", (line > low) & (line <= high)
 
     def importances(self) -> list[dict[str, Any]]:
-        """Return how much the loss rises if a column is permuted, with its standard error."""
+        """Return how much the loss rises if a column is permuted, the most important first."""
         n_columns = len(self.info.feature_names)
         n = min(len(self.y), max(100, _MOST_PREDICTED // (_N_REPEATS * n_columns)))
         rows = np.random.RandomState(0).permutation(len(self.y))[:n]
@@ -112,11 +113,10 @@ class Measured:
         settings: Any = {"scoring": score, "n_repeats": _N_REPEATS, "random_state": 0}
         found = permutation_importance(self.model, x, y, **settings)
         errors = np.std(found.importances, axis=1, ddof=1) / np.sqrt(_N_REPEATS)
+        means = zip(self.info.feature_names, found.importances_mean, errors, strict=True)
         return [
             {"column": name, "loss_increase": float(mean), "standard_error": float(error)}
-            for name, mean, error in zip(
-                self.info.feature_names, found.importances_mean, errors, strict=True
-            )
+            for name, mean, error in sorted(means, key=itemgetter(1), reverse=True)
         ]
 
     def calibration(self) -> tuple[CalibrationDisplay | None, dict[str, Any] | None]:

@@ -10,6 +10,33 @@ from mlp_xp.cli.report import _elements as html
 from mlp_xp.cli.terminal.lines import printable
 from mlp_xp.cli.terminal.text import readable
 
+MOST_PRINTED = 12  # The most rows of a table on paper, so that a card has one page.
+_MOST_LISTED = 8  # The most values in a cell.
+# CSS for paper: two columns, with the widest table across both.
+PRINTED = f"""
+@media screen {{ .more {{ display: none }} }}
+@media print {{
+  @page {{ margin: 10mm }}
+  :root {{ color-scheme: light }}
+  body {{ max-width: none; padding: 0; font-size: 6.5pt; line-height: 1.2; columns: 2;
+    column-gap: 5mm }}
+  header {{ column-span: all }}
+  h1 {{ font-size: 12pt }}
+  h2 {{ font-size: 8pt; margin: 3pt 0 1pt; padding-top: 2pt; break-after: avoid }}
+  tr {{ break-inside: avoid }}
+  section:has(th:nth-child(9)) {{ column-span: all }}
+  section:has(figure) {{ break-inside: avoid; display: flex; flex-wrap: wrap; gap: 0 5mm }}
+  section:has(figure) h2 {{ flex-basis: 100% }}
+  table, .note, figcaption {{ font-size: inherit; margin: 0 }}
+  th, td {{ padding: 0 4pt 0 0 }}
+  .scroll {{ overflow: visible }}
+  .number {{ white-space: normal }}
+  .scroll td {{ min-width: 0; max-width: 62mm; overflow-wrap: break-word }}
+  tbody tr:nth-child(n + {MOST_PRINTED + 1}) {{ display: none }}
+  figure > svg {{ width: auto !important; height: 42mm !important }}
+}}
+"""
+
 
 class Section(NamedTuple):
     """A heading, a table of text, and a figure as SVG, which only HTML shows."""
@@ -39,7 +66,9 @@ def _text(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, list):
-        return ", ".join(map(_text, value))
+        n_more = len(value) - _MOST_LISTED
+        more = [f"and {n_more} more"] if n_more > 0 else []
+        return ", ".join([*map(_text, value[:_MOST_LISTED]), *more])
     return f"{value:.4g}" if isinstance(value, float) else readable(value)
 
 
@@ -48,7 +77,10 @@ def as_html(title: str, sections: Sequence[Section]) -> list[str]:
     parts = [html.heading(title, "")]
     for one in sections:
         figure = html.figures({one.title: one.figure}) if one.figure else ""
-        parts.append(html.section(one.title, html.table(one.header, one.rows, one.n_text), figure))
+        n_more = len(one.rows) - MOST_PRINTED
+        more = f'<p class="note more">and {n_more} more in card.md</p>' if n_more > 0 else ""
+        table = html.table(one.header, one.rows, one.n_text)
+        parts.append(html.section(one.title, table, more, figure))
     return parts
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from mlp_xp._utils.storage.durable import replacing
 from mlp_xp.cli.card.measure import Measured, describe_columns, drift_limits
-from mlp_xp.cli.card.page import as_html, as_markdown, section_of
+from mlp_xp.cli.card.page import PRINTED, as_html, as_markdown, section_of
 from mlp_xp.cli.report._elements import svg_of, write_page
 from mlp_xp.cli.run_folder.config import DataInfo, digest_of
 from mlp_xp.cli.run_folder.run_summary import changed_settings, read_summary
@@ -123,4 +123,4 @@ def _write(folder: Path, facts: dict[str, Any], display: Any) -> None:
         sections.insert(5, section_of("Calibration on the test rows", calibration["bins"], 0, svg))
     with replacing(folder / "card.md") as temporary:
         temporary.write_text(as_markdown(title, sections), encoding="utf-8")
-    write_page(folder / "card.html", title, as_html(title, sections))
+    write_page(folder / "card.html", title, as_html(title, sections), PRINTED)

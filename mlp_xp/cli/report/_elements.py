@@ -35,10 +35,15 @@ def escape(value: object) -> str:
     return html.escape(printable(value))
 
 
-def write_page(path: Path, title: str, parts: Iterable[str]) -> None:
+def write_page(path: Path, title: str, parts: Iterable[str], style: str = "") -> None:
+    """Write a page; ``style`` is CSS that follows the style sheet of all pages."""
     light, dark = THEME
     page = Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
-        title=escape(title), body="\n".join(filter(None, parts)), light=light, dark=dark
+        title=escape(title),
+        body="\n".join(filter(None, parts)),
+        style=style,
+        light=light,
+        dark=dark,
     )
     with replacing(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
