@@ -250,7 +250,7 @@ def test_sparse_labels_give_sparse_predictions(kind):
 # Our names that scikit-learn does not have.
 ADDED = {"evaluate", "from_recipe", "from_weights", "hidden_activations", "history_", "to"}
 ADDED |= {"input_gradient", "logits", "plot", "set_callbacks", "set_predict_proba_request"}
-ADDED |= {"check", "integrated_gradients", "shap_values"}
+ADDED |= {"check", "integrated_gradients", "permutation_importance", "shap_values"}
 ADDED |= {"set_predict_request", "summary", "validation_loss_curve_", "n_classes_", "member_std"}
 ADDED |= {"predict_set"}
 

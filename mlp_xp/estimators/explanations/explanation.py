@@ -137,7 +137,7 @@ def _as_explanations(
 
     ``values`` and their standard ``errors`` have the shape (rows, columns of the game, outputs).
     """
-    names = _names(model, game.n_columns)
+    names = names_of_columns(model, game.n_columns)
     data, base = _rows(X, names), np.mean(game.of_background, axis=0)
     # Columns that are no inputs of the network have values of 0.
     arrays: dict[str, Any] = {"values": _spread(game, values)}
@@ -172,8 +172,8 @@ def _cut(array: np.ndarray | None, outputs: slice) -> np.ndarray | None:
     return array[..., 0] if array.shape[-1] == 1 else array[..., outputs]
 
 
-def _names(model: Any, n: int) -> list[str]:
-    """Return the names of the columns."""
+def names_of_columns(model: Any, n: int) -> list[str]:
+    """Return the names of the columns that a model was fitted on; by default, of n columns."""
     first = getattr(model, "estimators_", [model])[0]
     default = [f"x{i}" for i in range(n)]
     names = getattr(model, "feature_names_in_", None)

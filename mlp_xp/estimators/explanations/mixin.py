@@ -145,3 +145,77 @@ class ExplanationMixin:
         settings: Any = {"tolerance": tolerance, "random_state": random_state}
         found = explain_by_gradients(self, X, background, output=output, **settings)
         return [*map(as_shap, found)] if isinstance(found, list) else as_shap(found)
+
+    def permutation_importance(
+        self: Any,
+        X: Any,
+        y: Any,
+        groups: Any = None,
+        *,
+        loss: Any = None,
+        n_repeats: int = 5,
+        level: float = 0.9,
+        random_state: Any = None,
+    ) -> Any:
+        r"""Measure how much the loss rises if columns are permuted, alone or in groups.
+
+        If columns are correlated, each may seem unimportant, because the others replace it: permute
+        them together, as a group. The intervals include the chance of the test rows and of the
+        permutations, but not of the fit.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or data frame of shape (samples, features), of any library
+            Rows that were not used in the fit, at least 2.
+        y : array-like of shape (samples,), (samples, outputs) or (samples, targets), or str
+            Their targets, or the name of a column of X.
+        groups : dict of str to list of str or int, optional
+            Names or positions of the columns of each group. All other columns are permuted alone.
+        loss : callable, optional
+            A function of ``(y, predictions)`` that returns each row's loss, (samples,).
+            ``predictions`` are probabilities of a classifier, and values of a regressor, in NumPy.
+            By default, the log loss, summed over labels or targets, or the squared error, averaged
+            over outputs.
+        n_repeats : int of at least 1, default=5
+            The number of permutations, which are the same for all groups.
+        level : float between 0 and 1, default=0.9
+            The confidence level of each interval.
+        random_state : int, RandomState instance or None, default=None
+
+        Returns
+        -------
+        PermutationImportance
+            With the attributes ``names``, ``importances``, ``importances_mean``,
+            ``importances_std``, ``standard_errors`` and ``intervals``, in the loss's unit.
+
+        Raises
+        ------
+        ValueError
+            If a group has no columns or an unknown one, a column is in two groups, or y has another
+            length than X.
+
+        References
+        ----------
+        Fisher, Rudin, Dominici, "All models are wrong, but many are useful: learning a variable's
+        importance by studying an entire class of prediction models simultaneously" (2019),
+        arXiv:1801.01489, for the importance as a U-statistic, whose variance is from Hoeffding, "A
+        class of statistics with asymptotically normal distribution" (1948).
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from mlp_xp import MLPClassifier
+        >>> X, y = load_iris(return_X_y=True)
+        >>> model = MLPClassifier(max_iter=200, random_state=0).fit(X[::2], y[::2])
+        >>> groups = {"sepal": [0, 1], "petal": [2, 3]}
+        >>> found = model.permutation_importance(X[1::2], y[1::2], groups, random_state=0)
+        >>> found.names
+        ['sepal', 'petal']
+        >>> bool(found.intervals[1, 0] > found.intervals[0, 1])
+        True
+        """
+        # Import only if needed.
+        from mlp_xp.estimators.explanations.importance import measure_importance
+
+        settings: Any = {"loss": loss, "n_repeats": n_repeats, "level": level}
+        return measure_importance(self, X, y, groups, **settings, random_state=random_state)
