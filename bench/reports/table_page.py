@@ -73,8 +73,8 @@ def _summary(every: Table, untuned: Table, n_rows: int, n_sets: int, n_untuned: 
         f"  On the {n_untuned} sets that were not used to choose the recipe's settings,\n"
         f"  LightGBM's loss is {others['LightGBM'][key]} % higher.\n"
         f"- **Short training.** A fit takes {fit[study.TABLE]}; CatBoost takes {fit['CatBoost']}.\n"
-        "  The [second training](docs/tables.md#overfitting) of overfitted networks is newer:\n"
-        f"  with it, fits take {_restart_factor():.1f} times as long.\n"
+        "  The second training of overfitted networks is newer: with it, fits take\n"
+        f"  {_restart_factor():.1f} times as long.\n"
         f"  LightGBM is faster: {fit['LightGBM']}.\n"
         f"- **The lowest loss on {rows[best]['best on']} of {n_sets} sets** with `table-best`.\n"
         f"  This recipe averages eight networks and takes {fit[best]}.",
