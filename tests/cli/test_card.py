@@ -115,19 +115,13 @@ def test_each_number_of_a_monotone_regressor_is_recomputed(card):
     assert counts["sha256_of_targets"] == saved["data"]["digest"]
     assert counts["sha256_of_file"] == hashlib.sha256(Path("homes.csv").read_bytes()).hexdigest()
     assert facts["model"]["training_started"] == saved["started"]
-    importance = {row["column"]: row["loss_increase"] for row in facts["importances"]}
-    losses = []
-    state = np.random.RandomState(0)
-    rows = state.permutation(len(y))
-    seed = np.random.RandomState(0).randint(np.iinfo(np.int32).max + 1)
-    x, targets = data.x_test[rows], y[rows]
-    order, shuffler = np.arange(len(y)), np.random.RandomState(seed)
-    for _ in range(5):
-        shuffler.shuffle(order)
-        x[:, 0] = x[order, 0]
-        losses.append(mean_squared_error(targets, model.predict(x)))
-    increase = np.mean(losses) - mean_squared_error(y, predicted)
-    assert importance["size"] == pytest.approx(increase)
+    rows = np.random.RandomState(0).permutation(len(y))
+    found = model.permutation_importance(data.x_test[rows], y[rows], random_state=0)
+    importances = {row["column"]: row for row in facts["importances"]}
+    numbers = zip(found.importances_mean, found.standard_errors, strict=True)
+    for name, (mean, error) in zip(["size", "town", "since"], numbers, strict=True):
+        assert importances[name]["loss_increase"] == pytest.approx(mean)
+        assert importances[name]["standard_error"] == pytest.approx(error)
     page = Path("run/card.html").read_text()
     assert "&lt;Rome&gt;" in page
     assert f"{scores['mae']:.4g}" in page

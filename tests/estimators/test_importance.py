@@ -159,6 +159,9 @@ def test_a_loss_is_called_with_predictions():
     x[:, 1] = X[orders_of(0, 1)[0], 1]
     rise = np.mean(abs(Y - model.predict(x))) - np.mean(abs(Y - model.predict(X)))
     assert found.importances[1, 0] == pytest.approx(rise)
+    # The loss decides what classes that the fit did not have mean.
+    model = MLPClassifier(**SMALL).fit(X, LABELS)
+    model.permutation_importance(X, LABELS + 1, loss=lambda y, p: p[np.arange(len(y)), y % 3])
 
 
 @pytest.mark.parametrize(

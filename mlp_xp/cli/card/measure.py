@@ -9,7 +9,6 @@ from operator import itemgetter
 from typing import Any
 
 import numpy as np
-from sklearn.inspection import permutation_importance
 
 from mlp_xp._utils.columns.table import as_matrix
 from mlp_xp.cli.run_folder.config import DataInfo
@@ -38,10 +37,14 @@ class Measured:
 
     def predict(self, x: Any) -> np.ndarray:
         """Return a probability per class, (rows, classes), or the predicted numbers, (rows,)."""
+        predict = self.model.predict_proba if self.is_classifier else self.model.predict
+        return self._as_outputs(predict(x))
+
+    def _as_outputs(self, predicted: Any) -> np.ndarray:
         if not self.is_classifier:
-            return np.asarray(self.model.predict(x), np.float64)
-        found = np.zeros((len(x), len(self.info.class_names)))
-        found[:, self.model.classes_] = self.model.predict_proba(x)
+            return np.asarray(predicted, np.float64)
+        found = np.zeros((len(predicted), len(self.info.class_names)))
+        found[:, self.model.classes_] = predicted
         return found
 
     def loss_of(self, outputs: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -106,16 +109,16 @@ class Measured:
         n = min(len(self.y), max(100, _MOST_PREDICTED // (_N_REPEATS * n_columns)))
         rows = np.random.RandomState(0).permutation(len(self.y))[:n]
 
-        def score(_: Any, x: Any, y: Any) -> float:
-            return -float(np.mean(self.loss_of(self.predict(x), y)))
+        def loss(y: np.ndarray, predicted: Any) -> np.ndarray:
+            return self.loss_of(self._as_outputs(predicted), y)
 
+        settings: Any = {"loss": loss, "n_repeats": _N_REPEATS, "random_state": 0}
         x, y = as_matrix(self.x)[rows], self.y[rows]
-        settings: Any = {"scoring": score, "n_repeats": _N_REPEATS, "random_state": 0}
-        found = permutation_importance(self.model, x, y, **settings)
-        errors = np.std(found.importances, axis=1, ddof=1) / np.sqrt(_N_REPEATS)
-        means = zip(self.info.feature_names, found.importances_mean, errors, strict=True)
+        found = self.model.permutation_importance(x, y, **settings)
+        numbers = found.importances_mean.tolist(), found.standard_errors.tolist()
+        means = zip(self.info.feature_names, *numbers, strict=True)
         return [
-            {"column": name, "loss_increase": float(mean), "standard_error": float(error)}
+            {"column": name, "loss_increase": mean, "standard_error": error}
             for name, mean, error in sorted(means, key=itemgetter(1), reverse=True)
         ]
 

@@ -89,7 +89,8 @@ def measure_importance(
     predict = model.predict_proba if is_classifier(model) else model.predict
     targets = fitted_state(getattr(model, "estimators_", [model])[0]).targets
     y = targets.check(y, type(model).__name__, len(rows))
-    targets.encode(y, "float64")  # Raise an error for another shape, or unknown classes.
+    if loss is None:
+        targets.encode(y, "float64")  # Raise an error for another shape, or unknown classes.
     if len(rows) < 2:
         raise ValueError("`permutation_importance` needs at least 2 rows of X, got 1.")
     chosen = _read_groups(groups, rows.names)
