@@ -58,6 +58,18 @@ def table_of(title):
     return [dict(zip(lines[0], line, strict=True)) for line in lines[2:]]
 
 
+def rows_of(group, values):
+    """Return which values are in a group, given its name in the card."""
+    if group == "missing":
+        return np.asarray([value != value for value in values])
+    if not (ends := re.findall(r"(> |\(|<= |, )([^],]+)", group)):
+        return values == group
+    if values.dtype == object:
+        values, ends = values.astype("datetime64[D]"), [(k, np.datetime64(v)) for k, v in ends]
+    ends = [(kind, np.asarray(end).astype(values.dtype)) for kind, end in ends]
+    return np.all([values > e if kind in ("> ", "(") else values <= e for kind, e in ends], axis=0)
+
+
 def as_numbers(rows, *names):
     return np.asarray([[float(row[name]) for name in names] for row in rows])
 
@@ -65,20 +77,27 @@ def as_numbers(rows, *names):
 def test_each_score_of_a_classifier_is_what_scikit_learn_computes(card):
     facts, model, data = card("sold")
     p, y = model.predict_proba(data.x_test), data.y_test
-    towns = data.x_test[:, 1]
-    rows = {"no": y == 0, "yes": y == 1}
-    rows |= {town: towns == town for town in ("Oslo|", "<Rome>")}
-    found = {row["group"]: row for row in table_of("Test rows by group")}
-    assert [*found] == [*rows]
-    for group, mask in rows.items():
+    values = {"sold": np.asarray(["no", "yes"])[y], "town": data.x_test[:, 1]}
+    values |= {"size": data.x_test[:, 0].astype(float), "since": data.x_test[:, 2]}
+    losses = -np.log(p[np.arange(len(y)), y])
+    found = table_of("Test rows by group")
+    for row in found:
+        mask = rows_of(row["group"], values[row["column"]])
         loss = log_loss(y[mask], p[mask], labels=[0, 1])
         expected = [mask.sum(), y[mask].mean(), p[mask, 1].mean()]
         expected += [accuracy_score(y[mask], p[mask].argmax(axis=1)), loss]
-        names = "rows", "fraction", "predicted", "accuracy", "log loss"
-        np.testing.assert_allclose(as_numbers([found[group]], *names)[0], expected, rtol=1e-3)
+        expected += [losses[mask].std(ddof=1) / np.sqrt(mask.sum())]
+        names = "rows", "fraction", "predicted", "accuracy", "log loss", "standard error"
+        np.testing.assert_allclose(as_numbers([row], *names)[0], expected, rtol=1e-3)
+    for column in values:  # Each row is in one group of each column.
+        assert sum(int(row["rows"]) for row in found if row["column"] == column) == len(y)
+    assert sum(row["column"] == "size" for row in found) == 6  # Missing, and fifths.
     fractions, predicted = calibration_curve(y, p[:, 1], n_bins=10)
     shown = as_numbers(table_of("Calibration on the test rows"), "predicted", "fraction")
     np.testing.assert_allclose(shown, np.stack([predicted, fractions], axis=1), rtol=1e-3)
+    bins = np.ceil(10 * p[:, 1]).astype(int)
+    gaps = [abs(np.sum(y[bins == i] - p[bins == i, 1])) for i in range(11)]
+    assert facts["scores"]["expected_calibration_error"] == pytest.approx(sum(gaps) / len(y))
     assert "of yes" in Path("run/card.html").read_text()
     for row in facts["coverage"]:
         sets = model.predict_set(data.x_test, row["level"])
@@ -116,12 +135,25 @@ def test_each_number_of_a_monotone_regressor_is_recomputed(card):
     assert counts["sha256_of_file"] == hashlib.sha256(Path("homes.csv").read_bytes()).hexdigest()
     assert facts["model"]["training_started"] == saved["started"]
     rows = np.random.RandomState(0).permutation(len(y))
-    found = model.permutation_importance(data.x_test[rows], y[rows], random_state=0)
-    importances = {row["column"]: row for row in facts["importances"]}
-    numbers = zip(found.importances_mean, found.standard_errors, strict=True)
-    for name, (mean, error) in zip(["size", "town", "since"], numbers, strict=True):
-        assert importances[name]["loss_increase"] == pytest.approx(mean)
-        assert importances[name]["standard_error"] == pytest.approx(error)
+    x, targets, generator = data.x_test[rows], y[rows], np.random.RandomState(0)
+    cycles = [generator.permutation(len(y)) for _ in range(5)]
+    before = (targets - model.predict(x)) ** 2
+    for row in facts["importances"]:
+        place = data.feature_names.index(row["column"])
+        effects, mean = np.zeros(len(y)), []
+        for order in cycles:  # Each row of a cycle gets the value of the last.
+            permuted = x.copy()
+            permuted[order, place] = x[np.roll(order, 1), place]
+            rise = (targets - model.predict(permuted)) ** 2 - before
+            effects[order] += (rise[order] + np.roll(rise[order], -1)) / 5
+            mean.append(rise.mean())
+        assert row["loss_increase"] == pytest.approx(np.mean(mean), abs=1e-9)
+        error = np.std(effects, ddof=1) / np.sqrt(len(y))
+        assert row["standard_error"] == pytest.approx(error, abs=1e-9)
+    edges = [-np.inf, *np.unique(np.nanpercentile(size, range(10, 100, 10), method="inverted_cdf"))]
+    edges += [np.inf]
+    size_test = data.x_test[:, 0].astype(float)
+    assert columns["size"]["stability_index_of_test"] == pytest.approx(psi(size, size_test, edges))
     page = Path("run/card.html").read_text()
     assert "&lt;Rome&gt;" in page
     assert f"{scores['mae']:.4g}" in page
@@ -163,6 +195,17 @@ def test_an_error_that_is_not_of_too_few_held_out_rows_is_shown(card, fails, mon
     assert "broken" in fails("card", "run")
 
 
+def psi(before, after, edges):
+    """Return the population stability index, with a bin for missing values."""
+    fractions = []
+    for values in (before, after):
+        places = np.searchsorted(edges, np.where(np.isnan(values), np.inf, values))
+        places[np.isnan(values)] = len(edges)
+        fractions.append(np.bincount(places, minlength=len(edges) + 1)[1:].clip(0.5) / len(values))
+    p, q = fractions
+    return np.sum((q - p) * np.log(q / p))
+
+
 @pytest.fixture
 def numbers(mlp_xp, undrawn):
     """Train on a table of 30 numbers, of which x3, x20 and x7 matter; return the card's numbers."""
@@ -174,6 +217,17 @@ def numbers(mlp_xp, undrawn):
     return json.loads(mlp_xp("card", "run", "--json").out)
 
 
+def test_the_default_groups_are_intervals_of_the_most_important_columns(numbers):
+    groups = {row["column"]: [] for row in numbers["groups"]}
+    for row in numbers["groups"]:
+        groups[row["column"]].append(row["rows"])
+    assert [*groups] == ["x20", "x3", "x7"]
+    for counts in groups.values():  # Fifths of the training rows.
+        assert len(counts) == 5
+        assert sum(counts) == 80
+        assert max(counts) < 28
+
+
 def test_paper_has_the_first_rows_of_long_tables(numbers):
     importances = table_of("Importance on the test rows")
     assert len(importances) == 30
@@ -182,7 +236,7 @@ def test_paper_has_the_first_rows_of_long_tables(numbers):
     assert np.all(np.diff(found) <= 0)
     page = Path("run/card.html").read_text()
     assert "x29" in page  # On screen, all rows are shown.
-    assert page.count("and 18 more in card.md") == 2  # Columns and importances.
+    assert page.count("and 17 more in card.md") == 2  # Columns and importances.
 
 
 @pytest.mark.matrix

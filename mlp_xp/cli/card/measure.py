@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import pairwise
 from operator import itemgetter
@@ -69,7 +69,7 @@ class Measured:
         found |= {"mae": float(np.mean(np.abs(y - outputs)))}
         return found | {"mean_squared_error": float(loss.mean()), "standard_error": error}
 
-    def groups(self, names: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    def groups(self, names: Sequence[str]) -> Iterator[dict[str, Any]]:
         """Yield the scores by class, and by the categories or intervals of columns."""
         for label, name in enumerate(self.info.class_names):
             if np.any(rows := self.y == label):
@@ -95,13 +95,16 @@ class Measured:
             yield "other", np.asarray([value not in others for value in values.tolist()])
             return
         line = column.on_line(raw)
-        edges = known.edges[:: max(1, -(-len(known.edges) // (_N_GROUPS - 1)))]
-        ends = [-np.inf, *edges, np.inf]
+        n = len(known.edges)
+        nearest = np.round(np.arange(1, _N_GROUPS) * (n + 1) / _N_GROUPS).clip(1, n)
+        edges = np.asarray(known.edges)[np.unique(nearest).astype(np.intp) - 1] if n else []
+        ends = [-np.inf, *map(float, edges), np.inf]
         for low, high in pairwise(ends):
             above, upto = (column.shown(end) if np.isfinite(end) else None for end in (low, high))
-            text = f"above {above}" if above is not None else ""
-            text += f"{' ' if text else ''}up to {upto}" if upto is not None else ""
-            yield text or "all", (line > low) & (line <= high)
+            text = "all" if above is None else f"> {above}"
+            if upto is not None:
+                text = f"<= {upto}" if above is None else f"({above}, {upto}]"
+            yield text, (line > low) & (line <= high)
 
     def importances(self) -> list[dict[str, Any]]:
         """Return how much the loss rises if a column is permuted, the most important first."""
@@ -122,17 +125,16 @@ class Measured:
             for name, mean, error in sorted(means, key=itemgetter(1), reverse=True)
         ]
 
-    def calibration(self) -> tuple[CalibrationDisplay | None, dict[str, Any] | None]:
-        """Return the reliability diagram, and its numbers; None for regression."""
+    def calibration(self) -> tuple[CalibrationDisplay | None, list[dict[str, float]]]:
+        """Return the reliability diagram, and its points; None and [] for regression."""
         if not self.is_classifier:
-            return None, None
+            return None, []
         is_binary = self.outputs.shape[1] == 2
         p = self.outputs[:, 1] if is_binary else self.outputs
         display = CalibrationDisplay.of_predictions(self.y, p, pos_label=1 if is_binary else None)
         display.pos_label = self.info.class_names[1] if is_binary else None
         pairs = zip(display.prob_pred.tolist(), display.prob_true.tolist(), strict=True)
-        bins = [{"predicted": predicted, "fraction": true} for predicted, true in pairs]
-        return display, {"expected_calibration_error": display.calibration_error, "bins": bins}
+        return display, [{"predicted": p, "fraction": fraction} for p, fraction in pairs]
 
     def coverage(self) -> list[dict[str, float]]:
         """Return how many test rows are in the intervals or sets, and their mean size.

@@ -10,9 +10,9 @@ from mlp_xp.cli.report import _elements as html
 from mlp_xp.cli.terminal.lines import printable
 from mlp_xp.cli.terminal.text import readable
 
-MOST_PRINTED = 12  # The most rows of a table on paper, so that a card has one page.
+MOST_PRINTED = 13  # The most rows of a table on paper, so that a card has one page.
 _MOST_LISTED = 8  # The most values in a cell.
-# CSS for paper: two columns, with the widest table across both.
+# CSS for paper: two columns, with wide tables across both.
 PRINTED = f"""
 @media screen {{ .more {{ display: none }} }}
 @media print {{
@@ -24,16 +24,17 @@ PRINTED = f"""
   h1 {{ font-size: 12pt }}
   h2 {{ font-size: 8pt; margin: 3pt 0 1pt; padding-top: 2pt; break-after: avoid }}
   tr {{ break-inside: avoid }}
-  section:has(th:nth-child(9)) {{ column-span: all }}
+  section:has(th:nth-child(6)) {{ column-span: all }}
   section:has(figure) {{ break-inside: avoid; display: flex; flex-wrap: wrap; gap: 0 5mm }}
   section:has(figure) h2 {{ flex-basis: 100% }}
-  table, .note, figcaption {{ font-size: inherit; margin: 0 }}
+  table, .note {{ font-size: inherit; margin: 0 }}
+  figcaption {{ display: none }}
   th, td {{ padding: 0 4pt 0 0 }}
   .scroll {{ overflow: visible }}
   .number {{ white-space: normal }}
   .scroll td {{ min-width: 0; max-width: 62mm; overflow-wrap: break-word }}
   tbody tr:nth-child(n + {MOST_PRINTED + 1}) {{ display: none }}
-  figure > svg {{ width: auto !important; height: 42mm !important }}
+  figure > svg {{ width: auto !important; height: 38mm !important }}
 }}
 """
 

@@ -157,8 +157,8 @@ def _add_card(parser: Parser) -> None:
     _add_run(parser)
     text = "the table that RUN was trained on, if it has moved"
     add_option(parser, "--data-path PATH", text, type=Path)
-    text = "columns by whose categories or intervals losses are shown, separated by commas (all "
-    text += "columns of categories)"
+    text = "columns by whose categories or intervals losses are shown, separated by commas (the "
+    text += "three most important columns)"
     add_option(parser, "--group COLUMNS", text, type=column_names, default=())
     add_output(parser)
 

@@ -21,6 +21,8 @@ from mlp_xp.datasets import Dataset
 from mlp_xp.datasets._files import sha256_of_file
 from mlp_xp.estimators.averaging import networks_of
 
+_N_GROUPED = 3  # Columns by which losses are shown by default.
+
 
 def run(args: argparse.Namespace, output: Output) -> int:
     """Measure the run's network on its test rows, and write the card."""
@@ -34,17 +36,17 @@ def run(args: argparse.Namespace, output: Output) -> int:
         )
     config = read_summary(args.run_folder).config
     data = _load(info, args, output)
-    names = args.group or tuple(
-        column.name
-        for column in networks_of(model)[0].columns_.columns
-        if column.kind == "category"
-    )
-    if unknown := [name for name in names if name not in info.feature_names]:
+    if unknown := [name for name in args.group if name not in info.feature_names]:
         known = ", ".join(info.feature_names)
         raise ValueError(f"--group {unknown[0]} is no column of the network; it has {known}")
     with output.doing("measuring the test rows"):
         measured = Measured(model, info, data)
-        display, calibration = measured.calibration()
+        scores = measured.scores(np.ones(len(data.y_test), bool))
+        display, bins = measured.calibration()
+        if display is not None:
+            scores["expected_calibration_error"] = display.calibration_error
+        importances = measured.importances()
+        grouped = args.group or [row["column"] for row in importances[:_N_GROUPED]]
         params = config["settings"]["params"]
         facts: dict[str, Any] = {
             "model": {
@@ -59,11 +61,11 @@ def run(args: argparse.Namespace, output: Output) -> int:
             "data": _data_facts(info, data),
             "settings": changed_settings(networks_of(model)[0], params),
             "columns": describe_columns(model, data.x_test),
-            "scores": measured.scores(np.ones(len(data.y_test), bool)),
-            "groups": [*measured.groups(tuple(names))],
-            "calibration": calibration,
+            "scores": scores,
+            "groups": [*measured.groups(grouped)],
+            "calibration": bins,
             "coverage": measured.coverage(),
-            "importances": measured.importances(),
+            "importances": importances,
             "drift_limits": drift_limits(),
         }
     _write(args.run_folder, facts, display)
@@ -103,24 +105,22 @@ def _data_facts(info: DataInfo, data: Dataset) -> dict[str, Any]:
 def _write(folder: Path, facts: dict[str, Any], display: Any) -> None:
     title = folder.absolute().name
     svg = "" if display is None else svg_of(display, 4.4, 3.6, "calibration")
-    calibration = facts["calibration"]
     sections = [
-        section_of(name, facts[key], n_text)
+        section_of(name, facts[key], n_text, svg if key == "calibration" else "")
         for name, key, n_text in (
             ("Model", "model", 2),
             ("Data", "data", 2),
             ("Columns", "columns", 2),
             ("Test rows", "scores", 2),
-            ("Test rows by group", "groups", 2),
             ("Coverage on the test rows", "coverage", 1),
+            ("Test rows by group", "groups", 2),
+            ("Calibration on the test rows", "calibration", 0),
             ("Importance on the test rows", "importances", 1),
             ("Limits of mlp-xp check", "drift_limits", 2),
             ("Settings", "settings", 2),
         )
         if facts[key]
     ]
-    if calibration is not None:
-        sections.insert(5, section_of("Calibration on the test rows", calibration["bins"], 0, svg))
     with replacing(folder / "card.md") as temporary:
         temporary.write_text(as_markdown(title, sections), encoding="utf-8")
     write_page(folder / "card.html", title, as_html(title, sections), PRINTED)
