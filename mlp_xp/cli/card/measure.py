@@ -97,8 +97,8 @@ class Measured:
         line = column.on_line(raw)
         n = len(known.edges)
         nearest = np.round(np.arange(1, _N_GROUPS) * (n + 1) / _N_GROUPS).clip(1, n)
-        edges = np.asarray(known.edges)[np.unique(nearest).astype(np.intp) - 1] if n else []
-        ends = [-np.inf, *map(float, edges), np.inf]
+        edges = [known.edges[int(place) - 1] for place in np.unique(nearest) if n]
+        ends = [-np.inf, *edges, np.inf]
         for low, high in pairwise(ends):
             above, upto = (column.shown(end) if np.isfinite(end) else None for end in (low, high))
             text = "all" if above is None else f"> {above}"
