@@ -219,8 +219,12 @@ def numbers(mlp_xp, undrawn):
 
 def test_the_default_groups_are_intervals_of_the_most_important_columns(numbers):
     groups = {row["column"]: [] for row in numbers["groups"]}
+    data = load_files("wide.csv")
     for row in numbers["groups"]:
         groups[row["column"]].append(row["rows"])
+        values = data.x_test[:, data.feature_names.index(row["column"])]
+        assert row["rows"] == rows_of(row["group"], values).sum()
+        assert len(row["group"]) < 20
     assert [*groups] == ["x20", "x3", "x7"]
     for counts in groups.values():  # Fifths of the training rows.
         assert len(counts) == 5

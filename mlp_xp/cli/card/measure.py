@@ -98,9 +98,11 @@ class Measured:
         n = len(known.edges)
         nearest = np.round(np.arange(1, _N_GROUPS) * (n + 1) / _N_GROUPS).clip(1, n)
         edges = [known.edges[int(place) - 1] for place in np.unique(nearest) if n]
-        ends = [-np.inf, *edges, np.inf]
-        for low, high in pairwise(ends):
-            above, upto = (column.shown(end) if np.isfinite(end) else None for end in (low, high))
+        rounded = sorted({float(f"{edge:.4g}") for edge in edges})
+        if column.kind == "number" and len(rounded) == len(edges):
+            edges = rounded  # They are easier to read.
+        for low, high in pairwise([-np.inf, *edges, np.inf]):
+            above, upto = (column.shown(x) if np.isfinite(x) else None for x in (low, high))
             text = "all" if above is None else f"> {above}"
             if upto is not None:
                 text = f"<= {upto}" if above is None else f"({above}, {upto}]"
