@@ -1,5 +1,6 @@
 """Fits on dask's workers, which are processes: equal to one process, and errors that end them."""
 
+import contextlib
 import os
 import re
 import signal
@@ -60,7 +61,8 @@ def clients():
 
         yield clients
         client.close()
-        cluster.close()
+        with contextlib.suppress(KeyError):  # The cluster may note a worker's end twice.
+            cluster.close()
 
 
 def workers_of(client) -> list[str]:

@@ -57,7 +57,9 @@ def test_intervals_cover_each_group(loss, ensemble, tmp_path):
     network = regressor(loss=loss, max_one_hot=1 if ensemble else 8)
     model = MLPEnsembleRegressor(network, 2, random_state=0) if ensemble else network
     limits = model.fit(X, y).predict(X_test, interval=0.9)
-    assert by_group(covered(limits, y_test), regions) == pytest.approx([0.9] * 3, abs=0.06)
+    # An average is more accurate than its networks, whose errors set the width.
+    expected = pytest.approx([0.9] * 3, abs=0.08 if ensemble else 0.06)
+    assert by_group(covered(limits, y_test), regions) == expected
     for again in pickled_and_saved(model, tmp_path):
         np.testing.assert_array_equal(again.predict(X_test, interval=0.9), limits)
     if loss == "squared_error":  # Without groups, the coverage holds on average only.
