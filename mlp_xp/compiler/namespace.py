@@ -274,13 +274,10 @@ class Namespace:
         keepdims: bool = False,
     ) -> TracedArray:
         axes = _axes(axis, x.ndim)
-        kept = tuple(1 if i in axes else n for i, n in enumerate(x.shape))
         shape = tuple(n for i, n in enumerate(x.shape) if i not in axes)
-        # A reduction over axes of length 1 is a view, which elementwise loops can read.
-        if axes := tuple(i for i in axes if x.shape[i] != 1):
-            rest = tuple(n for i, n in enumerate(x.shape) if i not in axes)
-            x = apply(name, x, axes, shape=rest, dtype=x.dtype)
-        return self.reshape(x, kept if keepdims else shape)
+        result = apply(name, x, axes, shape=shape, dtype=x.dtype) if axes else x
+        kept = tuple(1 if i in axes else n for i, n in enumerate(x.shape))
+        return self.reshape(result, kept) if keepdims else result
 
     max, min = map(partial(partialmethod, _reduce), ("max", "min"))
 

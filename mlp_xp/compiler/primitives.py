@@ -158,7 +158,9 @@ def _take(xp: Any, dy: Any, y: Any, x: Any, positions: Any, axis: int) -> tuple[
 def _take_along(xp: Any, dy: Any, y: Any, x: Any, positions: Any, axis: int) -> tuple[Any, None]:
     last_dy = xp.moveaxis(dy, axis, -1)
     matches = _matches(xp, xp.moveaxis(positions, axis, -1)[..., None, :], x.shape[axis])
-    dx = xp.sum(xp.where(matches, last_dy[..., None, :], 0.0), axis=-1)
+    spread = xp.where(matches, last_dy[..., None, :], 0.0)
+    # With one position per row, as in losses of labels, elementwise loops can read the result.
+    dx = xp.squeeze(spread, axis=-1) if spread.shape[-1] == 1 else xp.sum(spread, axis=-1)
     return xp.moveaxis(dx, -1, axis), None
 
 
