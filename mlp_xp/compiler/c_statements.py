@@ -62,7 +62,7 @@ def _matmul(writer: Writer, node: Node) -> None:
 
 
 def _in_tiles(n: int, index: str, tile: Callable[[int | str, int], list[str]]) -> list[str]:
-    """Return the lines for n indices: those of a tile for its first index, in a loop."""
+    """Return the lines for n indices; ``tile`` returns the lines from an index, for a tile."""
     whole, lines = n - n % _TILE, list[str]()
     if whole > _TILE:
         lines += [f"for (int {index} = 0; {index} < {whole}; {index} += {_TILE}) {{"]

@@ -30,7 +30,7 @@ class Measured:
 
     def __init__(self, model: Any, info: DataInfo, data: Dataset) -> None:
         self.model, self.info, self.y = model, info, data.y_test
-        self.x, self.n_train = data.x_test, len(data.y_train)
+        self.x = data.x_test
         self.is_classifier = bool(info.class_names)
         self.outputs = self.predict(self.x)
         self.losses = self.loss_of(self.outputs, self.y)
@@ -83,7 +83,7 @@ class Measured:
         table, place = networks_of(self.model)[0].columns_, self.info.feature_names.index(name)
         column, known = table.columns[place], table.distributions[place]
         raw = table.convert(table.read(self.x))[place][1]
-        yield from [("missing", np.asarray(raw.is_missing))]
+        yield "missing", np.asarray(raw.is_missing)
         if known is None:
             return
         if known.low is None:

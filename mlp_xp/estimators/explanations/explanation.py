@@ -21,6 +21,7 @@ from mlp_xp.backends import host
 from mlp_xp.estimators.explanations.game import Game
 from mlp_xp.estimators.explanations.gradients import integrated_values
 from mlp_xp.estimators.explanations.shapley import exact_values, is_exact, sampled_values
+from mlp_xp.estimators.fitted.groups import names_of_columns
 from mlp_xp.estimators.tables.frames import as_frame
 
 
@@ -59,8 +60,10 @@ def has_shap() -> bool:
     return importlib.util.find_spec("shap") is not None
 
 
-def as_shap(found: Explanation) -> Any:
-    """Return an explanation as shap's, if shap is installed."""
+def as_shap(found: Explanation | list[Explanation]) -> Any:
+    """Return an explanation, or each of a list, as shap's, if shap is installed."""
+    if isinstance(found, list):
+        return [*map(as_shap, found)]
     if not has_shap():
         return found
     with warnings.catch_warnings():  # Importing shap calls deprecated functions of matplotlib.
@@ -137,7 +140,7 @@ def _as_explanations(
 
     ``values`` and their standard ``errors`` have the shape (rows, columns of the game, outputs).
     """
-    names = names_of_columns(model, game.n_columns)
+    names = names_of_columns(model)
     data, base = _rows(X, names), np.mean(game.of_background, axis=0)
     # Columns that are no inputs of the network have values of 0.
     arrays: dict[str, Any] = {"values": _spread(game, values)}
@@ -170,16 +173,6 @@ def _cut(array: np.ndarray | None, outputs: slice) -> np.ndarray | None:
     if array is None:
         return None
     return array[..., 0] if array.shape[-1] == 1 else array[..., outputs]
-
-
-def names_of_columns(model: Any, n: int) -> list[str]:
-    """Return the names of the columns that a model was fitted on; by default, of n columns."""
-    first = getattr(model, "estimators_", [model])[0]
-    default = [f"x{i}" for i in range(n)]
-    names = getattr(model, "feature_names_in_", None)
-    if names is None:
-        names = first.columns_.names if hasattr(first, "columns_") else default
-    return [*map(str, names)]
 
 
 def _rows(X: Any, names: list[str]) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from numbers import Integral
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from mlp_xp._utils.array_types import Array
+from mlp_xp._utils.signals.forks import cached_property
 from mlp_xp.backends import Backend, get_backend, to_numpy
 from mlp_xp.estimators.fitted.device_cache import put_leaves
 from mlp_xp.estimators.fitted.prediction import place
@@ -195,15 +196,21 @@ class _Network:
         sums = self._first(mixed.reshape((-1, mixed.shape[-1]))) - self._reference
         return self.backend.xp.reshape(sums, (*mixed.shape[:2], -1))
 
+    @cached_property
+    def _slope(self) -> Callable[..., list[Array]]:
+        """The gradient of the explained numbers, compiled once for all steps along the lines."""
+        backend, explain = self.backend, _Explained(self._state, is_raw=self._loss is None)
+        return backend.compile(
+            make_slope(self._state.network, explain, backend.kernels, xp=backend.xp)
+        )
+
     def slopes(
         self, rows: np.ndarray, at: np.ndarray, weights: np.ndarray, n_outputs: int
     ) -> np.ndarray:
         """Return what `Game.slopes` does, for this network."""
         backend, xp, (params, batch_stats, _) = self.backend, self.backend.xp, self._weights
-        explain = _Explained(self._state, is_raw=self._loss is None)
-        function = make_slope(self._state.network, explain, backend.kernels, xp=xp)
         with backend.scope():
-            slope, basis = backend.compile(function), backend.put(np.eye(n_outputs), self._dtype)
+            basis = backend.put(np.eye(n_outputs), self._dtype)
             own, others = self.terms(self.x[rows]), self._terms
             n, n_others, n_columns = own.shape[0], others.shape[0], own.shape[1]
             first = self._reference + xp.sum(others, axis=1)  # (background rows, sums)
@@ -211,7 +218,7 @@ class _Network:
             found = np.zeros((n, n_columns, n_outputs))
             for position, weight in zip(at.tolist(), weights.tolist(), strict=True):
                 sums = xp.reshape(first + position * change, (n * n_others, -1))
-                for i, gradient in enumerate(slope(params, batch_stats, sums, basis)):
+                for i, gradient in enumerate(self._slope(params, batch_stats, sums, basis)):
                     g = xp.reshape(gradient, (n, n_others, -1)) * (weight / n_others)
                     mine = xp.matmul(own, xp.sum(g, axis=1)[..., None])[..., 0]
                     theirs = xp.matmul(

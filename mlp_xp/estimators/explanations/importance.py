@@ -20,7 +20,7 @@ from mlp_xp._utils.dataclass import dataclass
 from mlp_xp._utils.names import error_end, list_names
 from mlp_xp.backends import get_backend, host, namespace_backend
 from mlp_xp.estimators.checks.target_column import take_target
-from mlp_xp.estimators.explanations.explanation import names_of_columns
+from mlp_xp.estimators.fitted.groups import names_of_columns
 from mlp_xp.estimators.fitted.state import fitted_state
 from mlp_xp.estimators.tables.frames import as_frame
 from mlp_xp.estimators.targets import Targets
@@ -130,7 +130,7 @@ class _Rows:
         if self._is_frame:
             frame = as_frame(X)
             given = dict(zip(map(str, frame.columns), frame.columns, strict=True))
-            known = names_of_columns(model, len(given))
+            known = names_of_columns(model)
             # Without names in the fit, all columns are used.
             self.names = [name for name in known if name in given] or [*given]
             self._given = [given[name] for name in self.names]
@@ -140,7 +140,7 @@ class _Rows:
         x = as_matrix(X)
         self.x = x if sparse.issparse(x) or namespace_backend(x) is not None else np.asarray(x)
         n_columns = self.x.shape[1] if len(self.x.shape) == 2 else 0
-        self.names = names_of_columns(model, n_columns)[:n_columns]
+        self.names = names_of_columns(model)[:n_columns]
 
     def __len__(self) -> int:
         return int(self.x.shape[0])

@@ -83,8 +83,7 @@ class ExplanationMixin:
         from mlp_xp.estimators.explanations.explanation import as_shap, explain
 
         settings: Any = {"exact": exact, "tolerance": tolerance, "random_state": random_state}
-        found = explain(self, X, background, output=output, **settings)
-        return [*map(as_shap, found)] if isinstance(found, list) else as_shap(found)
+        return as_shap(explain(self, X, background, output=output, **settings))
 
     def integrated_gradients(
         self: Any,
@@ -143,8 +142,7 @@ class ExplanationMixin:
         from mlp_xp.estimators.explanations.explanation import as_shap, explain_by_gradients
 
         settings: Any = {"tolerance": tolerance, "random_state": random_state}
-        found = explain_by_gradients(self, X, background, output=output, **settings)
-        return [*map(as_shap, found)] if isinstance(found, list) else as_shap(found)
+        return as_shap(explain_by_gradients(self, X, background, output=output, **settings))
 
     def permutation_importance(
         self: Any,

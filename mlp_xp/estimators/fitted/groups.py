@@ -140,8 +140,8 @@ def column_position(given: str | int, names: Sequence[str]) -> int:
 
 
 def names_of_columns(model: Any) -> list[str]:
-    """Return the names of the columns of X."""
-    columns = vars(model).get("columns_")
+    """Return the names of the columns that an estimator or ensemble was fitted on."""
+    columns = vars(getattr(model, "estimators_", [model])[0]).get("columns_")
     names = [f"x{i}" for i in range(model.n_features_in_)] if columns is None else columns.names
     return [*map(str, getattr(model, "feature_names_in_", names))]
 

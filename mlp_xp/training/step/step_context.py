@@ -52,7 +52,7 @@ def _certain_steps(
     n_epochs = (
         max(position.n_epochs - position.done, later + 1) if trainer.is_planned else later + 1
     )
-    # A restart of an overfitted network sets the number of steps to 0, but not that of epochs.
+    # A restart of an overfitted network sets the number of steps to 0, but continues the epochs.
     n_done = max(trainer.n_steps, trainer.n_epochs * len(plan.counts))
     # Models fitted concurrently share machine code, so count the steps of all models.
     return int(n_done + n_epochs * len(plan.counts)) * n_models()
