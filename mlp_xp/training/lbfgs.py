@@ -25,9 +25,7 @@ from mlp_xp.nn.network import Network, Params
 from mlp_xp.optimizers import kinds
 from mlp_xp.training.data.epoch_plan import plan_epoch
 from mlp_xp.training.data.placement import Data, Resident, count_work
-from mlp_xp.training.divergence.finite import NonFiniteError, is_finite
-from mlp_xp.training.loop.records import Record
-from mlp_xp.training.loop.requests import Trained, TrainingRequest
+from mlp_xp.training.divergence.finite import NonFiniteError
 from mlp_xp.training.step.inputs import Batch
 from mlp_xp.training.step.step import StepArguments
 from mlp_xp.training.step.value_and_gradient import value_and_gradient
@@ -40,37 +38,6 @@ BLOCK = 8192
 _SMALL = 1 << 19
 
 AfterIteration = Callable[[Callable[[], Params], float], bool]
-
-
-def train_by_lbfgs(request: TrainingRequest) -> list[Trained]:
-    """Run all iterations of a fit; return one record with the number of iterations and the loss.
-
-    Raise `NonFiniteError` if a loss is not finite; the trainer then keeps the last finite weights.
-    """
-    trainer, settings = request.trainer, request.settings
-    problem = trainer, request.data, request.weights
-    initial, n_done = trainer.learned, 0
-
-    def last_finite() -> Params:
-        return initial
-
-    def error() -> NonFiniteError:
-        trainer.set_learned(last_finite(), ())
-        return explain_minimum(*problem, request.epoch + n_done)
-
-    def after_iteration(params: Callable[[], Params], loss: float) -> bool:
-        nonlocal last_finite, n_done
-        if not math.isfinite(loss):
-            raise error()
-        last_finite, n_done = params, n_done + 1
-        return request.after_iteration(params, loss)
-
-    assert settings.max_fun is not None
-    limits = settings.max_iter, settings.max_fun, settings.tol
-    n_iter, loss = minimize(*problem, *limits, after_iteration)
-    if not (math.isfinite(loss) and is_finite(trainer.backend, trainer.learned)):
-        raise error()
-    return [Trained(Record(n_iter, loss, None, math.nan, 0, 0.0))]
 
 
 def minimize(

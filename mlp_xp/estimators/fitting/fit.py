@@ -7,7 +7,7 @@ distributed fit run the same stages.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -52,6 +52,7 @@ from mlp_xp.training.loop.fit_loop import FitLoop
 from mlp_xp.training.loop.history import History
 from mlp_xp.training.loop.records import Record
 from mlp_xp.training.loop.requests import Fit
+from mlp_xp.training.loop.restart import RestartingLoop
 from mlp_xp.training.processes import SingleProcess
 from mlp_xp.training.trainer import Trainer
 
@@ -245,7 +246,7 @@ def make_loop(placed: Placed) -> Ready:
     # mean and standard deviation differently.
     whole = without_order(checked.sample)
     targets = partial(state.targets.plain.encode, whole.y, trainer.dtype)
-    loop = FitLoop(
+    loop = _loop_type(split)(
         trainer,
         placed.data,
         encoded.config.loop,
@@ -254,7 +255,6 @@ def make_loop(placed: Placed) -> Ready:
         history=encoded.history,
         position=state.position,
         best=getattr(last or state.progress, "best", None) or (),
-        initial=_initial_weights(split),
         identity=partial(identity, checked.params, targets, whole.weights, state.columns),
     )
     if checked.snapshot is not None:
@@ -264,13 +264,17 @@ def make_loop(placed: Placed) -> Ready:
     return Ready(placed, loop)
 
 
-def _initial_weights(split: Split) -> Any:
-    """Return the weights from which a new fit may restart, if its held-out samples can say so."""
-    checked, validation = split.encoded.checked, split.validation
+def _loop_type(split: Split) -> Callable[..., FitLoop]:
+    """Return the class of loop: only new fits with enough held-out samples can restart."""
+    encoded, checked, validation = split.encoded, split.encoded.checked, split.validation
+    if encoded.config.loop.max_fun is not None:
+        from mlp_xp.training.loop.lbfgs_loop import LbfgsLoop  # Few fits use L-BFGS.
+
+        return LbfgsLoop
     is_new, can_restart = checked.state is None, checked.params["restart_factor"] is not None
     if not (is_new and can_restart) or validation is None or len(validation.y) < _LEAST_HELD_OUT:
-        return None
-    return split.state.params, split.state.batch_stats
+        return FitLoop
+    return partial(RestartingLoop, initial=(split.state.params, split.state.batch_stats))
 
 
 def prepare(call: FitCall) -> Ready:

@@ -1,4 +1,8 @@
-"""The loop of a fit: run epochs or iterations until a stopping criterion is met."""
+"""The loop of a fit: run epochs until a stopping criterion is met.
+
+`mlp_xp.training.loop.restart` and `mlp_xp.training.loop.lbfgs_loop` contain the loops for a second
+training of overfitted networks and for L-BFGS.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +24,7 @@ from mlp_xp.training.data.placement import Data
 from mlp_xp.training.divergence.finite import NonFiniteError
 from mlp_xp.training.loop.early_stopping import Plateau
 from mlp_xp.training.loop.history import History
-from mlp_xp.training.loop.loop_settings import (
-    LoopPosition,
-    LoopSettings,
-    Validation,
-    epochs_after_restart,
-)
+from mlp_xp.training.loop.loop_settings import LoopPosition, LoopSettings, Validation
 from mlp_xp.training.loop.records import Record, Running
 from mlp_xp.training.loop.requests import Fit, Trained, TrainingRequest
 from mlp_xp.training.trainer import Trainer
@@ -37,9 +36,6 @@ Learned = tuple[Params, tuple[BatchStats, ...]]  # Weights and batch statistics.
 
 # Machine code is compiled only if the time limit is at least this many seconds.
 _COMPILES_WITHIN = 10.0
-# A restarted network is kept if its score is better by this fraction. With a smaller one, noise in
-# the score of some hundred samples would choose the worse network too often.
-_LEAST_GAIN = 0.08
 # "adaptive" lowers the learning rate only while it is above this value, as in scikit-learn.
 _MIN_RATE = 1e-6
 
@@ -75,12 +71,10 @@ class FitLoop:
 
     The loop changes the trainer and its own attributes, but no estimator. ``best`` contains the
     weights and batch statistics with the best score so far, including epochs before an
-    interruption. ``initial`` are the weights and batch statistics from which an overfitted network
-    may restart, or None. ``identity()`` describes the settings and data, which must be unchanged
-    when a fit is resumed. ``first_step`` is the number of steps that a resumed fit has already
-    completed in its first epoch. ``start`` and ``epoch_start`` are the `time.perf_counter()` values
-    at which the fit and the epoch began. Before `run`, they are the seconds already spent, with a
-    minus sign.
+    interruption. ``identity()`` describes the settings and data, which must be unchanged when a fit
+    is resumed. ``first_step`` is the number of steps that a resumed fit has already completed in
+    its first epoch. ``start`` and ``epoch_start`` are the `time.perf_counter()` values at which the
+    fit and the epoch began. Before `run`, they are the seconds already spent, with a minus sign.
     """
 
     def __init__(
@@ -94,7 +88,6 @@ class FitLoop:
         history: History,
         position: LoopPosition,
         best: Tree = (),
-        initial: Learned | None = None,
         identity: Callable[[], dict[str, str]] = dict,
     ) -> None:
         self.trainer = trainer
@@ -105,7 +98,6 @@ class FitLoop:
         self._data = data
         self._settings = settings
         self._weights = weights
-        self._initial = initial
         self.validation = validation
         self._watcher: Watcher | None = None
         self.best: Learned | None = self.put(best) if best else None
@@ -174,19 +166,8 @@ class FitLoop:
             # Under a shorter time limit, compilation would take most of the time.
             may_compile = (settings.max_time or np.inf) >= _COMPILES_WITHIN
             trainer.begin_fit(is_planned=settings.is_planned, may_compile=may_compile)
-            if settings.max_time is not None:
-                from mlp_xp.training.loop.time_budget import Budget
-
-                decide = trainer.processes.decide
-                # Whoever fits many networks evaluates each one once more.
-                n_after = settings.n_calibrations + (current_worker() is not None)
-                self._budget = Budget(settings.max_time, self.start, decide, n_after)
-                # For L-BFGS, validation is measured as part of an iteration.
-                if self.validation is not None and settings.max_fun is None:
-                    self._budget.lap()
-                    self.validation.measure()
-                    self._budget.between()  # Reserve this time after each epoch.
-            yield from self._descend() if settings.max_fun is None else self._minimize()
+            self._start_budget()
+            yield from self._train()
             self._at_end.close()
             trainer.guard.check(trainer)
         except NonFiniteError as error:
@@ -222,73 +203,31 @@ class FitLoop:
             trainer.guard.release()
             self.position = self.position._replace(stale_epochs=self.plateau.count)
 
-    def learned(self) -> Learned:
-        """Return weights and batch statistics that later steps do not overwrite."""
-        trainer = self.trainer
-        # Copy the arrays, since a compiled step reuses the old state's memory.
-        if trainer.home.donates:
-            return trainer.copy_learned()
-        return trainer.learned, trainer.state.batch_stats
+    def _start_budget(self) -> None:
+        """Start the clock if there is a time limit, and measure the duration of a validation."""
+        settings = self._settings
+        if settings.max_time is None:
+            return
+        from mlp_xp.training.loop.time_budget import Budget
 
-    def put(self, tree: Tree) -> Any:
-        """Return a tree as arrays of the trainer's backend."""
-        trainer = self.trainer
-        with trainer.backend.scope():
-            return map_leaves(lambda leaf: trainer.backend.put(leaf, trainer.dtype), tree)
+        # Whoever fits many networks evaluates each one once more.
+        n_after = settings.n_calibrations + (current_worker() is not None)
+        decide = self.trainer.processes.decide
+        self._budget = Budget(settings.max_time, self.start, decide, n_after)
+        # For L-BFGS, validation is measured as part of an iteration.
+        if self.validation is not None and settings.max_fun is None:
+            self._budget.lap()
+            self.validation.measure()
+            self._budget.between()  # Reserve this time after each epoch.
 
-    def _keep_best(self, error: NonFiniteError) -> None:
-        """Warn that the best weights are kept, as scikit-learn does; record the epoch with NaN."""
-        warn_caller(f"{error} The best weights so far are kept.", RuntimeWarning)
-        records = self.history.records
-        if records and records[-1].epoch >= error.epoch:
-            return  # The epoch is already recorded, and only its last update is not finite.
-        self.history.add(Record(error.epoch, np.nan, None, np.nan, 0, 0.0, np.nan, np.nan))
+    def _train(self) -> Fit[None]:
+        """Request all epochs of the fit."""
+        yield from self._train_until(self._settings.max_iter)
 
-    def _descend(self) -> Fit[None]:
-        yield from self._train_epochs()
-        if self._is_overfitted():
-            self._restart()
-            yield from self._train_epochs()
-
-    def _is_overfitted(self) -> bool:
-        """Whether to restart: the best epoch was in the first half of a complete schedule."""
-        settings, history = self._settings, self.history
-        is_overfitted = (
-            self._initial is not None
-            and settings.restart_factor is not None
-            and settings.max_time is None
-            and not settings.is_adaptive
-            and not self.is_stopped
-            and not self.position.n_epochs
-            and len(history.scores or ()) == history.n_epochs == settings.max_iter
-            and 2 * (1 + int(np.argmax(history.scores or ()))) <= settings.max_iter
-        )
-        return bool(self.trainer.processes.decide(is_overfitted))
-
-    def _restart(self) -> None:
-        """Train from the initial weights again, with a higher learning rate."""
-        settings, trainer = self._settings, self.trainer
-        assert self._initial is not None
-        assert settings.restart_factor is not None
-        trainer.guard.release()
-        trainer.guard.forget()
-        trainer.reset(*self._initial)
-        n_epochs = epochs_after_restart(settings.max_iter)
-        self.position = LoopPosition(trainer.n_epochs, settings.restart_factor, n_epochs=n_epochs)
-        self.plateau.count = 0
-
-    @property
-    def _score_to_beat(self) -> float:
-        """The score above which the network after a restart replaces the network before it."""
-        if not self.position.n_epochs:
-            return -np.inf
-        first = max((self.history.scores or [])[: self._settings.max_iter])
-        return first + _LEAST_GAIN * abs(first)
-
-    def _train_epochs(self) -> Fit[None]:
+    def _train_until(self, last: int) -> Fit[None]:
+        """Request epochs up to the fit's ``last`` one, unless the fit ends before."""
         settings, history, watcher = self._settings, self.history, self._watcher
         is_watched = self._is_watched()
-        last = settings.max_iter + self.position.n_epochs
         while not self.is_stopped and history.n_epochs < last:
             n_epochs, n_left = 1, last - history.n_epochs
             if not is_watched:  # Only the last one of these epochs can end the fit.
@@ -336,22 +275,17 @@ class FitLoop:
     def _request(self, n_epochs: int, *, n_left: int) -> TrainingRequest:
         first_step, self.first_step = self.first_step, 0
         self.epoch_start += time.perf_counter()
-        settings = self._settings
-        if self.position.n_epochs:
-            settings = replace(settings, max_iter=self.position.n_epochs)
         return TrainingRequest(
             trainer=self.trainer,
             data=self._data,
-            settings=settings,
+            settings=self._settings,
             position=self.position,
             weights=self._weights,
             validation=self.validation,
             at_end=self._at_end,
-            epoch=len(self.history.losses) + 1,
             n_epochs=n_epochs,
             budget=self._budget,
             after_step=self._after_step,
-            after_iteration=self._after_iteration,
             step_by_step=self._watcher is not None and self._watcher.watches_steps,
             first_step=first_step,
             n_left=n_left,
@@ -380,17 +314,14 @@ class FitLoop:
         """Evaluate, record and report an epoch; return whether a plateau is reached."""
         settings, history, watcher = self._settings, self.history, self._watcher
         record, learned = trained
-        by_score, is_descent = settings.stops_by_score, settings.max_fun is None
+        by_score = settings.stops_by_score
         if self.validation is not None and learned is None:
             measured = self.validation.measure()
             record = record._replace(validation_loss=measured[0], validation_score=measured[1])
         score = record.validation_score
-        if history.add(record, self._score_to_beat) and by_score:
+        if history.add(record, self._score_to_beat()) and by_score:
             self.best = (learned or self.trainer.copy_learned)()
-        if is_descent:
-            history.n_samples += record.n_samples
-        if settings.verbose and is_descent:
-            print(f"Iteration {history.n_epochs}, loss = {record.loss:.8f}")
+        self._count(record)
         if settings.verbose and score is not None:
             print(f"Validation score: {score:f}")
         if watcher is not None and is_watched:
@@ -401,6 +332,12 @@ class FitLoop:
         if worker is not None and worker.report is not None:
             worker.report(record)
         return self.plateau.reached(-score if by_score and score is not None else record.loss)
+
+    def _count(self, record: Record) -> None:
+        """Count an epoch's samples, and print its loss as scikit-learn does."""
+        self.history.n_samples += record.n_samples
+        if self._settings.verbose:
+            print(f"Iteration {self.history.n_epochs}, loss = {record.loss:.8f}")
 
     def _lower_rate(self) -> bool:
         """Reduce the learning rate at a plateau; return whether it was reduced."""
@@ -419,26 +356,28 @@ class FitLoop:
             print(message)
         return is_lowered
 
-    def _minimize(self) -> Fit[None]:
-        """Request all iterations of L-BFGS at once; it reports each one to `_after_iteration`."""
-        max_iter = self._settings.max_iter
-        [(result, _)] = yield self._request(max_iter, n_left=max_iter)
-        self.history.n_epochs, self.history.loss = result.epoch, np.float64(result.loss)
+    def _score_to_beat(self) -> float:
+        """Return the score above which an epoch's weights can become the best ones."""
+        return -np.inf
 
-    def _after_iteration(self, params: Callable[[], Params], loss: float) -> bool:
-        """Record and report an iteration of L-BFGS; return whether the fit should end."""
-        watcher = self._watcher
-        # Convert SciPy's vector to weights only if validation or a callback reads the weights.
-        if self.validation is not None or (watcher is not None and watcher.watches_epochs):
-            self.trainer.set_learned(params(), ())
-        if watcher is not None:
-            watcher.begin_epoch()
-        now, epoch = time.perf_counter(), len(self.history.losses) + 1
-        seconds, self.epoch_start = now - self.epoch_start, now
-        n_samples = self._data.n_samples
-        self._end_epoch(Trained(Record(epoch, loss, None, np.nan, n_samples, seconds)))
-        if self._budget is not None:
-            self._budget.count(1)
-            self.is_stopped = self.is_stopped or self._budget.next_steps(1) == 0
-        self._pause(0)
-        return self.is_stopped
+    def _keep_best(self, error: NonFiniteError) -> None:
+        """Warn that the best weights are kept, as scikit-learn does; record the epoch with NaN."""
+        warn_caller(f"{error} The best weights so far are kept.", RuntimeWarning)
+        records = self.history.records
+        if records and records[-1].epoch >= error.epoch:
+            return  # The epoch is already recorded, and only its last update is not finite.
+        self.history.add(Record(error.epoch, np.nan, None, np.nan, 0, 0.0, np.nan, np.nan))
+
+    def learned(self) -> Learned:
+        """Return weights and batch statistics that later steps do not overwrite."""
+        trainer = self.trainer
+        # Copy the arrays, since a compiled step reuses the old state's memory.
+        if trainer.home.donates:
+            return trainer.copy_learned()
+        return trainer.learned, trainer.state.batch_stats
+
+    def put(self, tree: Tree) -> Any:
+        """Return a tree as arrays of the trainer's backend."""
+        trainer = self.trainer
+        with trainer.backend.scope():
+            return map_leaves(lambda leaf: trainer.backend.put(leaf, trainer.dtype), tree)

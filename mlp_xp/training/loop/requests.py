@@ -35,12 +35,11 @@ class Trained(NamedTuple):
 class TrainingRequest:
     """A request to train a fit's next epochs: at least one, at most ``n_epochs``.
 
-    ``epoch`` is the number of the first one, from 1. ``at_end`` is closed when the fit needs no
-    more epochs. L-BFGS calls ``after_iteration(params, loss)``, which returns True to end the fit;
-    ``params()`` returns the weights. In a request for one epoch, ``after_step(done, n_steps)`` is
-    called after each step if ``step_by_step`` is true, otherwise about every tenth of a second. It
-    returns True to end the epoch. ``first_step`` is the number of that epoch's steps already
-    completed. ``n_left`` is the maximum number of epochs left, including these.
+    ``at_end`` is closed when the fit needs no more epochs. In a request for one epoch,
+    ``after_step(done, n_steps)`` is called after each step if ``step_by_step`` is true, otherwise
+    about every tenth of a second. It returns True to end the epoch. ``first_step`` is the number of
+    that epoch's steps already completed. ``n_left`` is the maximum number of epochs left, including
+    these.
     """
 
     trainer: Trainer
@@ -50,11 +49,9 @@ class TrainingRequest:
     weights: np.ndarray | None
     validation: Validation | None
     at_end: ExitStack
-    epoch: int
     n_epochs: int
     budget: Budget | None
     after_step: Callable[[int, int], bool]
-    after_iteration: Callable[[Callable[[], Params], float], bool]
     step_by_step: bool
     first_step: int
     n_left: int

@@ -21,7 +21,7 @@ def run_fit(fit: Fit[T]) -> T:
         request = next(fit)
         while True:
             try:
-                train = train or _algorithm(request, plans)
+                train = train or new_multi_epoch(request) or partial(_train, plans)
                 trained = train(request)
             except BaseException as error:
                 request = fit.throw(error)
@@ -30,17 +30,6 @@ def run_fit(fit: Fit[T]) -> T:
     except StopIteration as end:
         result: T = end.value
         return result
-
-
-def _algorithm(
-    request: TrainingRequest, plans: dict[int, EpochPlan]
-) -> Callable[..., list[Trained]]:
-    """Return the function that trains the epochs of a fit."""
-    if request.settings.max_fun is not None:
-        from mlp_xp.training.lbfgs import train_by_lbfgs  # Few fits use L-BFGS.
-
-        return train_by_lbfgs
-    return new_multi_epoch(request) or partial(_train, plans)
 
 
 def _train(plans: dict[int, EpochPlan], request: TrainingRequest) -> list[Trained]:
